@@ -1,0 +1,48 @@
+"""Every model family by name: `config` makes its frozen dataclass, `build` its flax module."""
+
+from importlib import import_module
+
+import flax.linen as nn
+import jax
+
+from osjax.errors import UserError
+
+# family -> (config module, config class, model module, model class); imported when asked for.
+_FAMILIES = {
+    "mmdit": ("osjax.models.mmdit.config", "MMDiTConfig", "osjax.models.mmdit.model", "MMDiT"),
+    "dcae": ("osjax.models.dcae.config", "DCAEConfig", "osjax.models.dcae.model", "DCAE"),
+}
+
+
+def config(family: str, **fields):
+    """Frozen configuration of a family. TypeError for an unknown field, UserError for an unknown family."""
+    if family not in _FAMILIES:
+        raise UserError(f"unknown model family {family!r}: use one of {', '.join(_FAMILIES)}")
+    module, name, *_ = _FAMILIES[family]
+    return getattr(import_module(module), name)(**fields)
+
+
+def family_of(cfg) -> str:
+    """Name of the family that a configuration belongs to."""
+    for family, (_, name, *_) in _FAMILIES.items():
+        if type(cfg).__name__ == name:
+            return family
+    raise TypeError(f"{type(cfg).__name__} is not the configuration of a model family")
+
+
+def build(cfg) -> nn.Module:
+    """The flax module of a configuration."""
+    *_, module, name = _FAMILIES[family_of(cfg)]
+    return getattr(import_module(module), name)(cfg)
+
+
+def init_params(cfg, key: jax.Array):
+    """Freshly initialised parameters, boxed with their logical axis names; trace it under jit or eval_shape."""
+    module = import_module(_FAMILIES[family_of(cfg)][2])
+    zeros = jax.tree.map(lambda s: jax.numpy.zeros(s.shape, s.dtype), module.example_inputs(cfg))
+    return build(cfg).init(key, *zeros)["params"]
+
+
+def abstract_params(cfg):
+    """Boxed shapes of all parameters; allocates nothing."""
+    return jax.eval_shape(lambda: init_params(cfg, jax.random.key(0)))

@@ -1,0 +1,57 @@
+"""Sizes and choices of the multimodal diffusion transformer."""
+
+from dataclasses import dataclass
+
+from osjax.errors import UserError
+
+
+@dataclass(frozen=True)
+class MMDiTConfig:
+    """Field names are the original's (opensora/models/mmdit/model.py). Defaults: the 11B Open-Sora v2 video model.
+
+    in_channels counts the channels of one token: latent channels * patch_size ** 2.
+    Whether weights hold qkv fused or split is a layout of the file (`weights.Layout`), not of the model.
+    """
+
+    in_channels: int = 64
+    vec_in_dim: int = 768
+    context_in_dim: int = 4096
+    hidden_size: int = 3072
+    mlp_ratio: float = 4.0
+    num_heads: int = 24
+    depth: int = 19  # double-stream blocks
+    depth_single_blocks: int = 38
+    axes_dim: tuple[int, ...] = (16, 56, 56)  # head dimensions that rotate with frame, row, column
+    theta: float = 10_000.0
+    qkv_bias: bool = True  # of double-stream blocks; single-stream blocks always have one
+    guidance_embed: bool = False
+    cond_embed: bool = True
+    patch_size: int = 2
+    dtype: str = "float32"  # compute dtype; parameters are float32
+    attention: str = "dense"  # see ops/attention.py
+    remat: str = "none"  # see ops/stack.py
+
+    def __post_init__(self):
+        object.__setattr__(self, "axes_dim", tuple(self.axes_dim))
+        if self.hidden_size % self.num_heads:
+            raise UserError(f"hidden_size {self.hidden_size} does not divide into num_heads {self.num_heads}")
+        if sum(self.axes_dim) != self.head_dim or any(dim % 2 for dim in self.axes_dim):
+            raise UserError(
+                f"axes_dim {self.axes_dim} must be even and sum to the head dimension {self.head_dim} "
+                f"(hidden_size {self.hidden_size} / num_heads {self.num_heads})"
+            )
+        if self.in_channels % self.patch_size**2:
+            raise UserError(f"in_channels {self.in_channels} is no multiple of patch_size ** 2 = {self.patch_size**2}")
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden_size // self.num_heads
+
+    @property
+    def mlp_dim(self) -> int:
+        return int(self.hidden_size * self.mlp_ratio)
+
+    @property
+    def cond_channels(self) -> int:
+        """Channels of one condition token: the packed latent and one mask value per packed pixel."""
+        return self.in_channels + self.patch_size**2

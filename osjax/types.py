@@ -1,0 +1,69 @@
+"""The dimension alphabet, the logical axis names and the batches that travel between floors.
+
+Dimension alphabet, used as suffixes of array names (`q_BShd`):
+
+    B batch        T frames         H W height, width   C channels
+    N video tokens M text tokens    S = M + N           D model width
+    h heads        d head dimension
+
+Time convention of the whole project: t = 1 is noise, t = 0 is data.
+"""
+
+from typing import Any, NamedTuple
+
+Array = Any  # numpy or jax array; the data floor must not import jax to name one
+
+
+class Axis:
+    """Logical names of parameter and activation axes; `parallel/rules.py` maps each to mesh axes."""
+
+    # Parameters.
+    LAYERS = "layers"  # blocks stacked by scan
+    EMBED = "embed"  # model width, the contracted side of a kernel
+    MLP = "mlp"  # hidden width of a feed-forward layer
+    QKV = "qkv"  # the three projections of one fused kernel
+    HEADS = "heads"
+    HEAD_DIM = "head_dim"
+    MODULATION = "modulation"  # shift, scale and gate vectors
+    PATCH = "patch"  # token channels: packed latent (and condition) values
+    FEATURES = "features"  # timestep, text and pooled features that enter the model
+    CONV_KERNEL = "conv_kernel"  # spatial and temporal taps
+    CONV_IN = "conv_in"
+    CONV_OUT = "conv_out"
+    NORM = "norm"  # norm scales and biases
+
+    # Activations.
+    BATCH = "batch"
+    TOKENS = "tokens"  # video or joint tokens, split over `sequence`
+    ACT_EMBED = "act_embed"
+    ACT_HEADS = "act_heads"
+
+
+PARAMETER_AXES = tuple(
+    getattr(Axis, n)
+    for n in (
+        "LAYERS EMBED MLP QKV HEADS HEAD_DIM MODULATION PATCH FEATURES CONV_KERNEL CONV_IN CONV_OUT NORM".split()
+    )
+)
+ACTIVATION_AXES = (Axis.BATCH, Axis.TOKENS, Axis.ACT_EMBED, Axis.ACT_HEADS)
+
+
+class LatentBatch(NamedTuple):
+    """What the diffusion step takes: one bucket's worth of latents with their text and condition.
+
+    latents_BTHWC: normalised autoencoder latents, float32.
+    txt_BMC:       text hidden states.
+    y_vec_BC:      pooled text vector.
+    cond_BTHWC:    mask channel first, then the masked latent (C + 1 channels); None for models without `cond_in`.
+    """
+
+    latents_BTHWC: Array
+    txt_BMC: Array
+    y_vec_BC: Array
+    cond_BTHWC: Array | None = None
+
+
+class VideoBatch(NamedTuple):
+    """What the autoencoder step takes. video_BTHWC: pixels in [-1, 1], float32."""
+
+    video_BTHWC: Array

@@ -1,0 +1,138 @@
+"""The condition modes: which frames of a clip are given, and where they come from.
+
+A mode gives a *reference* at the head of the clip, at its tail, at both or at neither. A reference is an image or a
+clip of 32 or 64 frames (one more for causal autoencoders), encoded on its own so that nothing of the rest of the video
+leaks into it. The latent of a reference fills as many latent frames at its end of the clip.
+Source: Open-Sora opensora/utils/train.py and opensora/utils/inference.py.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from osjax.errors import UserError
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Something given. `frames`: pixel frames, without the extra one of causal autoencoders; 1 is an image."""
+
+    name: str
+    frames: int
+    at_head: bool
+
+    def pixel_frames(self, causal: bool) -> int:
+        """Length of the reference in pixel frames."""
+        return self.frames if self.frames == 1 else self.frames + causal
+
+    def latent_frames(self, causal: bool, time_compression: int = 4) -> int:
+        """Length of the reference in latent frames."""
+        return 1 if self.frames == 1 else self.frames // time_compression + causal
+
+
+@dataclass(frozen=True)
+class Mode:
+    name: str
+    references: tuple[Reference, ...]
+
+    @property
+    def is_clip(self) -> bool:
+        """True for the v2v modes, whose reference is a clip and not an image."""
+        return any(reference.frames > 1 for reference in self.references)
+
+    def fits(self, T: int, causal: bool, time_compression: int = 4) -> bool:
+        """Whether a clip of T latent frames is long enough to leave something to generate.
+
+        Modes that give images suit every clip of more than one latent frame, as in the original.
+        """
+        if not self.references:
+            return True
+        longest = max(r.latent_frames(causal, time_compression) for r in self.references)
+        return T > longest
+
+
+HEAD_IMAGE = Reference("head_image", 1, at_head=True)
+TAIL_IMAGE = Reference("tail_image", 1, at_head=False)
+HEAD_CLIP = Reference("head_clip", 32, at_head=True)
+TAIL_CLIP = Reference("tail_clip", 32, at_head=False)
+HEAD_CLIP_LONG = Reference("head_clip_long", 64, at_head=True)
+TAIL_CLIP_LONG = Reference("tail_clip_long", 64, at_head=False)
+
+MODES = (
+    Mode("t2v", ()),
+    Mode("i2v_head", (HEAD_IMAGE,)),
+    Mode("i2v_tail", (TAIL_IMAGE,)),
+    Mode("i2v_loop", (HEAD_IMAGE, TAIL_IMAGE)),
+    Mode("v2v_head", (HEAD_CLIP,)),
+    Mode("v2v_tail", (TAIL_CLIP,)),
+    Mode("v2v_head_easy", (HEAD_CLIP_LONG,)),
+    Mode("v2v_tail_easy", (TAIL_CLIP_LONG,)),
+)
+NAMES = tuple(mode.name for mode in MODES)
+
+
+def index(name: str) -> int:
+    """Place of a mode in `MODES`, the number that stands for it in arrays. Raises UserError for an unknown name."""
+    if name not in NAMES:
+        raise UserError(f"unknown condition mode {name!r}: use one of {', '.join(NAMES)}.")
+    return NAMES.index(name)
+
+
+def usable_weights(weights: Mapping[str, float], T: int, causal: bool, time_compression: int = 4) -> dict[str, float]:
+    """The modes of `weights` (name -> probability weight) that clips of T latent frames can use. Makes a new dict.
+
+    Raises UserError for an unknown mode, a negative weight, or when no mode is left.
+    """
+    for name, weight in weights.items():
+        index(name)
+        if weight < 0:
+            raise UserError(f"condition mode {name} has weight {weight}: give 0 or more.")
+    if T == 1:  # images are never conditioned
+        return {"t2v": 1.0}
+    kept = {n: w for n, w in weights.items() if w > 0 and MODES[index(n)].fits(T, causal, time_compression)}
+    if not kept:
+        raise UserError(
+            f"no condition mode of {', '.join(weights) or 'an empty table'} fits a clip of {T} latent frames: add t2v."
+        )
+    return kept
+
+
+def references_of(names: tuple[str, ...] | Mapping[str, float]) -> tuple[Reference, ...]:
+    """Every reference that these modes need, each once, in the order of `MODES`."""
+    wanted = [r for mode in MODES if mode.name in names for r in mode.references]
+    return tuple(dict.fromkeys(wanted))
+
+
+def clip_frames(mode: Mode, num_frames: int, time_compression: int = 4, pad: bool = False) -> np.ndarray:
+    """Which pixel frames make up the clip that is encoded: (num_frames,) indices into the video.
+
+    pad: repeat a given image so often that it fills its latent frame alone; the clip gives up frames at the other end
+    to keep its length. Only meant for non-causal autoencoders, whose first latent frame else covers several frames.
+    """
+    frames = np.arange(num_frames)
+    if not pad or mode.is_clip or not mode.references:
+        return frames
+    extra = time_compression - 1
+    before = extra * (HEAD_IMAGE in mode.references)
+    after = extra * (TAIL_IMAGE in mode.references)
+    if num_frames <= before + after:
+        raise UserError(f"a clip of {num_frames} frames is too short for padded {mode.name}: give more frames.")
+    # A head shifts the video to the right and drops its end; a tail alone drops its beginning.
+    kept = frames[: num_frames - before - after] if before else frames[after:]
+    return np.concatenate([np.repeat(kept[:1], before), kept, np.repeat(kept[-1:], after)])
+
+
+def reference_frames(
+    reference: Reference, num_frames: int, causal: bool, time_compression: int = 4, pad: bool = False
+) -> slice:
+    """Which pixel frames of a training video are encoded as this reference."""
+    length = reference.pixel_frames(causal)
+    if reference.at_head:
+        return slice(0, length)
+    if pad and reference == TAIL_IMAGE:
+        # Frame -7 at a compression of 4, the last one that padding a loop leaves. The original also takes it for a
+        # padded tail, although that clip ends with frame -1; models were trained so.
+        last = num_frames - 2 * (time_compression - 1)
+        return slice(last - 1, last)
+    return slice(num_frames - length, num_frames)

@@ -1,0 +1,91 @@
+"""Classifier-free guidance on text and on the visual condition, as tables of weights per step.
+
+Three predictions enter a step: with prompt and condition, with the negative prompt and condition, with the negative
+prompt and no condition. Weights are known before sampling starts, so they are plain arrays.
+Source: Open-Sora opensora/utils/sampling.py.
+"""
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from osjax.errors import UserError
+
+
+class Weights(NamedTuple):
+    """Guidance weights of a whole run, concrete numpy.
+
+    text_S:   weight on (prompt - negative prompt) of each step.
+    image_ST: weight on (condition - no condition) of each step and latent frame.
+    """
+
+    text_S: np.ndarray
+    image_ST: np.ndarray
+
+    def ways(self) -> np.ndarray:
+        """How many of the three predictions each step needs: (S,) of 1, 2 or 3.
+
+        A weight of exactly 1 cancels the prediction that it would subtract.
+        """
+        no_image = np.all(self.image_ST == 1, axis=1)
+        return np.where(no_image, np.where(self.text_S == 1, 1, 2), 3)
+
+
+def combine(predictions: tuple[jax.Array, ...], text, image) -> jax.Array:
+    """Guided prediction from the first one, two or three predictions (those left out have a weight of 1).
+
+    predictions: (with prompt and condition, with condition alone, with neither); text, image: broadcastable weights.
+    """
+    if len(predictions) == 1:
+        return predictions[0]
+    full, text_free = predictions[:2]
+    guided = text * (full - text_free)
+    if len(predictions) == 2:
+        return text_free + guided
+    free = predictions[2]
+    return free + image * (text_free - free) + guided
+
+
+def oscillate(weight: float, num_steps: int, full_steps: int = 10) -> np.ndarray:
+    """The weight on the first `full_steps` steps, then on even steps only, and 1 on odd ones: (num_steps,)."""
+    step = np.arange(num_steps)
+    return np.where((step < full_steps) | (step % 2 == 0), weight, 1.0).astype(np.float32)
+
+
+def temporal_ramp(weight_S: np.ndarray, num_frames: int) -> np.ndarray:
+    """Spread image weights over frames: (S,) -> (S, num_frames) float32.
+
+    The weight falls linearly towards 1 over the steps and rises linearly from 1 at the first frame to that value at
+    the last: frames far from the given image need the most guidance. Weights of 1 or less stay as they are.
+    """
+    num_steps = len(weight_S)
+    last_frame_S = weight_S + (1 - weight_S) * np.arange(num_steps) / num_steps
+    ramp_ST = np.linspace(np.ones(num_steps), last_frame_S, num_frames, axis=1)
+    return np.where(weight_S[:, None] > 1, ramp_ST, weight_S[:, None]).astype(np.float32)
+
+
+def weights(
+    num_steps: int,
+    num_frames: int,
+    text: float,
+    image: float = 1.0,
+    *,
+    text_oscillation: bool = False,
+    image_oscillation: bool = False,
+    image_ramp: bool = False,
+) -> Weights:
+    """Tables of guidance weights.
+
+    num_frames: latent frames. text = 1 means no text guidance; image = 1 means none on the condition, which also
+    suits text to video, where dropping an empty condition changes nothing and the third prediction can be saved.
+    image_ramp: use `temporal_ramp`; only for conditions on images (i2v).
+    Raises UserError for a negative weight.
+    """
+    if text < 0 or image < 0:
+        raise UserError(f"guidance weights must not be negative, got text {text} and image {image}.")
+    # `full_steps=num_steps` is no oscillation at all.
+    text_S = oscillate(text, num_steps, **({} if text_oscillation else {"full_steps": num_steps}))
+    image_S = oscillate(image, num_steps, **({} if image_oscillation else {"full_steps": num_steps}))
+    plain_ST = np.repeat(image_S[:, None], num_frames, axis=1)
+    return Weights(text_S, temporal_ramp(image_S, num_frames) if image_ramp else plain_ST)

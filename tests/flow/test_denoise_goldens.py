@@ -1,0 +1,109 @@
+"""Whole guided runs of the small MMDiTs against the original, latent by latent."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from osjax import models, weights
+from osjax.conditioning import build, modes
+from osjax.flow import guidance, sampler, shift
+from osjax.models.mmdit import patch
+from tests import golden
+
+RUNS = "t2v i2v_head_osci i2v_head_13steps i2v_tail i2v_loop v2v_head hc_i2v_head distilled".split()
+
+
+@functools.cache
+def load_model(name):
+    manifest = golden.read_json(f"manifest_{name}")
+    fields = {**manifest["config"]}
+    layout = weights.Layout(fused_qkv=fields.pop("fused_qkv"), interleaved_rope=not fields.pop("use_liger_rope"))
+    cfg = models.config("mmdit", **fields)
+    tensors = {n: golden.generate(n, tuple(t["shape"]), manifest["gain"]) for n, t in manifest["state_dict"].items()}
+    return models.build(cfg), weights.from_torch(cfg, tensors, layout=layout)
+
+
+def stack_condition(arrays, run, latent_shape):
+    """The condition of the three predictions: given twice, then empty with its mask."""
+    B, T, H, W, C = latent_shape
+    mode = modes.MODES[modes.index(run["cond_type"])]
+    references = {}
+    for reference in mode.references:
+        number = 0 if reference.at_head or "in.ref_0_1" not in arrays else 1
+        references[reference.name] = np.moveaxis(arrays[f"in.ref_0_{number}"], 0, -1)[None]
+    cond = build.condition(build.same_mode(run["cond_type"], B), references, (T, H, W, C), run["causal"])
+    tokens = patch.pack(cond, run["patch_size"])
+    return jnp.concatenate([tokens, tokens, jnp.zeros_like(tokens)])
+
+
+def denoise(name, **changes):
+    arrays, meta = golden.read(f"denoise_{name}")
+    run = {**meta["config"], **changes}
+    model, params = load_model(run["model"])
+    noise = np.moveaxis(arrays["in.noise"], 1, -1)
+    B, T, H, W, _ = noise.shape
+    p, guided = run["patch_size"], run["method"] == "i2v"
+    ways = 3 if guided else 1
+
+    def stack(prompts, negative):
+        return np.concatenate([prompts, *[np.broadcast_to(negative[None], prompts.shape)] * (ways - 1)])
+
+    txt = stack(arrays["in.txt_prompts"], arrays["in.txt_negative"])
+    vec = stack(arrays["in.vec_prompts"], arrays["in.vec_negative"])
+    cond = stack_condition(arrays, run, noise.shape) if guided else None
+    if guided:
+        np.testing.assert_array_equal(cond, arrays["first_step_cond"])
+
+    def velocity_fn(x, t_B, ways):
+        n = x.shape[0]
+        return model.apply(
+            {"params": params},
+            x,
+            patch.img_ids(n, T, H, W, p),
+            txt[:n],
+            patch.txt_ids(n, txt.shape[1]),
+            t_B,
+            vec[:n],
+            cond=None if cond is None else cond[:n],
+            guidance=jnp.full((n,), run["guidance"]) if model.cfg.guidance_embed else None,
+        )
+
+    times = shift.schedule(run["num_steps"], (H // p) * (W // p), T, run["shift"], run["flow_shift"])
+    tables = guided and guidance.weights(
+        run["num_steps"],
+        T,
+        run["guidance"],
+        run["guidance_img"],
+        text_oscillation=run["text_osci"],
+        image_oscillation=run["image_osci"],
+        image_ramp=run["scale_temporal_osci"] and "i2v" in run["cond_type"],
+    )
+    start = patch.pack(jnp.asarray(noise), p)
+    x, path = jax.jit(lambda x: sampler.sample(velocity_fn, x, times, tables or None, keep_trajectory=True))(start)
+    return arrays, meta, path, patch.unpack(x, p, T, H, W)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_guided_run_matches_the_original_at_every_step(name):
+    arrays, meta, path, latents = denoise(name)
+    tolerance = meta["tolerance_relative"]
+    assert golden.relative_error(path, arrays["trajectory"]) <= tolerance
+    for got, want in zip(path, arrays["trajectory"], strict=True):
+        assert golden.relative_error(got, want) <= tolerance
+    assert golden.relative_error(np.moveaxis(latents, -1, 1), arrays["final_latent_unpacked"]) <= tolerance
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("i2v_tail", {"scale_temporal_osci": False}),
+        ("i2v_loop", {"guidance_img": 3.01}),
+        ("i2v_head_13steps", {"text_osci": False}),
+    ],
+)
+def test_another_guidance_leaves_the_original_run(name, change):
+    arrays, meta, path, _ = denoise(name, **change)
+    assert golden.relative_error(path, arrays["trajectory"]) > 10 * meta["tolerance_relative"]

@@ -1,0 +1,198 @@
+"""`osjax VERB` and `python -m osjax VERB`.
+
+A verb is a module of osjax.run with two functions: `add_options(parser)` declares its own flags, `run(cfg, args)` does
+the work. It is imported only when its verb is asked for, so `osjax --help` imports neither jax nor any model.
+Exit status: 0 on success, 2 on bad usage, 1 on failure; an error is one readable line, `--traceback` shows the rest.
+"""
+
+import argparse
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
+
+import osjax
+from osjax.errors import UserError
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One line of the table.
+
+    module:         where `add_options` and `run` live.
+    summary:        its line in --help.
+    default_config: the shipped config used when no --config is given, such as "configs/demo.py".
+    needs_config:   whether a verb without a default must be given --config.
+    """
+
+    module: str
+    summary: str
+    default_config: str | None = None
+    needs_config: bool = True
+
+
+VERBS = {
+    "demo": Verb("osjax.run.demo", "the whole curriculum on small procedural clips, on a CPU", "configs/demo.py"),
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with our exit path (UserError, status 2) and without abbreviated flags."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**{"allow_abbrev": False, **kwargs})
+
+    def error(self, message):
+        raise UserError(f"{message}; see {self.prog} --help", status=2)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit status."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    show_traceback = "--traceback" in argv
+    argv = [arg for arg in argv if arg != "--traceback"]
+    try:
+        _dispatch(argv)
+    except SystemExit as stop:  # argparse, after it printed a verb's help
+        return stop.code if isinstance(stop.code, int) else 0
+    except UserError as error:
+        return _report(f"osjax: {error}", error.status, show_traceback)
+    except KeyboardInterrupt:
+        return _report("osjax: interrupted", 1, show_traceback)
+    except Exception as error:
+        message = f"osjax: {type(error).__name__}: {error}" if str(error) else f"osjax: {type(error).__name__}"
+        return _report(message, 1, show_traceback, "; run again with --traceback to see where")
+    return 0
+
+
+def _report(message: str, status: int, show_traceback: bool, hint: str = "") -> int:
+    if show_traceback:
+        traceback.print_exc()
+    line = " ".join(message.split())
+    if len(line) > 600:  # compiler errors run to pages
+        line = line[:600] + " ..."
+    print(line + ("" if show_traceback else hint), file=sys.stderr)
+    return status
+
+
+def _dispatch(argv: list[str]) -> None:
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_help())
+        if not argv:
+            raise UserError("no verb given; choose one of " + ", ".join(VERBS), status=2)
+        return
+    if argv[0] == "--version":
+        print(f"osjax {osjax.__version__}")
+        return
+    name, rest = argv[0], argv[1:]
+    if name not in VERBS:
+        kind = "option" if name.startswith("-") else "verb"
+        known = ("--help", "--version", "--traceback") if kind == "option" else VERBS
+        raise UserError(f"unknown {kind} {name}{_suggest(name, known)}", status=2)
+    verb = VERBS[name]
+    module = import_module(verb.module)
+    config_path, overrides, rest = split_config_flags(rest)
+    args = _parse(name, module, rest)
+    module.run(_load_config(name, verb, config_path, overrides), args)
+
+
+def _help() -> str:
+    width = max(map(len, VERBS))
+    lines = ["usage: osjax VERB [--config=FILE.py] [--config.KEY=VALUE ...] [options]", "", "verbs:"]
+    lines += [f"  {name:<{width}}  {verb.summary}" for name, verb in VERBS.items()]
+    lines += [
+        "",
+        "options:",
+        "  --config=FILE.py    a Python file with get_config(); `osjax VERB --help` says which one is the default",
+        "  --config.KEY=VALUE  override one key of the config, such as --config.lr=1e-5",
+        "  --traceback         show the full traceback of an error",
+        "  --version           print the version",
+        "  --help              this page; `osjax VERB --help` lists the options of a verb",
+    ]
+    return "\n".join(lines)
+
+
+def split_config_flags(argv: Sequence[str]) -> tuple[str | None, list[tuple[str, str]], list[str]]:
+    """Take `--config=FILE`, `--config FILE`, `--config.key=value` and `--config.key value` out of a command line.
+
+    Returns the file (or None), the (dotted key, text) overrides in order, and the arguments that remain.
+    """
+    path, overrides, rest = None, [], []
+    arguments = iter(argv)
+    for argument in arguments:
+        flag, equals, value = argument.partition("=")
+        if flag != "--config" and not flag.startswith("--config."):
+            rest.append(argument)
+            continue
+        if not equals:
+            value = next(arguments, "")
+            # A flag is no value, but a negative number is.
+            if not value or value.startswith("--"):
+                raise UserError(f"{flag} needs a value: {flag}=...", status=2)
+        if flag == "--config":
+            path = value
+        else:
+            overrides.append((flag.removeprefix("--config."), value))
+    return path, overrides, rest
+
+
+def _parser(name: str, module: ModuleType) -> Parser:
+    verb = VERBS[name]
+    if verb.default_config:
+        config = f"--config=FILE.py (default {verb.default_config})"
+    else:
+        config = "--config=FILE.py (required)" if verb.needs_config else "--config=FILE.py (where a config is read)"
+    epilog = f"Config: {config}, with overrides --config.KEY=VALUE. --traceback shows the full traceback of an error."
+    parser = Parser(prog=f"osjax {name}", description=verb.summary, epilog=epilog)
+    module.add_options(parser)
+    return parser
+
+
+def options_of(name: str) -> set[str]:
+    """Every flag that a verb accepts, those of its sub-commands and the common ones included."""
+    return {"--config", "--traceback"} | _flags(_parser(name, import_module(VERBS[name].module)))
+
+
+def _flags(parser: argparse.ArgumentParser) -> set[str]:
+    flags: set[str] = set()
+    for action in parser._actions:  # argparse has no public way to list them
+        flags.update(action.option_strings)
+        if isinstance(action, argparse._SubParsersAction):
+            for sub in action.choices.values():
+                flags |= _flags(sub)
+    return flags
+
+
+def _parse(name: str, module: ModuleType, argv: list[str]) -> argparse.Namespace:
+    parser = _parser(name, module)
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        kind = "option" if unknown[0].startswith("-") else "argument"
+        flag = unknown[0].partition("=")[0]
+        raise UserError(f"osjax {name}: unknown {kind} {flag}{_suggest(flag, options_of(name))}", status=2)
+    return args
+
+
+def _load_config(name: str, verb: Verb, path: str | None, overrides: list[tuple[str, str]]):
+    from osjax.run import config
+
+    if path is None and verb.default_config:
+        path = config.BUILT_IN.parent / verb.default_config
+    if path is not None:
+        return config.load(path, overrides)
+    if verb.needs_config or overrides:
+        raise UserError(f"osjax {name} needs --config=FILE.py", status=2)
+    return None
+
+
+def _suggest(word: str, known) -> str:
+    from osjax.run.config import nearest
+
+    close = nearest(word, known)
+    return f"; did you mean {close}?" if close else f"; choose one of {', '.join(sorted(known))}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

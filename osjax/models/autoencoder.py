@@ -1,0 +1,81 @@
+"""What every autoencoder promises, and the one place where latents are scaled and sizes are checked.
+
+An autoencoder is a linen module with
+    encode(x_BTHWC)       pixels in [-1, 1] -> normalised latents (about unit variance, what diffusion sees)
+    decode(z_BTHWC)       normalised latents -> pixels
+    latent_shape(T, H, W) latent frames, rows and columns of a video
+    stride                a `Stride`
+    tiling                a `Tiling`, the tile sizes that its config asks for (`models/tiling.py` reads it)
+"""
+
+from dataclasses import dataclass
+
+import jax
+
+from osjax.errors import UserError
+
+
+@dataclass(frozen=True)
+class LatentScale:
+    """latent = scale * (z - shift), with z as the bare encoder gives it."""
+
+    scale: float = 1.0
+    shift: float = 0.0
+
+    def normalise(self, z: jax.Array) -> jax.Array:
+        return self.scale * (z - self.shift)
+
+    def restore(self, latent: jax.Array) -> jax.Array:
+        return latent / self.scale + self.shift
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Which dimensions are cut into overlapping tiles. Sizes are in pixels and frames; overlap is a fraction of a tile."""
+
+    use_spatial_tiling: bool = False
+    use_temporal_tiling: bool = False
+    spatial_tile_size: int = 256
+    temporal_tile_size: int = 32
+    tile_overlap_factor: float = 0.25
+
+
+@dataclass(frozen=True)
+class Stride:
+    """Pixels per latent pixel. causal: the first frame stands alone, so videos have 1 + k * time frames."""
+
+    time: int
+    space: int
+    causal: bool = False
+
+    def latent_shape(self, T: int, H: int, W: int) -> tuple[int, int, int]:
+        """Latent (T, H, W) of a video. Raises UserError with the nearest valid size where the stride does not divide.
+
+        A video that is not causal may also be one frame, an image, which stays one frame.
+        """
+        self._check_frames(T)
+        for name, size in (("height", H), ("width", W)):
+            if size < 1 or size % self.space:
+                nearest = max(1, round(size / self.space)) * self.space
+                raise UserError(
+                    f"{name} {size} is not a multiple of the autoencoder's spatial stride {self.space}: "
+                    f"the nearest valid {name} is {nearest}."
+                )
+        frames = (T - 1) // self.time + 1
+        return frames, H // self.space, W // self.space
+
+    def pixel_shape(self, T: int, H: int, W: int) -> tuple[int, int, int]:
+        """Video (T, H, W) that a latent decodes to. One latent frame decodes to one frame."""
+        frames = (T - 1) * self.time + 1 if self.causal or T == 1 else T * self.time
+        return frames, H * self.space, W * self.space
+
+    def _check_frames(self, T: int) -> None:
+        odd = 1 if self.causal else 0
+        if T == 1 or (T > 0 and (T - odd) % self.time == 0):
+            return
+        nearest = max(1, round((T - odd) / self.time) * self.time + odd)
+        rule = f"one more than a multiple of {self.time}" if self.causal else f"1 or a multiple of {self.time}"
+        raise UserError(
+            f"{T} frames do not fit the autoencoder's temporal stride {self.time}, which needs {rule}: "
+            f"the nearest valid number is {nearest}."
+        )

@@ -1,0 +1,160 @@
+"""The Video DC-AE: stages of blocks and resampling from pixels to latents and back.
+
+Not causal: convolutions see both neighbours in time, with zeros beyond the ends.
+Source: Open-Sora opensora/models/dc_ae/models/dc_ae.py.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from osjax.models.autoencoder import Stride, Tiling
+from osjax.models.dcae.blocks import Norm, activate, block
+from osjax.models.dcae.config import DCAEConfig, DecoderConfig, EncoderConfig, block_types, per_stage
+from osjax.models.dcae.resampling import Downsample, Upsample
+from osjax.ops.conv import Conv3d
+from osjax.ops.resample import average_down, duplicate_up
+
+
+def _conv(features: int, video: bool, dtype: jnp.dtype, name: str) -> Conv3d:
+    return Conv3d(features, (3 if video else 1, 3, 3), dtype=dtype, name=name)
+
+
+class Stage(nn.Module):
+    """The blocks of one stage, with the upsampling in front (decoder) or the downsampling behind (encoder)."""
+
+    cfg: EncoderConfig | DecoderConfig
+    stage: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x_BTHWC: jax.Array) -> jax.Array:
+        cfg, i = self.cfg, self.stage
+        resamples = i < len(cfg.width_list) - 1
+        x = x_BTHWC
+        if resamples and isinstance(cfg, DecoderConfig):
+            kind, shortcut = cfg.upsample_block_type, cfg.upsample_shortcut
+            temporal = bool(cfg.temporal_upsample) and cfg.temporal_upsample[i]
+            x = Upsample(cfg.width_list[i], kind, shortcut, cfg.is_video, temporal, self.dtype, name="up")(x)
+        for n, kind in enumerate(block_types(cfg, i)):
+            norm, act = per_stage(cfg.norm, i), per_stage(cfg.act, i)
+            x = block(kind, norm, act, cfg.is_video, self.dtype, name=f"block{n}")(x)
+        if resamples and isinstance(cfg, EncoderConfig):
+            kind, shortcut = cfg.downsample_block_type, cfg.downsample_shortcut
+            temporal = bool(cfg.temporal_downsample) and cfg.temporal_downsample[i]
+            x = Downsample(cfg.width_list[i + 1], kind, shortcut, cfg.is_video, temporal, self.dtype, name="down")(x)
+        return x
+
+
+class Encoder(nn.Module):
+    """Pixels (B, T, H, W, 3) -> unscaled latents. An image encoder (`is_video` False) takes each frame by itself."""
+
+    cfg: EncoderConfig
+    dtype: jnp.dtype = jnp.float32
+    remat: bool = False
+
+    @nn.compact
+    def __call__(self, x_BTHWC: jax.Array) -> jax.Array:
+        cfg, dtype = self.cfg, self.dtype
+        stage = nn.remat(Stage) if self.remat else Stage
+        x, frames = _frames_apart(x_BTHWC, cfg.is_video)
+        first = 0 if cfg.depth_list[0] else 1
+        if first == 0:
+            x = _conv(cfg.width_list[0], cfg.is_video, dtype, name="project_in")(x)
+        else:
+            x = Downsample(cfg.width_list[1], cfg.downsample_block_type, None, cfg.is_video, False, dtype, name="project_in")(x)
+        for i in range(first, len(cfg.width_list)):
+            x = stage(cfg, i, dtype, name=f"stage{i}")(x)
+        y = activate(Norm(cfg.out_norm, in_residual=False, name="out_norm")(x), cfg.out_act)
+        y = _conv(cfg.latent_channels, cfg.is_video, dtype, name="project_out")(y)
+        if cfg.out_shortcut:
+            y = y + average_down(x, cfg.latent_channels, (1, 1, 1)).astype(y.dtype)
+        return _frames_together(y, frames)
+
+
+class Decoder(nn.Module):
+    """Unscaled latents -> pixels (B, T, H, W, 3)."""
+
+    cfg: DecoderConfig
+    dtype: jnp.dtype = jnp.float32
+    remat: bool = False
+
+    @nn.compact
+    def __call__(self, z_BTHWC: jax.Array) -> jax.Array:
+        cfg, dtype = self.cfg, self.dtype
+        stage = nn.remat(Stage) if self.remat else Stage
+        z, frames = _frames_apart(z_BTHWC, cfg.is_video)
+        x = _conv(cfg.width_list[-1], cfg.is_video, dtype, name="project_in")(z)
+        if cfg.in_shortcut:
+            x = x + duplicate_up(z, cfg.width_list[-1], (1, 1, 1)).astype(x.dtype)
+        first = 0 if cfg.depth_list[0] else 1
+        for i in reversed(range(first, len(cfg.width_list))):
+            x = stage(cfg, i, dtype, name=f"stage{i}")(x)
+        x = activate(Norm(cfg.out_norm, in_residual=False, name="out_norm")(x), cfg.out_act)
+        if first == 0:
+            x = _conv(cfg.in_channels, cfg.is_video, dtype, name="project_out")(x)
+        else:
+            x = Upsample(cfg.in_channels, cfg.upsample_block_type, None, cfg.is_video, False, dtype, name="project_out")(x)
+        return _frames_together(x, frames)
+
+
+class DCAE(nn.Module):
+    """The autoencoder: `apply(..., x_BTHWC, method="encode")`, `apply(..., z_BTHWC, method="decode")`.
+
+    Pixels are in [-1, 1]; latents are divided by `cfg.scaling_factor`. Parameters are float32.
+    dtype: of the computation; norms and attention stay float32. Outputs are float32.
+    remat: recompute each stage in the backward pass, to hold one stage's activations at a time.
+    """
+
+    cfg: DCAEConfig
+    dtype: jnp.dtype = jnp.float32
+    remat: bool = False
+
+    def setup(self):
+        self.encoder = Encoder(self.cfg.encoder, self.dtype, self.remat)
+        self.decoder = Decoder(self.cfg.decoder, self.dtype, self.remat)
+
+    @property
+    def stride(self) -> Stride:
+        return self.cfg.stride
+
+    @property
+    def tiling(self) -> Tiling:
+        return self.cfg.tiling
+
+    def latent_shape(self, T: int, H: int, W: int) -> tuple[int, int, int]:
+        """Latent (T, H, W) of a video of that size; UserError where the stride does not divide it."""
+        return self.cfg.stride.latent_shape(T, H, W)
+
+    def encode(self, x_BTHWC: jax.Array) -> jax.Array:
+        """Pixels (B, T, H, W, C) -> normalised latents. T is 1 or a multiple of the temporal stride, else UserError."""
+        self.latent_shape(*x_BTHWC.shape[1:4])
+        z = self.encoder(x_BTHWC.astype(self.dtype)).astype(jnp.float32)
+        return self.cfg.latent_scale.normalise(z)
+
+    def decode(self, z_BTHWC: jax.Array) -> jax.Array:
+        """Normalised latents -> pixels, not clipped. One latent frame gives one frame, more give `stride.time` each."""
+        z = self.cfg.latent_scale.restore(z_BTHWC.astype(jnp.float32))
+        return self.decoder(z.astype(self.dtype)).astype(jnp.float32)
+
+    def __call__(self, x_BTHWC: jax.Array) -> jax.Array:
+        """Reconstruction; touches every parameter, so `init` goes through it."""
+        return self.decode(self.encode(x_BTHWC))
+
+
+def example_inputs(cfg: DCAEConfig) -> tuple[jax.Array]:
+    """The smallest input that `init` takes: one image of one latent pixel."""
+    side = cfg.spatial_compression_ratio
+    return (jnp.zeros((1, 1, side, side, cfg.in_channels)),)
+
+
+def _frames_apart(x_BTHWC: jax.Array, video: bool) -> tuple[jax.Array, int]:
+    """For an image model, frames become batch items. Returns the number of frames to put together again, or 0."""
+    if video:
+        return x_BTHWC, 0
+    B, T, H, W, C = x_BTHWC.shape
+    return x_BTHWC.reshape(B * T, 1, H, W, C), T
+
+
+def _frames_together(x_BTHWC: jax.Array, frames: int) -> jax.Array:
+    return x_BTHWC if frames == 0 else x_BTHWC.reshape(-1, frames, *x_BTHWC.shape[2:])

@@ -1,0 +1,175 @@
+"""3D convolution over (B, T, H, W, C), in forms that give the same numbers at different speeds.
+
+`native`  one 3D convolution: what cuDNN and the TPU compiler are tuned for.
+`taps`    the temporal taps stacked into the channels of one 2D convolution: XLA's CPU backend runs 2D convolutions through
+          a fast matrix product and 3D ones, and above all their gradients, through slower code.
+`shifts`  a depthwise convolution of stride one as a sum of shifted products: grouped convolutions, and above all their
+          gradients, are slow on XLA's CPU backend.
+
+A kernel of size one is a matrix product whatever the form.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from osjax.types import Axis
+
+Triple = tuple[int, int, int]
+Padding = Sequence[tuple[int, int]]
+IMPLEMENTATIONS = ("auto", "native", "taps", "shifts")
+
+
+def same_padding(kernel_size: Triple) -> Padding:
+    """Zeros on both sides that keep the size at stride one, for odd kernels."""
+    return tuple((k // 2, k // 2) for k in kernel_size)
+
+
+def conv3d(
+    x_BTHWC: jax.Array,
+    kernel: jax.Array,
+    stride: Triple = (1, 1, 1),
+    padding: Padding | None = None,
+    groups: int = 1,
+    impl: str = "auto",
+) -> jax.Array:
+    """x (B, T, H, W, C), kernel (kt, kh, kw, C / groups, O) -> (B, T', H', W', O), in x's dtype.
+
+    padding: zeros in front of and behind T, H and W; None keeps the size at stride one.
+    impl: one of IMPLEMENTATIONS; `auto` picks the fastest on the default backend. ValueError on another name,
+          or on `shifts` for a convolution that is strided or not depthwise.
+    """
+    x_BTHWC, kernel = jnp.asarray(x_BTHWC), jnp.asarray(kernel)
+    padding = same_padding(kernel.shape[:3]) if padding is None else tuple(padding)
+    depthwise = groups > 1 and kernel.shape[3] == 1 and kernel.shape[4] == groups
+    if impl == "auto":
+        impl = _fastest(depthwise and stride == (1, 1, 1))
+    if kernel.shape[:3] == stride == (1, 1, 1) and not any(map(any, padding)) and not depthwise:
+        return _matmul(x_BTHWC, kernel, groups)
+    if impl == "native":
+        return _native(x_BTHWC, kernel, stride, padding, groups)
+    if impl == "taps":
+        return _taps(x_BTHWC, kernel, stride, padding, groups)
+    if impl == "shifts" and depthwise and stride == (1, 1, 1):
+        return _shifts(x_BTHWC, kernel, padding)
+    raise ValueError(f"conv3d has no {impl!r} for {groups} groups, stride {stride}; choose one of {IMPLEMENTATIONS}")
+
+
+def _fastest(depthwise: bool) -> str:
+    if jax.default_backend() != "cpu":
+        return "native"
+    return "shifts" if depthwise else "taps"
+
+
+def _matmul(x_BTHWC: jax.Array, kernel: jax.Array, groups: int) -> jax.Array:
+    *lead, C = x_BTHWC.shape
+    weight_gio = kernel.reshape(C // groups, groups, -1).transpose(1, 0, 2)
+    x = x_BTHWC.reshape(*lead, groups, C // groups)
+    return jnp.einsum("bthwgi,gio->bthwgo", x, weight_gio).reshape(*lead, -1)
+
+
+def _native(x, kernel, stride, padding, groups):
+    numbers = ("NDHWC", "DHWIO", "NDHWC")
+    return lax.conv_general_dilated(
+        x, kernel, stride, padding, dimension_numbers=numbers, feature_group_count=groups
+    )
+
+
+def _taps(x, kernel, stride, padding, groups):
+    B, _, H, W, C = x.shape
+    kt, kh, kw, in_channels, out_channels = kernel.shape
+    x = jnp.pad(x, ((0, 0), padding[0], (0, 0), (0, 0), (0, 0)))
+    frames = (x.shape[1] - kt) // stride[0] + 1
+    shifted = [lax.slice_in_dim(x, i, i + (frames - 1) * stride[0] + 1, stride[0], axis=1) for i in range(kt)]
+    shifted = [s.reshape(B * frames, H, W, groups, 1, in_channels) for s in shifted]  # taps of a group stay together
+    stacked = jnp.concatenate(shifted, axis=4).reshape(B * frames, H, W, kt * C)
+    flat = kernel.transpose(1, 2, 0, 3, 4).reshape(kh, kw, kt * in_channels, out_channels)
+    y = lax.conv_general_dilated(
+        stacked, flat, stride[1:], padding[1:], dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups
+    )
+    return y.reshape(B, frames, *y.shape[1:])
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _shifts(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
+    """Depthwise, stride one. A loop, not 125 unrolled taps, which would take XLA many seconds to compile."""
+    x, size = _pad(x, kernel, padding)
+
+    def add_row_of_taps(total, tap):
+        for dw, rows in enumerate(_windows(x, size, tap, kernel.shape[2])):
+            total = total + rows * kernel[*tap, dw].reshape(1, 1, 1, 1, -1)
+        return total, None
+
+    total = jnp.zeros((x.shape[0], *size, x.shape[-1]), x.dtype)
+    return lax.scan(add_row_of_taps, total, _taps_of_time_and_height(kernel))[0]
+
+
+def _shifts_forward(x, kernel, padding):
+    return _shifts(x, kernel, padding), (x, kernel)
+
+
+def _shifts_backward(padding, saved, dy):
+    """Hand-written because autodiff would keep one copy of the input per tap."""
+    x, kernel = saved
+    mirrored = tuple((k - 1 - before, k - 1 - after) for k, (before, after) in zip(kernel.shape, padding, strict=False))
+    dx = _shifts(dy, kernel[::-1, ::-1, ::-1], mirrored)
+    x, size = _pad(x, kernel, padding)
+
+    def row_of_taps(_, tap):
+        windows = _windows(x, size, tap, kernel.shape[2])
+        return None, jnp.stack([jnp.einsum("bthwc,bthwc->c", rows, dy) for rows in windows])
+
+    rows = lax.scan(row_of_taps, None, _taps_of_time_and_height(kernel))[1]
+    return dx, rows.reshape(kernel.shape)
+
+
+_shifts.defvjp(_shifts_forward, _shifts_backward)
+
+
+def _pad(x, kernel, padding):
+    """x with its zeros, and the size (T, H, W) of the convolution's output."""
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    return x, tuple(n - k + 1 for n, k in zip(x.shape[1:4], kernel.shape[:3], strict=True))
+
+
+def _taps_of_time_and_height(kernel):
+    kt, kh = kernel.shape[:2]
+    return jnp.repeat(jnp.arange(kt), kh), jnp.tile(jnp.arange(kh), kt)
+
+
+def _windows(x, size, tap, kw):
+    """What each of the `kw` taps of one row of the kernel sees."""
+    T, H, W = size
+    rows = lax.dynamic_slice(x, (0, *tap, 0, 0), (x.shape[0], T, H, x.shape[3], x.shape[4]))
+    return [rows[:, :, :, dw : dw + W] for dw in range(kw)]
+
+
+class Conv3d(nn.Module):
+    """`conv3d` with its parameters: kernel (kt, kh, kw, C / groups, features) and bias (features,), float32."""
+
+    features: int
+    kernel_size: Triple = (3, 3, 3)
+    stride: Triple = (1, 1, 1)
+    padding: Padding | None = None
+    groups: int = 1
+    use_bias: bool = True
+    dtype: jnp.dtype = jnp.float32
+    impl: str = "auto"
+
+    @nn.compact
+    def __call__(self, x_BTHWC: jax.Array) -> jax.Array:
+        axes = (Axis.CONV_KERNEL,) * 3 + (Axis.CONV_IN, Axis.CONV_OUT)
+        init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal", in_axis=(0, 1, 2, 3))
+        shape = (*self.kernel_size, x_BTHWC.shape[-1] // self.groups, self.features)
+        kernel = self.param("kernel", nn.with_logical_partitioning(init, axes), shape)
+        x, kernel = x_BTHWC.astype(self.dtype), kernel.astype(self.dtype)
+        y = conv3d(x, kernel, self.stride, self.padding, self.groups, self.impl)
+        if self.use_bias:
+            zeros = nn.with_logical_partitioning(nn.initializers.zeros, (Axis.CONV_OUT,))
+            bias = self.param("bias", zeros, (self.features,))
+            y = y + bias.astype(self.dtype).reshape(1, 1, 1, 1, -1)
+        return y

@@ -1,0 +1,53 @@
+"""Shardings of states and batches, and initialisation that never holds the whole model on one device."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from osjax.parallel.rules import TRANSFORMER, MeshAxes, spec
+
+
+def _is_boxed(x: Any) -> bool:
+    return isinstance(x, nn.LogicallyPartitioned)
+
+
+def _fit(partition: PartitionSpec, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+    """Drop mesh axes from dimensions that they do not divide: such a dimension is replicated, never padded."""
+    parts = []
+    for size, axes in zip(shape, tuple(partition) + (None,) * (len(shape) - len(partition)), strict=True):
+        names = () if axes is None else (axes,) if isinstance(axes, str) else tuple(axes)
+        parts.append(axes if size % math.prod(mesh.shape[name] for name in names) == 0 else None)
+    return PartitionSpec(*parts)
+
+
+def of_boxed(boxed: Any, mesh: Mesh, rules: Mapping[str, MeshAxes] = TRANSFORMER) -> Any:
+    """NamedShardings for a pytree whose leaves may be boxed with logical names (from `eval_shape`).
+
+    Leaves without names (counters, scalars) are replicated. The result has the structure of the unboxed tree.
+    """
+
+    def one(leaf):
+        if not _is_boxed(leaf):
+            return NamedSharding(mesh, PartitionSpec())
+        return NamedSharding(mesh, _fit(spec(leaf.names, rules), leaf.value.shape, mesh))
+
+    return jax.tree.map(one, boxed, is_leaf=_is_boxed)
+
+
+def init_sharded(init: Callable[..., Any], mesh: Mesh, *args, rules: Mapping[str, MeshAxes] = TRANSFORMER) -> Any:
+    """Run `init(*args)`, which returns a boxed pytree, so that each device makes only its own shards. Unboxed result."""
+    shardings = of_boxed(jax.eval_shape(init, *args), mesh, rules)
+    return jax.jit(lambda *a: nn.unbox(init(*a)), out_shardings=shardings)(*args)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Batches split their first axis over data and fsdp."""
+    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec())

@@ -1,0 +1,91 @@
+"""Checkpoints: one asynchronous Orbax composite of state, moving average, data iterator and config.
+
+The only module that knows Orbax. A checkpoint counts when Orbax has committed it; half-written ones are not seen.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from osjax.errors import UserError
+from osjax.training.state import TrainState
+
+
+class Checkpoints:
+    """Checkpoints of one stage in one folder. Close it: closing waits for writes under way."""
+
+    def __init__(self, folder: Path, keep: int = 2):
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
+        self.folder = Path(folder).absolute()
+        self._manager = ocp.CheckpointManager(self.folder, options=options)
+
+    def latest_step(self) -> int | None:
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: TrainState, data: dict[str, Any] | None, config: dict[str, Any]) -> None:
+        """Start writing; returns once the arrays are copied off the devices. A step that is there already is kept."""
+        if step == self.latest_step():
+            return
+        items = {
+            "state": ocp.args.StandardSave(_without_ema(state)),
+            "data": ocp.args.JsonSave(data or {}),
+            "config": ocp.args.JsonSave(config),
+        }
+        if state.ema is not None:
+            items["ema"] = ocp.args.StandardSave(state.ema)
+        self._manager.save(step, args=ocp.args.Composite(**items))
+
+    def restore(self, abstract: TrainState, step: int | None = None) -> tuple[TrainState, dict[str, Any]]:
+        """The newest (or given) checkpoint as (state, data iterator state), each array straight to its sharding.
+
+        abstract: ShapeDtypeStructs with the shardings wanted, of any mesh. UserError where nothing fits.
+        """
+        step = self._require(step)
+        items = {"state": ocp.args.StandardRestore(_without_ema(abstract)), "data": ocp.args.JsonRestore()}
+        if abstract.ema is not None:
+            items["ema"] = ocp.args.StandardRestore(abstract.ema)
+        try:
+            found = self._manager.restore(step, args=ocp.args.Composite(**items))
+        except (ValueError, KeyError) as error:
+            first = str(error).splitlines()[0][:200]
+            raise UserError(
+                f"checkpoint {self.folder}/{step} does not fit this config ({first}): use the config it was made with, "
+                "or another --config.workdir"
+            ) from error
+        return found["state"].replace(ema=found.get("ema")), found["data"]
+
+    def restore_weights(self, abstract: Any, ema: bool, step: int | None = None) -> Any:
+        """Only the averaged (`ema`) or raw parameters, for sampling or for the start of the next stage."""
+        step = self._require(step)
+        if ema:
+            return self._manager.restore(step, args=ocp.args.Composite(ema=ocp.args.StandardRestore(abstract)))["ema"]
+        partial = ocp.args.PyTreeRestore({"params": abstract}, partial_restore=True)
+        return self._manager.restore(step, args=ocp.args.Composite(state=partial))["state"]["params"]
+
+    def config(self, step: int | None = None) -> dict[str, Any]:
+        step = self._require(step)
+        return self._manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))["config"]
+
+    def _require(self, step: int | None) -> int:
+        step = self.latest_step() if step is None else step
+        if step is None:
+            raise UserError(f"no complete checkpoint in {self.folder}: train first, or give another folder")
+        return step
+
+    def wait(self) -> None:
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+
+def _without_ema(state: TrainState) -> TrainState:
+    return state.replace(ema=None)
+
+
+def abstract_like(state: Any, shardings: Any) -> Any:
+    """ShapeDtypeStructs of `state` with these shardings: what `restore` fills."""
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings)

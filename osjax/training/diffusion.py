@@ -1,0 +1,52 @@
+"""The flow-matching loss and train step of the diffusion transformer."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import optax
+
+from osjax.flow import path, shift
+from osjax.models.mmdit import patch
+from osjax.training import update
+from osjax.training.optimizer import OptimizerConfig
+from osjax.training.state import TrainState
+from osjax.types import LatentBatch
+
+Prepare = Callable[[Any, jax.Array], LatentBatch]
+
+
+def loss(module: nn.Module, params: Any, batch: LatentBatch, noise_BTHWC: jax.Array, t_B: jax.Array) -> jax.Array:
+    """Mean squared error of the velocity, float32 scalar, for given noise and times."""
+    B, T, H, W, _ = batch.latents_BTHWC.shape
+    p = module.cfg.patch_size
+    x_t = path.interpolate(batch.latents_BTHWC, noise_BTHWC, t_B)
+    target = path.velocity(batch.latents_BTHWC, noise_BTHWC)
+    cond = None if batch.cond_BTHWC is None else patch.pack(batch.cond_BTHWC, p)
+    ids = patch.img_ids(B, T, H, W, p), patch.txt_ids(B, batch.txt_BMC.shape[1])
+    tokens = patch.pack(x_t, p)
+    velocity = module.apply({"params": params}, tokens, ids[0], batch.txt_BMC, ids[1], t_B, batch.y_vec_BC, cond)
+    return path.loss(velocity, patch.pack(target, p))
+
+
+def make_step(
+    module: nn.Module, tx: optax.GradientTransformation, cfg: OptimizerConfig, prepare: Prepare | None = None
+) -> Callable[[TrainState, Any, jax.Array], tuple[TrainState, dict[str, jax.Array]]]:
+    """The pure step `(state, batch, run_key) -> (state, metrics)`; jit it with donation of the state.
+
+    prepare(batch, key) -> LatentBatch: draws conditions and drops text, inside the step; None takes the batch as it is.
+    All randomness comes from fold_in(run_key, state.step), so a resumed run draws what the first one would have.
+    """
+
+    def loss_fn(params, batch, key):
+        key_prepare, key_t, key_noise = jax.random.split(key, 3)
+        batch = batch if prepare is None else prepare(batch, key_prepare)
+        B, T, H, W, _ = batch.latents_BTHWC.shape
+        t_B = path.draw_timesteps(key_t, B, shift.training_alpha(T, H, W))
+        return loss(module, params, batch, path.draw_noise(key_noise, batch.latents_BTHWC), t_B)
+
+    def step(state, batch, run_key):
+        return update.apply(state, batch, jax.random.fold_in(run_key, state.step), loss_fn, tx, cfg)
+
+    return step

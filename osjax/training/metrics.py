@@ -1,0 +1,44 @@
+"""metrics.jsonl: one line a step, appended once, continued after a restart without gaps or repeats."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from osjax.errors import UserError
+
+
+class MetricsLog:
+    """Appends lines to `folder/metrics.jsonl`. Lines at or after `first_step` of this stage are dropped on opening,
+
+    because a run that restarts from an older checkpoint does those steps again.
+    """
+
+    def __init__(self, folder: Path, stage: str, first_step: int):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path, self.stage = folder / "metrics.jsonl", stage
+        kept = [line for line in read(self.path) if line["stage"] != stage or line["step"] < first_step]
+        partial = self.path.with_suffix(".partial")
+        partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        partial.replace(self.path)
+        self._file = self.path.open("a", buffering=1)
+
+    def write(self, step: int, values: dict[str, Any]) -> None:
+        self._file.write(json.dumps({"stage": self.stage, "step": step, **values}) + "\n")
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """All lines of a metrics file; a last line cut short by a kill is left out."""
+    if not path.exists():
+        return []
+    lines = path.read_text().splitlines()
+    out = []
+    for number, line in enumerate(lines, 1):
+        try:
+            out.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise UserError(f"{path} line {number} is not JSON: mend or delete the file") from error
+    return out

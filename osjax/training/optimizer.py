@@ -1,0 +1,74 @@
+"""AdamW with clipping, learning-rate schedules and the moving average of the parameters."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from osjax.errors import UserError
+
+SCHEDULES = ("constant", "cosine")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Defaults are the report's (section 4.2): AdamW, eps 1e-15, no weight decay, gradients clipped to norm 1.
+
+    lr: peak learning rate. schedule: constant, or cosine to `final_lr_ratio * lr` over `decay_steps`, both after a
+    linear warm-up. accumulate: micro-batches per update. ema_decay: per update; 0 keeps no average.
+    """
+
+    lr: float = 5e-5
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-15
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+    schedule: str = "constant"
+    warmup_steps: int = 0
+    decay_steps: int = 0
+    final_lr_ratio: float = 0.0
+    accumulate: int = 1
+    ema_decay: float = 0.0
+
+    def __post_init__(self):
+        if self.schedule not in SCHEDULES:
+            raise UserError(f"unknown schedule {self.schedule!r}: use one of {', '.join(SCHEDULES)}")
+        if self.schedule == "cosine" and self.decay_steps <= self.warmup_steps:
+            raise UserError(f"cosine needs decay_steps > warmup_steps, got {self.decay_steps} and {self.warmup_steps}")
+        if not 0 <= self.ema_decay < 1 or self.accumulate < 1:
+            raise UserError(f"ema_decay {self.ema_decay} must be in [0, 1) and accumulate {self.accumulate} at least 1")
+
+
+def learning_rate(cfg: OptimizerConfig) -> optax.Schedule:
+    """Learning rate of an update, counted from 0."""
+    after = (
+        optax.constant_schedule(cfg.lr)
+        if cfg.schedule == "constant"
+        else optax.cosine_decay_schedule(cfg.lr, cfg.decay_steps - cfg.warmup_steps, cfg.final_lr_ratio)
+    )
+    if not cfg.warmup_steps:
+        return after
+    # The first update already moves: warm-up counts from 1 / warmup_steps, not from 0.
+    warmup = optax.linear_schedule(cfg.lr / cfg.warmup_steps, cfg.lr, max(cfg.warmup_steps - 1, 1))
+    return optax.join_schedules([warmup, after], [cfg.warmup_steps])
+
+
+def make(cfg: OptimizerConfig) -> optax.GradientTransformation:
+    """The update rule. Clipping divides by norm + 1e-6, as torch's clip_grad_norm_ does."""
+    return optax.chain(
+        optax.stateless(lambda updates, _: _clip(updates, cfg.clip_norm)) if cfg.clip_norm else optax.identity(),
+        optax.adamw(learning_rate(cfg), cfg.b1, cfg.b2, cfg.eps, weight_decay=cfg.weight_decay),
+    )
+
+
+def _clip(grads: Any, clip_norm: float) -> Any:
+    scale = jnp.minimum(1.0, clip_norm / (optax.global_norm(grads) + 1e-6))
+    return jax.tree.map(lambda g: g * scale.astype(g.dtype), grads)
+
+
+def update_ema(ema: Any, params: Any, decay: float) -> Any:
+    """ema * decay + params * (1 - decay), in float32."""
+    return jax.tree.map(lambda e, p: e * decay + p.astype(jnp.float32) * (1 - decay), ema, params)

@@ -1,0 +1,53 @@
+"""One optimiser update from a loss: gradients, accumulation, non-finite guard, AdamW, EMA. Shared by all steps."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from osjax.training.optimizer import OptimizerConfig, learning_rate, update_ema
+from osjax.training.state import TrainState
+
+LossFn = Callable[[Any, Any, jax.Array], jax.Array]
+
+
+def gradients(loss_fn: LossFn, params: Any, batch: Any, key: jax.Array, accumulate: int) -> tuple[jax.Array, Any]:
+    """Mean loss and mean gradients over `accumulate` equal parts of the batch, one part in memory at a time."""
+    if accumulate == 1:
+        return jax.value_and_grad(loss_fn)(params, batch, key)
+    # Interleaved split: every device keeps rows of its own in each part, so no rows move between devices.
+    parts = jax.tree.map(lambda x: x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1), batch)
+
+    def one(total, part):
+        index, rows = part
+        value = jax.value_and_grad(loss_fn)(params, rows, jax.random.fold_in(key, index))
+        return jax.tree.map(jnp.add, total, value), None
+
+    zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
+    total, _ = jax.lax.scan(one, zero, (jnp.arange(accumulate), parts))
+    return jax.tree.map(lambda x: x / accumulate, total)
+
+
+def apply(
+    state: TrainState, batch: Any, key: jax.Array, loss_fn: LossFn, tx: optax.GradientTransformation, cfg: OptimizerConfig
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """The next state and metrics loss, grad_norm (before clipping), lr and skipped.
+
+    A non-finite loss or gradient leaves parameters, moments and average as they are and counts in `state.skipped`.
+    """
+    loss, grads = gradients(loss_fn, state.params, batch, key, cfg.accumulate)
+    norm = optax.global_norm(grads)
+    good = jnp.isfinite(loss) & jnp.isfinite(norm)
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    ema = None if state.ema is None else update_ema(state.ema, params, cfg.ema_decay)
+    params, opt_state, ema = jax.tree.map(
+        lambda new, old: jnp.where(good, new, old),
+        (params, opt_state, ema),
+        (state.params, state.opt_state, state.ema),
+    )
+    skipped = state.skipped + jnp.where(good, 0, 1)
+    metrics = {"loss": loss, "grad_norm": norm, "lr": jnp.asarray(learning_rate(cfg)(state.step)), "skipped": skipped}
+    return TrainState(state.step + 1, skipped, params, opt_state, ema), metrics

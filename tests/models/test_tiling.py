@@ -1,0 +1,57 @@
+"""Tiles against arrays from the original, and what users may get wrong about them."""
+
+import numpy as np
+import pytest
+
+from osjax.errors import UserError
+from osjax.models import tiling
+from osjax.models.autoencoder import Tiling
+from tests import golden
+from tests.models import dcae_tiny
+from tests.models.dcae_tiny import channels_last
+
+
+@pytest.mark.parametrize("name", ["dcae_tiled_both", "dcae_tiled_quarter", "dcae_tiled_spatial", "dcae_tiled_temporal"])
+def test_tiled_encode_and_decode_match_golden(name):
+    arrays, info = golden.read(name)
+    model, params = dcae_tiny.load()
+    settings = info["config"]["tiling"]
+    encoded = tiling.encode(model, params, channels_last(arrays["in.video"]), **settings)
+    assert golden.relative_error(encoded, channels_last(arrays["encoded"])) < info["tolerance_relative"]
+    decoded = tiling.decode(model, params, channels_last(arrays["in.latent"]), **settings)
+    assert golden.relative_error(decoded, channels_last(arrays["decoded"])) < info["tolerance_relative"]
+
+
+def test_tiles_of_the_config_are_used_and_differ_from_one_piece():
+    arrays, info = golden.read("dcae_tiled_spatial")
+    model, params = dcae_tiny.load()
+    tiled = model.clone(cfg=type(model.cfg)(**info["config"]))
+    assert tiled.tiling == Tiling(**info["config"]["tiling"])
+    z, want = channels_last(arrays["in.latent"]), channels_last(arrays["decoded"])
+    assert golden.relative_error(tiling.decode(tiled, params, z), want) < info["tolerance_relative"]
+    assert golden.relative_error(tiling.decode(model, params, z), want) > 0.1
+
+
+def test_a_video_of_one_tile_is_taken_in_one_piece():
+    model, params = dcae_tiny.load()
+    z = np.ones((1, 1, 1, 1, 16), np.float32)
+    whole = dcae_tiny.run(model, params, z, method="decode")
+    np.testing.assert_array_equal(tiling.decode(model, params, z, spatial_tile_size=64, temporal_tile_size=8), whole)
+
+
+def test_a_seam_fades_linearly_and_shrinks_to_the_shorter_tile():
+    old, new = np.zeros((1, 1, 1, 4, 1), np.float32), np.ones((1, 1, 1, 6, 1), np.float32)
+    blended = tiling._blend(old, new, axis=3, seam=8)
+    np.testing.assert_allclose(blended[0, 0, 0, :, 0], [0, 0.25, 0.5, 0.75, 1, 1])
+    np.testing.assert_array_equal(tiling._blend(old, new, axis=3, seam=0), new)
+
+
+def test_tiles_that_split_a_latent_pixel_are_refused():
+    model, params = dcae_tiny.load()
+    x = np.zeros((1, 1, 96, 32, 3), np.float32)
+    with pytest.raises(UserError, match="spatial_tile_size 64 with tile_overlap_factor 0.25 .* multiples of 32"):
+        tiling.encode(model, params, x, spatial_tile_size=64, tile_overlap_factor=0.25)
+    with pytest.raises(UserError, match="positive"):
+        tiling.encode(model, params, x, spatial_tile_size=64, tile_overlap_factor=1.0)
+    with pytest.raises(TypeError, match="tile_size; the settings are"):
+        tiling.encode(model, params, x, tile_size=64)

@@ -1,0 +1,79 @@
+"""The floors of the house: import-linter's contract over the code, and over a small house that breaks it."""
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FLOORS = "types errors parallel flow data curation ops models conditioning weights training sampling evals run".split()
+
+
+def _lint(folder: Path) -> subprocess.CompletedProcess:
+    """Run `lint-imports` as the console script does, from a folder that holds pyproject.toml and osjax/."""
+    program = "import sys; sys.path.insert(0, '.'); from importlinter.cli import lint_imports_command as c; c()"
+    command = [sys.executable, "-c", program, "--no-cache"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+
+
+def test_every_import_keeps_the_floors():
+    result = _lint(ROOT)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "0 broken" in result.stdout
+
+
+@pytest.fixture
+def small_house(tmp_path):
+    """An empty osjax under the real contract; write imports into it to break it."""
+    contract = (ROOT / "pyproject.toml").read_text()
+    (tmp_path / "pyproject.toml").write_text(contract)
+    for name in ["", *FLOORS]:
+        (tmp_path / "osjax" / name).mkdir()
+        (tmp_path / "osjax" / name / "__init__.py").touch()
+    return tmp_path
+
+
+def test_an_empty_house_keeps_the_floors(small_house):
+    result = _lint(small_house)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+    "module, line, contract",
+    [
+        ("ops/rope.py", "from osjax.models import mmdit", "Floors"),
+        ("flow/path.py", "from osjax.parallel import mesh", "Floors"),
+        ("sampling/pipeline.py", "from osjax.training import state", "Floors"),
+        ("weights/io.py", "def f():\n    from osjax.run import config", "Floors"),
+        ("shelf.py", "", "Floors"),  # a module that stands on no floor
+        ("data/loader.py", "import jax.numpy as jnp", "Loader workers"),
+        ("curation/cut.py", "from flax import linen", "Loader workers"),
+        ("training/loop.py", "from osjax.data import loader", "Training never"),
+        ("training/loop.py", "from ml_collections import ConfigDict", "A ConfigDict"),
+        ("models/t5.py", "import torch", "No other framework"),
+        ("data/clips.py", "import tensorflow as tf", "No other framework"),
+    ],
+)
+def test_a_house_that_breaks_the_contract_is_refused(small_house, module, line, contract):
+    for name in ("parallel/mesh.py", "models/mmdit.py", "training/state.py", "data/loader.py", "run/config.py"):
+        (small_house / "osjax" / name).touch()
+    (small_house / "osjax" / module).write_text(line + "\n")
+    result = _lint(small_house)
+    assert result.returncode == 1, result.stdout + result.stderr
+    broken = [row for row in result.stdout.splitlines() if row.rstrip().endswith("BROKEN")]
+    assert any(row.startswith(contract) for row in broken), result.stdout
+
+
+def test_every_folder_of_code_is_a_package():
+    # A folder without __init__.py would be invisible to the contract.
+    folders = {p.parent for top in ("osjax", "configs") for p in (ROOT / top).rglob("*.py")}
+    assert [str(f.relative_to(ROOT)) for f in sorted(folders) if not (f / "__init__.py").exists()] == []
+
+
+def test_no_forbidden_framework_is_a_dependency():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = project["dependencies"] + [d for extra in project["optional-dependencies"].values() for d in extra]
+    names = {d.split(">")[0].split("[")[0].strip() for d in wanted}
+    assert not names & {"tensorflow", "torch", "tensorflow-cpu", "torchvision"} and "jax" in names

@@ -31,7 +31,7 @@ class LatentScale:
 
 @dataclass(frozen=True)
 class Tiling:
-    """Which dimensions are cut into overlapping tiles. Sizes are in pixels and frames; overlap is a fraction of a tile."""
+    """Which dimensions are cut into overlapping tiles. Sizes are pixels and frames; overlap is a fraction of a tile."""
 
     use_spatial_tiling: bool = False
     use_temporal_tiling: bool = False

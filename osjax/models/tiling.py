@@ -1,10 +1,10 @@
 """Encoding and decoding in overlapping tiles, so that memory does not grow with the video. For any autoencoder.
 
-The original's arithmetic, quirks included: tiles step by int(tile * (1 - overlap)) on the input side; on the output side
-the seam is int(tile * overlap) wide and each tile keeps its first tile - seam lines. In a seam, line k of the new tile
-weighs k / seam. Seams are blended downwards, then rightwards, then forwards in time, each against neighbours that are
-blended already, which matters at corners. Source: Open-Sora opensora/models/dc_ae/models/dc_ae.py and
-opensora/models/hunyuan_vae/autoencoder_kl_causal_3d.py.
+The original's arithmetic, quirks included: tiles step by int(tile * (1 - overlap)) on the input side; on the output
+side the seam is int(tile * overlap) wide and each tile keeps its first tile - seam lines. In a seam, line k of the new
+tile weighs k / seam. Seams are blended downwards, then rightwards, then forwards in time, each against neighbours that
+are blended already, which matters at corners.
+Source: Open-Sora opensora/models/dc_ae/models/dc_ae.py and opensora/models/hunyuan_vae/autoencoder_kl_causal_3d.py.
 """
 
 from dataclasses import dataclass, fields, replace

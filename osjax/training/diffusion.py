@@ -30,13 +30,10 @@ def loss(module: nn.Module, params: Any, batch: LatentBatch, noise_BTHWC: jax.Ar
     return path.loss(velocity, patch.pack(target, p))
 
 
-def make_step(
-    module: nn.Module, tx: optax.GradientTransformation, cfg: OptimizerConfig, prepare: Prepare | None = None
-) -> Callable[[TrainState, Any, jax.Array], tuple[TrainState, dict[str, jax.Array]]]:
-    """The pure step `(state, batch, run_key) -> (state, metrics)`; jit it with donation of the state.
+def make_loss(module: nn.Module, prepare: Prepare | None = None) -> update.LossFn:
+    """The training loss `(params, batch, key) -> float32 scalar`: draws conditions, times and noise from the key.
 
-    prepare(batch, key) -> LatentBatch: draws conditions and drops text, inside the step; None takes the batch as it is.
-    All randomness comes from fold_in(run_key, state.step), so a resumed run draws what the first one would have.
+    prepare(batch, key) -> LatentBatch: draws conditions and drops text; None takes the batch as it is.
     """
 
     def loss_fn(params, batch, key):
@@ -45,6 +42,18 @@ def make_step(
         B, T, H, W, _ = batch.latents_BTHWC.shape
         t_B = path.draw_timesteps(key_t, B, shift.training_alpha(T, H, W))
         return loss(module, params, batch, path.draw_noise(key_noise, batch.latents_BTHWC), t_B)
+
+    return loss_fn
+
+
+def make_step(
+    module: nn.Module, tx: optax.GradientTransformation, cfg: OptimizerConfig, prepare: Prepare | None = None
+) -> Callable[[TrainState, Any, jax.Array], tuple[TrainState, dict[str, jax.Array]]]:
+    """The pure step `(state, batch, run_key) -> (state, metrics)`; jit it with donation of the state.
+
+    All randomness comes from fold_in(run_key, state.step), so a resumed run draws what the first one would have.
+    """
+    loss_fn = make_loss(module, prepare)
 
     def step(state, batch, run_key):
         return update.apply(state, batch, jax.random.fold_in(run_key, state.step), loss_fn, tx, cfg)

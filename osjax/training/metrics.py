@@ -1,6 +1,7 @@
 """metrics.jsonl: one line a step, appended once, continued after a restart without gaps or repeats."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,10 @@ from osjax.errors import UserError
 
 
 class MetricsLog:
-    """Appends lines to `folder/metrics.jsonl`. Lines at or after `first_step` of this stage are dropped on opening,
+    """Appends lines to `folder/metrics.jsonl`.
 
-    because a run that restarts from an older checkpoint does those steps again.
+    Opening drops this stage's lines at or after `first_step`: a run that restarts from an older checkpoint does those
+    steps again.
     """
 
     def __init__(self, folder: Path, stage: str, first_step: int):
@@ -23,10 +25,16 @@ class MetricsLog:
         self._file = self.path.open("a", buffering=1)
 
     def write(self, step: int, values: dict[str, Any]) -> None:
-        self._file.write(json.dumps({"stage": self.stage, "step": step, **values}) + "\n")
+        line = {"stage": self.stage, "step": step, **{name: _plain(value) for name, value in values.items()}}
+        self._file.write(json.dumps(line) + "\n")
 
     def close(self) -> None:
         self._file.close()
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN and no infinity: they become null."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read(path: Path) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ class OptimizerConfig:
     """Defaults are the report's (section 4.2): AdamW, eps 1e-15, no weight decay, gradients clipped to norm 1.
 
     lr: peak learning rate. schedule: constant, or cosine to `final_lr_ratio * lr` over `decay_steps`, both after a
-    linear warm-up. accumulate: micro-batches per update. ema_decay: per update; 0 keeps no average.
+    linear warm-up from `initial_lr`. accumulate: micro-batches per update. ema_decay: per update; 0 keeps no average.
     """
 
     lr: float = 5e-5
@@ -28,6 +28,7 @@ class OptimizerConfig:
     clip_norm: float = 1.0
     schedule: str = "constant"
     warmup_steps: int = 0
+    initial_lr: float = 1e-6
     decay_steps: int = 0
     final_lr_ratio: float = 0.0
     accumulate: int = 1
@@ -43,7 +44,7 @@ class OptimizerConfig:
 
 
 def learning_rate(cfg: OptimizerConfig) -> optax.Schedule:
-    """Learning rate of an update, counted from 0."""
+    """Learning rate of an update, counted from 0. Warm-up: Open-Sora opensora/utils/optimizer.py (LinearWarmupLR)."""
     after = (
         optax.constant_schedule(cfg.lr)
         if cfg.schedule == "constant"
@@ -51,8 +52,9 @@ def learning_rate(cfg: OptimizerConfig) -> optax.Schedule:
     )
     if not cfg.warmup_steps:
         return after
-    # The first update already moves: warm-up counts from 1 / warmup_steps, not from 0.
-    warmup = optax.linear_schedule(cfg.lr / cfg.warmup_steps, cfg.lr, max(cfg.warmup_steps - 1, 1))
+    # Update n takes (n + 1) / (warmup_steps + 1) of the way, so the first one already moves.
+    first = cfg.initial_lr + (cfg.lr - cfg.initial_lr) / (cfg.warmup_steps + 1)
+    warmup = optax.linear_schedule(first, cfg.lr, cfg.warmup_steps)
     return optax.join_schedules([warmup, after], [cfg.warmup_steps])
 
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from osjax.errors import UserError
 from osjax.training.optimizer import OptimizerConfig, learning_rate, update_ema
 from osjax.training.state import TrainState
 
@@ -14,9 +15,15 @@ LossFn = Callable[[Any, Any, jax.Array], jax.Array]
 
 
 def gradients(loss_fn: LossFn, params: Any, batch: Any, key: jax.Array, accumulate: int) -> tuple[jax.Array, Any]:
-    """Mean loss and mean gradients over `accumulate` equal parts of the batch, one part in memory at a time."""
+    """Mean loss and mean gradients over `accumulate` equal parts of the batch, one part in memory at a time.
+
+    UserError where the batch does not divide into that many parts.
+    """
     if accumulate == 1:
         return jax.value_and_grad(loss_fn)(params, batch, key)
+    rows = jax.tree.leaves(batch)[0].shape[0]
+    if rows % accumulate:
+        raise UserError(f"a batch of {rows} does not divide into accumulate = {accumulate} parts: make it a multiple")
     # Interleaved split: every device keeps rows of its own in each part, so no rows move between devices.
     parts = jax.tree.map(lambda x: x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1), batch)
 
@@ -49,5 +56,6 @@ def apply(
         (state.params, state.opt_state, state.ema),
     )
     skipped = state.skipped + jnp.where(good, 0, 1)
-    metrics = {"loss": loss, "grad_norm": norm, "lr": jnp.asarray(learning_rate(cfg)(state.step)), "skipped": skipped}
+    lr = learning_rate(cfg)(state.step - state.skipped)  # a skipped update does not move the schedule
+    metrics = {"loss": loss, "grad_norm": norm, "lr": jnp.asarray(lr), "skipped": skipped}
     return TrainState(state.step + 1, skipped, params, opt_state, ema), metrics

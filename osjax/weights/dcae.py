@@ -16,7 +16,9 @@ def _encoder(cfg: EncoderConfig) -> list[Rule]:
     if first == 0:
         rules = names.conv("project_in.conv", (*leaf, "project_in"), cfg.in_channels, cfg.width_list[0])
     else:
-        rules = _down(names, "project_in", (*leaf, "project_in"), cfg.in_channels, cfg.width_list[1], cfg.downsample_block_type)
+        rules = _down(
+            names, "project_in", (*leaf, "project_in"), cfg.in_channels, cfg.width_list[1], cfg.downsample_block_type
+        )
     for i in range(first, len(cfg.width_list)):
         rules += _blocks(names, cfg, i, first_op=0)
         if i < len(cfg.width_list) - 1:
@@ -71,7 +73,9 @@ def _res_block(names: "_Names", torch: str, leaf: Path, width: int, norm: str | 
     )
 
 
-def _attention_block(names: "_Names", torch: str, leaf: Path, width: int, norm: str | None, multiscale: bool) -> list[Rule]:
+def _attention_block(
+    names: "_Names", torch: str, leaf: Path, width: int, norm: str | None, multiscale: bool
+) -> list[Rule]:
     qkv, wide = 3 * width, 2 * GLU_RATIO * width
     context, attention = f"{torch}.context_module.main", (*leaf, "attention")
     rules = names.conv(f"{context}.qkv.conv", (*attention, "qkv", "conv"), width, qkv, size=1, bias=False)

@@ -34,7 +34,7 @@ def test_encode_and_decode_match_golden_after_every_stage():
         _, side, where = name.split(".")
         value = stages[side][where]["__call__"][0]
         if name == "act.dec.project_in":
-            value = value + duplicate_up(latent, value.shape[-1], (1, 1, 1))  # the shortcut lies outside the convolution
+            value = value + duplicate_up(latent, value.shape[-1], (1, 1, 1))  # added behind the convolution
         strides = np.array(info["subsampled"].get(name, {}).get("strides", [1] * 5))[[0, 2, 3, 4, 1]]
         sampled = value[tuple(slice(None, None, s) for s in strides)]
         assert_matches(sampled, arrays[name], tolerance)
@@ -71,13 +71,13 @@ def test_zero_input_matches_golden_and_so_do_the_norm_epsilons():
     assert golden.relative_error(decoded + 0.01, channels_last(arrays["zero.reconstruction_of_zero_latent"])) > 1e-3
 
 
-def test_l1_loss_and_all_its_gradients_match_golden_with_and_without_remat():
+def test_l1_loss_and_all_its_gradients_match_golden():
     arrays, info = golden.read("dcae_l1_gradients")
     model, params = dcae_tiny.load()
     video, target = (channels_last(arrays[name]) for name in ("in.video", "in.target"))
 
     def loss(params, video):
-        return jnp.abs(model.clone(remat=True).apply({"params": params}, video) - target).mean()
+        return jnp.abs(model.apply({"params": params}, video) - target).mean()
 
     value, (by_params, by_video) = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(params, video)
     np.testing.assert_allclose(value, info["loss"], rtol=info["tolerance_relative"])
@@ -94,8 +94,8 @@ def test_full_width_matches_golden():
     model, params = dcae_tiny.load("manifest_dcae_full")
     assert model.cfg == models.config("dcae")
     params = jax.tree.map(jnp.asarray, params)
-    for case in ("t4", "t8"):
-        latent = run(model, params, channels_last(arrays[f"{case}.in.video"]), method="encode")
-        assert_matches(latent, arrays[f"{case}.latent"], info["tolerance_relative"])
-        decoded = run(model, params, latent, method="decode")
-        assert_matches(decoded, arrays[f"{case}.reconstruction"], info["tolerance_relative"])
+    latent = run(model, params, channels_last(arrays["t8.in.video"]), method="encode")
+    assert_matches(latent, arrays["t8.latent"], info["tolerance_relative"])
+    decoded = run(model, params, latent, method="decode")
+    assert_matches(decoded, arrays["t8.reconstruction"], info["tolerance_relative"])
+    assert golden.relative_error(decoded[:, ::-1], channels_last(arrays["t8.reconstruction"])) > 0.1

@@ -69,7 +69,9 @@ class ConvNorm(nn.Module):
     @nn.compact
     def __call__(self, x_BTHWC: jax.Array) -> jax.Array:
         kernel_size = (self.size if self.video else 1, self.size, self.size)
-        conv = Conv3d(self.features, kernel_size, groups=self.groups, use_bias=self.use_bias, dtype=self.dtype, name="conv")
+        conv = Conv3d(
+            self.features, kernel_size, groups=self.groups, use_bias=self.use_bias, dtype=self.dtype, name="conv"
+        )
         return Norm(self.norm, name="norm")(conv(x_BTHWC))
 
 

@@ -47,11 +47,14 @@ class EncoderConfig:
     def __post_init__(self):
         _lists_to_tuples(self)
         _check_stages(self, "encoder", self.temporal_downsample, self.downsample_match_channel)
-        _check_choice("encoder.downsample_block_type", self.downsample_block_type, _resamplers(self, "Conv", "ConvPixelUnshuffle"))
+        kinds = ("Conv",) if self.is_video else ("Conv", "ConvPixelUnshuffle")
+        _check_choice("encoder.downsample_block_type", self.downsample_block_type, kinds)
         _check_choice("encoder.downsample_shortcut", self.downsample_shortcut, (None, "averaging"))
         _check_choice("encoder.out_shortcut", self.out_shortcut, (None, "averaging"))
         if self.double_latent:
-            raise UserError("encoder.double_latent is not supported: the DC-AE decoder takes no posterior; set it to False.")
+            raise UserError(
+                "encoder.double_latent must be False: the DC-AE has no posterior that its decoder could take."
+            )
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,8 @@ class DecoderConfig:
     def __post_init__(self):
         _lists_to_tuples(self)
         _check_stages(self, "decoder", self.temporal_upsample, self.upsample_match_channel)
-        _check_choice("decoder.upsample_block_type", self.upsample_block_type, _resamplers(self, "InterpolateConv", "ConvPixelShuffle"))
+        kinds = ("InterpolateConv",) if self.is_video else ("InterpolateConv", "ConvPixelShuffle")
+        _check_choice("decoder.upsample_block_type", self.upsample_block_type, kinds)
         _check_choice("decoder.upsample_shortcut", self.upsample_shortcut, (None, "duplicating"))
         _check_choice("decoder.in_shortcut", self.in_shortcut, (None, "duplicating"))
 
@@ -118,7 +122,8 @@ class DCAEConfig:
         return kind(**values)
 
     def _check_ratios(self):
-        for side, temporal in (("encoder", self.encoder.temporal_downsample), ("decoder", self.decoder.temporal_upsample)):
+        sides = {"encoder": self.encoder.temporal_downsample, "decoder": self.decoder.temporal_upsample}
+        for side, temporal in sides.items():
             part = getattr(self, side)
             time = 2 ** sum(temporal) if part.is_video else 1
             space = 2 ** (len(part.width_list) - 1)
@@ -150,10 +155,6 @@ def _lists_to_tuples(part) -> None:
             object.__setattr__(part, f.name, tuple(tuple(v) if isinstance(v, list) else v for v in value))
 
 
-def _resamplers(part, for_video: str, for_images: str) -> tuple[str, ...]:
-    return (for_video,) if part.is_video else (for_video, for_images)
-
-
 def _check_choice(name: str, value, choices) -> None:
     if value not in choices:
         raise UserError(f"{name} is {value!r}: choose one of {', '.join(map(repr, choices))}.")
@@ -165,7 +166,7 @@ def _check_stages(part, side: str, temporal: tuple[bool, ...], match_channel: bo
     lists["temporal_downsample" if side == "encoder" else "temporal_upsample"] = temporal or part.width_list
     for name, value in lists.items():
         if isinstance(value, tuple) and len(value) != stages:
-            raise UserError(f"{side}.{name} has {len(value)} entries for {stages} stages: give one per entry of width_list.")
+            raise UserError(f"{side}.{name} has {len(value)} entries for {stages} stages: give one per stage.")
     if stages < 2 or min(part.depth_list[1:]) < 1:
         raise UserError(f"{side}.depth_list is {part.depth_list}: only the first stage may have depth 0.")
     if temporal and (temporal[-1] or (temporal[0] and part.depth_list[0] == 0)):
@@ -176,12 +177,14 @@ def _check_stages(part, side: str, temporal: tuple[bool, ...], match_channel: bo
     for stage in range(stages):
         _check_choice(f"{side}.norm", per_stage(part.norm, stage), NORMS)
         _check_choice(f"{side}.act", per_stage(part.act, stage), ACTIVATIONS)
-        for block in set(block_types(part, stage)):
+        if len(block_types(part, stage)) != part.depth_list[stage]:
+            raise UserError(f"{side}.block_type of stage {stage} must name {part.depth_list[stage]} blocks.")
+        for block in block_types(part, stage):
             _check_choice(f"{side}.block_type", block, BLOCKS)
             if block != "ResBlock" and part.width_list[stage] % HEAD_DIM:
                 raise UserError(
-                    f"{side}.width_list has {part.width_list[stage]} at stage {stage}, whose attention needs a multiple "
-                    f"of {HEAD_DIM}: change the width, or use block_type ResBlock there."
+                    f"{side}.width_list has {part.width_list[stage]} at stage {stage}, whose attention needs a "
+                    f"multiple of {HEAD_DIM}: change the width, or use block_type ResBlock there."
                 )
     _check_choice(f"{side}.out_norm", part.out_norm, NORMS)
     _check_choice(f"{side}.out_act", part.out_act, ACTIVATIONS)

@@ -62,7 +62,9 @@ class Encoder(nn.Module):
         if first == 0:
             x = _conv(cfg.width_list[0], cfg.is_video, dtype, name="project_in")(x)
         else:
-            x = Downsample(cfg.width_list[1], cfg.downsample_block_type, None, cfg.is_video, False, dtype, name="project_in")(x)
+            x = Downsample(
+                cfg.width_list[1], cfg.downsample_block_type, None, cfg.is_video, False, dtype, name="project_in"
+            )(x)
         for i in range(first, len(cfg.width_list)):
             x = stage(cfg, i, dtype, name=f"stage{i}")(x)
         y = activate(Norm(cfg.out_norm, in_residual=False, name="out_norm")(x), cfg.out_act)
@@ -94,7 +96,9 @@ class Decoder(nn.Module):
         if first == 0:
             x = _conv(cfg.in_channels, cfg.is_video, dtype, name="project_out")(x)
         else:
-            x = Upsample(cfg.in_channels, cfg.upsample_block_type, None, cfg.is_video, False, dtype, name="project_out")(x)
+            x = Upsample(
+                cfg.in_channels, cfg.upsample_block_type, None, cfg.is_video, False, dtype, name="project_out"
+            )(x)
         return _frames_together(x, frames)
 
 

@@ -1,0 +1,93 @@
+"""First look at clips: which decode and fit, and why the others do not. Nothing is deleted."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+from tqdm import tqdm
+
+from osjax.data import table
+from osjax.errors import UserError
+
+log = logging.getLogger(__name__)
+VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi")
+
+
+@dataclass(frozen=True)
+class Probed:
+    """kept: rows with measured sizes. dropped: rows with a `reason`."""
+
+    kept: list[dict[str, Any]]
+    dropped: list[dict[str, Any]]
+
+
+def probe(source: Path | str, min_frames: int = 1) -> Probed:
+    """Probe every clip of a table, or of a folder (captions from a .txt beside each video, empty without one).
+
+    A clip that cannot be opened, holds no video or is shorter than `min_frames` is dropped, counted and named in the
+    log. UserError when the table is not readable or the folder has no video.
+    """
+    kept, dropped = [], []
+    for row in tqdm(_rows(Path(source)), desc="probe", unit="clip", mininterval=1):
+        try:
+            measured = measure(Path(row["path"]))
+            if measured["num_frames"] < min_frames:
+                raise UserError(f"{row['path']} has {measured['num_frames']} frames, needs {min_frames}")
+            if not str(row["text"] or "").strip():
+                raise UserError(f"{row['path']} has no caption")
+            kept.append({**row, **measured})
+        except UserError as error:
+            dropped.append({**row, "reason": str(error)})
+            log.warning("dropped: %s", error)
+    if dropped:
+        log.warning("%d of %d clips dropped", len(dropped), len(dropped) + len(kept))
+    return Probed(kept, dropped)
+
+
+def measure(path: Path) -> dict[str, Any]:
+    """num_frames, height, width, aspect_ratio (h / w), resolution (pixels) and fps of a file, by decoding one frame.
+
+    Files whose header does not count their frames are decoded to the end. UserError for a file that is no video.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} does not exist")
+    if not path.stat().st_size:
+        raise UserError(f"{path} is empty")
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise UserError(f"{path} holds no video")
+            stream = container.streams.video[0]
+            frames = container.decode(stream)
+            first = next(frames, None)
+            if first is None:
+                raise UserError(f"{path} holds no frame")
+            count = stream.frames or 1 + sum(1 for _ in frames)
+            fps = float(stream.average_rate or 0)
+            height, width = first.height, first.width
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be decoded ({error})") from error
+    return {
+        "num_frames": count,
+        "height": height,
+        "width": width,
+        "aspect_ratio": height / width,
+        "resolution": height * width,
+        "fps": fps,
+    }
+
+
+def _rows(source: Path) -> Sequence[dict[str, Any]]:
+    if not source.is_dir():
+        return table.read(source)
+    videos = sorted(p for p in source.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES)
+    if not videos:
+        raise UserError(f"folder {source} holds no video ({', '.join(VIDEO_SUFFIXES)}): give another one or a table")
+    return [{"path": str(p), "text": _caption(p.with_suffix(".txt"))} for p in videos]
+
+
+def _caption(path: Path) -> str:
+    return path.read_text(encoding="utf-8").strip() if path.is_file() else ""

@@ -1,0 +1,95 @@
+"""Grain pipelines from data sets to batches of numpy rows, with a place that can be saved and set exactly."""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import grain
+import numpy as np
+
+from osjax.data import transforms, video
+from osjax.errors import UserError
+
+log = logging.getLogger(__name__)
+MAX_REPLACEMENTS = 20  # clips tried in place of a broken one before giving up
+
+
+class ClipReader:
+    """Record -> {"video": float32 (T, H, W, 3) in [-1, 1], "text": str, "index": int}.
+
+    A clip that does not decode is replaced by the next one of the data set (the same one on every run), counted in
+    `broken` and named once in the log.
+    """
+
+    def __init__(self, source: Sequence[dict[str, Any]], num_frames: int, height: int, width: int):
+        self.source, self.num_frames, self.size = source, num_frames, (height, width)
+        self.broken: dict[int, str] = {}
+
+    def __call__(self, index: int) -> dict[str, Any]:
+        for offset in range(MAX_REPLACEMENTS):
+            at = (int(index) + offset) % len(self.source)
+            record = self.source[at]
+            try:
+                frames = video.decode(record["video"], self.num_frames)
+            except UserError as error:
+                if at not in self.broken:
+                    self.broken[at] = record["path"].decode()
+                    log.warning("clip %s replaced: %s", self.broken[at], error)
+                continue
+            pixels = transforms.resize_crop_clip(frames, *self.size)
+            return {"video": pixels.astype(np.float32) / 127.5 - 1, "text": record["text"].decode(), "index": at}
+        raise UserError(f"{MAX_REPLACEMENTS} clips in a row do not decode, the last {record['path'].decode()}: probe the data")
+
+
+def batches(
+    num_records: int,
+    read: Callable[[int], dict[str, Any]],
+    batch_size: int,
+    seed: int,
+    *,
+    process_index: int = 0,
+    process_count: int = 1,
+    threads: int = 2,
+    collate: Callable[[dict[str, Any]], Any] = lambda batch: batch,
+) -> "BatchIterator":
+    """Endless shuffled batches. The global order depends on the seed alone; each process reads only its own rows.
+
+    batch_size: of all processes together. collate: last step on a batch of stacked values.
+    """
+    if batch_size % process_count:
+        raise UserError(f"batch {batch_size} does not divide over {process_count} processes: use a multiple of it")
+    if num_records < 1:
+        raise UserError("the data set has no records: build it from at least one clip")
+    order = grain.MapDataset.range(num_records).seed(seed).shuffle().repeat()
+    mine = order[process_index::process_count].map(read).batch(batch_size // process_count)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
+    return BatchIterator(mine.to_iter_dataset(options), collate)
+
+
+class BatchIterator:
+    """Iterator over collated batches; `get_state` and `set_state` carry the place as plain JSON values."""
+
+    def __init__(self, dataset: grain.IterDataset, collate: Callable[[dict[str, Any]], Any]):
+        self._iterator, self._collate = iter(dataset), collate
+
+    def __iter__(self):
+        return self
+
+    def __next__(self) -> Any:
+        return self._collate(next(self._iterator))
+
+    def get_state(self) -> dict[str, Any]:
+        return self._iterator.get_state()
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self._iterator.set_state(state)
+
+
+def read_features(source: Sequence[dict[str, Any]]) -> Callable[[int], dict[str, Any]]:
+    """Reader of cached features (data/cache.py), with the caption as str."""
+
+    def read(index: int) -> dict[str, Any]:
+        record = source[int(index)]
+        return {**record, "text": record["text"].decode()}
+
+    return read

@@ -1,0 +1,59 @@
+"""MP4 in and out through PyAV."""
+
+import io
+from pathlib import Path
+
+import av
+import numpy as np
+
+from osjax.errors import UserError
+
+
+def decode(source: Path | str | bytes, num_frames: int | None = None, start: int = 0) -> np.ndarray:
+    """Frames `start` to `start + num_frames` (or to the end) as uint8 (T, H, W, 3).
+
+    source: a path, or the bytes of a file. UserError naming the file when it is empty, corrupt, holds no video or is
+    too short.
+    """
+    name = "video bytes" if isinstance(source, bytes) else str(source)
+    file = io.BytesIO(source) if isinstance(source, bytes) else str(source)
+    end = None if num_frames is None else start + num_frames
+    frames = []
+    try:
+        with av.open(file) as container:
+            if not container.streams.video:
+                raise UserError(f"{name} holds no video: remove it from the table")
+            for i, frame in enumerate(container.decode(video=0)):
+                if end is not None and i >= end:
+                    break
+                if i >= start:
+                    frames.append(frame.to_ndarray(format="rgb24"))
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise UserError(f"{name} cannot be decoded ({error}): remove it from the table or make it anew") from error
+    if not frames or (num_frames is not None and len(frames) < num_frames):
+        wanted = f"{num_frames} from frame {start}" if num_frames else "at least 1"
+        raise UserError(f"{name} has too few frames ({len(frames)}, needs {wanted}): remove it from the table")
+    return np.stack(frames)
+
+
+def encode(video_THWC: np.ndarray, fps: float, crf: int = 18) -> bytes:
+    """uint8 (T, H, W, 3) -> bytes of an H.264 MP4. crf: 0 is lossless, 23 x264's default. UserError for odd sizes."""
+    T, H, W, _ = video_THWC.shape
+    if H % 2 or W % 2:
+        raise UserError(f"H.264 with 4:2:0 colour needs even sizes, got {H}x{W}: resize to {H + H % 2}x{W + W % 2}")
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=round(fps), options={"crf": str(crf)})
+        stream.width, stream.height, stream.pix_fmt = W, H, "yuv420p"
+        stream.codec_context.thread_count = 1  # small clips; the caller parallelises over files
+        for image in np.ascontiguousarray(video_THWC):
+            for packet in stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")):
+                container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
+    return file.getvalue()
+
+
+def write_mp4(path: Path, video_THWC: np.ndarray, fps: float, crf: int = 18) -> None:
+    """Write uint8 (T, H, W, 3) as an H.264 MP4; see `encode`."""
+    Path(path).write_bytes(encode(video_THWC, fps, crf))

@@ -1,0 +1,80 @@
+"""The forms of the 3D convolution give the same numbers, and their gradients do too."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from osjax.ops.conv import Conv3d, conv3d
+from osjax.types import Axis
+
+
+def inputs(groups, in_channels, features, size=(3, 3, 3)):
+    x = jax.random.normal(jax.random.key(0), (2, 4, 5, 6, in_channels))
+    kernel = jax.random.normal(jax.random.key(1), (*size, in_channels // groups, features))
+    return x, kernel
+
+
+CASES = [
+    ("taps", 1, (3, 3, 3), (1, 1, 1)),
+    ("taps", 1, (3, 3, 3), (2, 2, 2)),
+    ("taps", 2, (3, 3, 3), (1, 2, 2)),
+    ("taps", 1, (1, 3, 3), (1, 1, 1)),
+    ("shifts", 4, (5, 3, 5), (1, 1, 1)),
+    ("auto", 4, (3, 3, 3), (1, 1, 1)),
+    ("auto", 2, (1, 1, 1), (1, 1, 1)),
+]
+
+
+@pytest.mark.parametrize("impl, groups, size, stride", CASES)
+def test_every_form_and_its_gradients_match_the_native_convolution(impl, groups, size, stride):
+    x, kernel = inputs(groups, 4, 4, size)
+
+    def loss(x, kernel, impl):
+        y = conv3d(x, kernel, stride, groups=groups, impl=impl)
+        return (jnp.sin(y) * jnp.arange(y.size, dtype=y.dtype).reshape(y.shape) / y.size).sum(), y
+
+    grad = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
+    (_, want), want_gradients = grad(x, kernel, "native")
+    (_, got), got_gradients = grad(x, kernel, impl)
+    np.testing.assert_allclose(got, want, atol=1e-4)
+    for ours, theirs in zip(got_gradients, want_gradients, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
+    assert np.abs(conv3d(x, kernel[::-1] * 2, stride, groups=groups, impl=impl) - want).max() > 0.1
+
+
+def test_uneven_padding_reaches_one_side_only():
+    x, kernel = inputs(4, 4, 4)
+    causal = ((2, 0), (1, 1), (1, 1))
+    want = conv3d(x, kernel, padding=causal, groups=4, impl="native")
+    np.testing.assert_allclose(conv3d(x, kernel, padding=causal, groups=4, impl="shifts"), want, atol=1e-5)
+    np.testing.assert_allclose(conv3d(x, kernel, padding=causal, groups=4, impl="taps"), want, atol=1e-5)
+    later = x.at[:, -1].add(1.0)
+    after = conv3d(later, kernel, padding=causal, groups=4)
+    np.testing.assert_allclose(after[:, :-1], want[:, :-1], atol=1e-5)
+    assert np.abs(after[:, -1] - want[:, -1]).max() > 0.1
+
+
+def test_numpy_kernels_work_outside_jit():
+    x, kernel = inputs(4, 4, 4)
+    np.testing.assert_allclose(
+        conv3d(np.asarray(x), np.asarray(kernel), groups=4), conv3d(x, kernel, groups=4), atol=1e-6
+    )
+
+
+def test_an_unknown_form_is_refused():
+    x, kernel = inputs(1, 4, 4)
+    with pytest.raises(ValueError, match="no 'fast'"):
+        conv3d(x, kernel, impl="fast")
+    with pytest.raises(ValueError, match="no 'shifts' for 1 groups"):
+        conv3d(x, kernel, impl="shifts")
+
+
+def test_parameters_are_named_float32_and_computation_follows_dtype():
+    layer = Conv3d(6, dtype=jnp.bfloat16)
+    x = jnp.ones((1, 2, 4, 4, 3))
+    params = layer.init(jax.random.key(0), x)["params"]
+    assert params["kernel"].names == (Axis.CONV_KERNEL,) * 3 + (Axis.CONV_IN, Axis.CONV_OUT)
+    assert params["bias"].names == (Axis.CONV_OUT,)
+    assert params["kernel"].value.dtype == jnp.float32
+    assert layer.apply({"params": params}, x).dtype == jnp.bfloat16

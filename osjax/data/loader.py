@@ -38,7 +38,9 @@ class ClipReader:
                 continue
             pixels = transforms.resize_crop_clip(frames, *self.size)
             return {"video": pixels.astype(np.float32) / 127.5 - 1, "text": record["text"].decode(), "index": at}
-        raise UserError(f"{MAX_REPLACEMENTS} clips in a row do not decode, the last {record['path'].decode()}: probe the data")
+        raise UserError(
+            f"{MAX_REPLACEMENTS} clips in a row do not decode, the last {record['path'].decode()}: probe the data"
+        )
 
 
 def batches(

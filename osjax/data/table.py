@@ -38,7 +38,9 @@ def read(path: Path | str) -> list[dict[str, Any]]:
         raise UserError(f"table {path} has no rows: list at least one clip")
     missing = [name for name in REQUIRED if name not in rows[0]]
     if missing:
-        raise UserError(f"table {path} lacks the column {', '.join(missing)}; it has {', '.join(rows[0])}: rename or add it")
+        raise UserError(
+            f"table {path} lacks the column {', '.join(missing)}; it has {', '.join(rows[0])}: rename or add it"
+        )
     return [_typed(row, path, number) for number, row in enumerate(rows, 2)]
 
 

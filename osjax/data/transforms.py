@@ -1,6 +1,7 @@
-"""Resize to cover and crop the centre. Clips: bilinear without antialiasing, as the original does."""
+"""Resize to cover and crop the centre, as the original does: clips bilinear without antialiasing, images bicubic with."""
 
 import numpy as np
+from PIL import Image
 
 
 def resize_crop_clip(video_THWC: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -12,14 +13,28 @@ def resize_crop_clip(video_THWC: np.ndarray, height: int, width: int) -> np.ndar
     video = video_THWC.astype(np.float32)
     if (H, W) == (height, width):
         return video
-    # The side that is relatively shorter is matched exactly; the other keeps the aspect ratio and is cropped.
-    if H / W > height / width:
-        scaled = (round(H * width / W), width)
-    else:
-        scaled = (height, round(W * height / H))
+    scaled = _covering(H, W, height, width)
     video = _bilinear(_bilinear(video, scaled[0], 1), scaled[1], 2)
-    top, left = round((scaled[0] - height) / 2), round((scaled[1] - width) / 2)
+    top, left = (scaled[0] - height) // 2, (scaled[1] - width) // 2  # odd margins round down here, unlike an image's
     return video[:, top : top + height, left : left + width]
+
+
+def resize_crop_image(image_HWC: np.ndarray, height: int, width: int) -> np.ndarray:
+    """uint8 (H, W, 3) -> uint8 (height, width, 3), scaled until it covers, then centre-cropped.
+
+    Source: Open-Sora opensora/datasets/utils.py.
+    """
+    scaled = _covering(*image_HWC.shape[:2], height, width)
+    image = Image.fromarray(image_HWC).resize(scaled[::-1], Image.Resampling.BICUBIC)
+    top, left = round((scaled[0] - height) / 2), round((scaled[1] - width) / 2)
+    return np.asarray(image)[top : top + height, left : left + width]
+
+
+def _covering(H: int, W: int, height: int, width: int) -> tuple[int, int]:
+    """The size that covers (height, width): the relatively shorter side exactly, the other by the aspect ratio."""
+    if height / H > width / W:
+        return height, round(W * (height / H))
+    return round(H * (width / W)), width
 
 
 def _bilinear(video: np.ndarray, size: int, axis: int) -> np.ndarray:

@@ -14,12 +14,17 @@ _FAMILIES = {
 }
 
 
-def config(family: str, **fields):
-    """Frozen configuration of a family. TypeError for an unknown field, UserError for an unknown family."""
+def config_class(family: str) -> type:
+    """The frozen dataclass of a family's configuration. UserError for an unknown family."""
     if family not in _FAMILIES:
         raise UserError(f"unknown model family {family!r}: use one of {', '.join(_FAMILIES)}")
     module, name, *_ = _FAMILIES[family]
-    return getattr(import_module(module), name)(**fields)
+    return getattr(import_module(module), name)
+
+
+def config(family: str, **fields):
+    """Frozen configuration of a family. TypeError for an unknown field, UserError for an unknown family."""
+    return config_class(family)(**fields)
 
 
 def family_of(cfg) -> str:

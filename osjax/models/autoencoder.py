@@ -11,22 +11,27 @@ An autoencoder is a linen module with
 from dataclasses import dataclass
 
 import jax
+import numpy as np
 
 from osjax.errors import UserError
 
 
 @dataclass(frozen=True)
 class LatentScale:
-    """latent = scale * (z - shift), with z as the bare encoder gives it."""
+    """latent = scale * (z - shift), with z as the bare encoder gives it. Numbers, or numpy arrays (C,), one a channel."""
 
-    scale: float = 1.0
-    shift: float = 0.0
+    scale: float | np.ndarray = 1.0
+    shift: float | np.ndarray = 0.0
 
     def normalise(self, z: jax.Array) -> jax.Array:
-        return self.scale * (z - self.shift)
+        return self._along_channels(self.scale, z) * (z - self._along_channels(self.shift, z))
 
     def restore(self, latent: jax.Array) -> jax.Array:
-        return latent / self.scale + self.shift
+        return latent / self._along_channels(self.scale, latent) + self._along_channels(self.shift, latent)
+
+    @staticmethod
+    def _along_channels(value: float | np.ndarray, like: jax.Array) -> float | np.ndarray:
+        return value.reshape((1,) * (like.ndim - 1) + (-1,)) if isinstance(value, np.ndarray) else value
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,9 @@ def make(
     count = len(devices)
     filled = [count // fixed if size == -1 else size for size in sizes]
     if math.prod(filled) != count:
-        raise UserError(f"mesh {_show(sizes)} does not fit {count} devices: the nearest that does is {_nearest(sizes, count)}")
+        raise UserError(
+            f"mesh {_show(sizes)} does not fit {count} devices: the nearest that does is {_nearest(sizes, count)}"
+        )
     return jax.make_mesh(filled, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
 
 

@@ -1,7 +1,8 @@
 """Shardings of states and batches, and initialisation that never holds the whole model on one device."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import flax.linen as nn
@@ -51,3 +52,28 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
+
+
+@contextmanager
+def under(mesh: Mesh, rules: Mapping[str, MeshAxes] = TRANSFORMER) -> Iterator[None]:
+    """Inside, the logical constraints of a model's activations mean axes of this mesh (when traced here)."""
+    with jax.set_mesh(mesh), nn.logical_axis_rules(list(rules.items())):
+        yield
+
+
+def jit_step(
+    step: Callable[..., Any], state_shardings: Any, mesh: Mesh, rules: Mapping[str, MeshAxes] = TRANSFORMER
+) -> Callable[..., Any]:
+    """Compile `(state, batch, key) -> (state, metrics)` for the mesh. The state's buffers are donated."""
+    compiled = jax.jit(
+        step,
+        donate_argnums=0,
+        in_shardings=(state_shardings, batch_sharding(mesh), replicated(mesh)),
+        out_shardings=(state_shardings, replicated(mesh)),
+    )
+
+    def run(state: Any, batch: Any, key: jax.Array) -> Any:
+        with under(mesh, rules):
+            return compiled(state, batch, key)
+
+    return run

@@ -13,6 +13,7 @@ import numpy as np
 from osjax.conditioning import build, modes
 from osjax.errors import UserError
 from osjax.flow import guidance, sampler, shift
+from osjax.models.autoencoder import LatentScale
 from osjax.models.mmdit import patch
 
 
@@ -53,11 +54,13 @@ class Sample:
 class Autoencoder:
     """An autoencoder with its parameters: pixels in [-1, 1] to normalised latents and back.
 
-    module: keeps the contract of models/autoencoder.py.
+    module: keeps the contract of models/autoencoder.py. scale: a further normalisation of its latents, measured on data,
+    per channel or the same for all; the released autoencoders need none.
     """
 
     module: nn.Module
     params: Any
+    scale: LatentScale = LatentScale()
     _jit: dict[str, Callable] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -72,16 +75,16 @@ class Autoencoder:
         """Latent (T, H, W, C) of a video; UserError where the stride does not divide it."""
         return *self.module.latent_shape(T, H, W), self.module.cfg.latent_channels
 
-    def _run(self, method: str, x: jax.Array) -> jax.Array:
+    def _compiled(self, method: str) -> Callable:
         if method not in self._jit:
             self._jit[method] = jax.jit(partial(self.module.apply, method=method))
-        return self._jit[method]({"params": self.params}, x)
+        return self._jit[method]
 
     def encode(self, video_BTHWC: jax.Array) -> jax.Array:
-        return self._run("encode", video_BTHWC)
+        return self.scale.normalise(self._compiled("encode")({"params": self.params}, video_BTHWC))
 
     def decode(self, latents_BTHWC: jax.Array) -> jax.Array:
-        return self._run("decode", latents_BTHWC)
+        return self._compiled("decode")({"params": self.params}, self.scale.restore(latents_BTHWC))
 
 
 def to_uint8(video: np.ndarray) -> np.ndarray:
@@ -162,7 +165,9 @@ class Pipeline:
             frames = reference.pixel_frames(ae.causal)
             short = [len(r) for r in refs if len(r) < frames]
             if short:
-                raise UserError(f"{reference.name} needs {frames} frames, a reference has {short[0]}: give a longer one")
+                raise UserError(
+                    f"{reference.name} needs {frames} frames, a reference has {short[0]}: give a longer one"
+                )
             clip = np.stack([r[:frames] if reference.at_head else r[-frames:] for r in refs])
             clip = np.concatenate([clip, np.repeat(clip[-1:], fill, 0)])
             latents[reference.name] = ae.encode(jnp.asarray(to_float(clip)))

@@ -38,7 +38,12 @@ def gradients(loss_fn: LossFn, params: Any, batch: Any, key: jax.Array, accumula
 
 
 def apply(
-    state: TrainState, batch: Any, key: jax.Array, loss_fn: LossFn, tx: optax.GradientTransformation, cfg: OptimizerConfig
+    state: TrainState,
+    batch: Any,
+    key: jax.Array,
+    loss_fn: LossFn,
+    tx: optax.GradientTransformation,
+    cfg: OptimizerConfig,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """The next state and metrics loss, grad_norm (before clipping), lr and skipped.
 

@@ -115,12 +115,16 @@ def to_params(table: Sequence[Rule], leaf_shapes: Mapping, tensors: Mapping[str,
         value = rule.op.to_leaf(value[rule.part])
         leaf = out.setdefault(rule.leaf, np.empty(flat[rule.leaf].shape, value.dtype))
         if leaf[rule.at].shape != value.shape:
-            raise ValueError(f"{rule.torch}: {value.shape} does not fit {'/'.join(rule.leaf)}{rule.at} {leaf[rule.at].shape}")
+            raise ValueError(
+                f"{rule.torch}: {value.shape} does not fit {'/'.join(rule.leaf)}{rule.at} {leaf[rule.at].shape}"
+            )
         leaf[rule.at] = value
         filled[rule.leaf] += value.size
     for path, leaf in flat.items():
         if filled[path] != int(np.prod(leaf.shape)):
-            raise ValueError(f"table of weights fills {filled[path]} of {np.prod(leaf.shape)} values of {'/'.join(path)}")
+            raise ValueError(
+                f"table of weights fills {filled[path]} of {np.prod(leaf.shape)} values of {'/'.join(path)}"
+            )
     params: dict = {}
     for path, leaf in out.items():
         node = params

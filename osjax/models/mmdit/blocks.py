@@ -118,7 +118,7 @@ class SingleStreamBlock(nn.Module):
         hidden_BSF = gelu(Linear((cfg.mlp_dim,), (Axis.EMBED,), (Axis.MLP,), dtype=dtype, name="mlp_in")(y_BSD))
         # The original's linear2 over [attention, feed-forward]; two kernels so that each can split over `tensor`.
         out = Linear((cfg.hidden_size,), HEAD_AXES, (Axis.EMBED,), dtype=dtype, name="proj")(attn_BShd)
-        out = out + Linear(
-            (cfg.hidden_size,), (Axis.MLP,), (Axis.EMBED,), use_bias=False, dtype=dtype, name="mlp_out"
-        )(hidden_BSF)
+        out = out + Linear((cfg.hidden_size,), (Axis.MLP,), (Axis.EMBED,), use_bias=False, dtype=dtype, name="mlp_out")(
+            hidden_BSF
+        )
         return nn.with_logical_constraint(x_BSD + gate * out, TOKEN_AXES), None

@@ -1,0 +1,202 @@
+"""Size tables and buckets: which resolution, frame count and aspect ratio a sample trains at.
+
+Aspect names are width:height, sizes (height, width). Source: Open-Sora opensora/datasets/aspect.py and bucket.py.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from osjax.errors import UserError
+
+LANDSCAPE = ("2.39:1", "2:1", "16:9", "1.85:1", "9:16", "5:8", "3:2", "4:3", "1:1")  # turned for the other half
+ENOUGH_PIXELS = 0.8  # share of a resolution's pixels that a sample must have to train at it
+
+Sizes = dict[str, tuple[int, int]]
+
+
+class Bucket(NamedTuple):
+    """One shape that the training step is traced for."""
+
+    resolution: str
+    num_frames: int
+    aspect: str
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What becomes of a sample that fits. keep: probability to train at this resolution rather than a smaller one.
+    skip: probability to try fewer frames instead, asked first (None: never, and no draw). batch_size: of the bucket."""
+
+    keep: float
+    batch_size: int
+    skip: float | None = None
+
+
+def pixels(resolution: str) -> int:
+    """Pixels of "256px" (a square of that side) or "720p" (16:9 of that height); a setting after "_" is ignored."""
+    name = resolution.split("_")[0]
+    number = name.removesuffix("px").removesuffix("p")
+    if not number.isdigit() or number == name:
+        raise UserError(f"resolution {resolution!r} is not understood: write it like 256px or 720p")
+    side = int(number)
+    return side * side if name.endswith("px") else int(side * side / 9 * 16)
+
+
+def sizes(total_pixels: int, multiple: int = 16, training: bool = True) -> Sizes:
+    """aspect -> (height, width) near a pixel count, multiples of the autoencoder's spatial compression.
+
+    Training tables move one side by one multiple where that comes closer, and leave out sizes seen already.
+    """
+    wide: Sizes = {}
+    tall: Sizes = {}
+    for name in LANDSCAPE:
+        across, down = name.split(":")
+        width = int(math.sqrt(total_pixels * (float(across) / float(down))) // multiple) * multiple
+        height = int((total_pixels / width) // multiple) * multiple
+        size = (height, width)
+        if training:
+            size = _nudged(size, total_pixels, multiple)
+            if size in wide.values():
+                continue
+        wide[name] = size
+        tall[f"{down}:{across}"] = size[::-1]
+    return wide | tall
+
+
+def _nudged(size: tuple[int, int], total_pixels: int, multiple: int) -> tuple[int, int]:
+    """The nearest in pixels of a size and its four neighbours, each neighbour measured from the original size."""
+    h, w = size
+    choices = [(h, w), (h - multiple, w), (h + multiple, w), (h, w - multiple), (h, w + multiple)]
+    return min(choices, key=lambda s: abs(s[0] * s[1] - total_pixels))  # min keeps the first of equals
+
+
+def table(resolution: str, multiple: int = 16) -> Sizes:
+    """Training sizes of a resolution; "256px_ar1:1" is that aspect alone, "256px_max" the one with most pixels."""
+    everything = sizes(pixels(resolution), multiple)
+    _, _, setting = resolution.partition("_")
+    if not setting:
+        return everything
+    if setting == "max":
+        aspect = max(everything, key=lambda name: math.prod(everything[name]))
+    elif setting.startswith("ar") and setting[2:] in everything:
+        aspect = setting[2:]
+    else:
+        known = ", ".join(f"ar{name}" for name in everything)
+        raise UserError(f"resolution {resolution!r}: the setting {setting!r} is unknown; take max or one of {known}")
+    return {aspect: everything[aspect]}
+
+
+def image_size(resolution: str, aspect: str, multiple: int = 16, training: bool = False) -> tuple[int, int]:
+    """(height, width) to generate at."""
+    everything = sizes(pixels(resolution), multiple, training)
+    if aspect not in everything:
+        raise UserError(f"aspect ratio {aspect!r} is unknown: take one of {', '.join(everything)}")
+    return everything[aspect]
+
+
+def ratio(aspect: str) -> float:
+    """height / width of a name width:height."""
+    across, down = aspect.split(":")
+    return float(down) / float(across)
+
+
+def closest(height: float, width: float, names: Sequence[str] | Mapping) -> str:
+    """The aspect name nearest in height / width; the first of equals."""
+    return min(names, key=lambda name: abs(height / width - ratio(name)))
+
+
+def reduce_fps(fps: float, fps_max: float) -> tuple[float, int]:
+    """(fps after keeping every n-th frame, n) so that it is at most fps_max; (0, 1) for images, whose fps is NaN."""
+    if math.isnan(fps):
+        return 0, 1
+    if fps < fps_max:
+        return fps, 1
+    interval = math.ceil(fps / fps_max)
+    return math.floor(fps / interval), interval
+
+
+def caption(text: str, fps: float, fps_max: float, motion: float = math.nan) -> str:
+    """The caption with the frame rate it trains at, and the motion score where there is one (not NaN)."""
+    rate, _ = reduce_fps(fps, fps_max)
+    notes = [f"{rate} FPS"] if rate else []
+    if not math.isnan(motion):
+        notes.append(f"{int(motion + 0.5)} motion score")
+    return f"{text} {', '.join(notes)}." if notes else text
+
+
+class Buckets:
+    """The buckets of a configuration {resolution: {frames: Rule}}, searched from the largest resolution down."""
+
+    def __init__(self, config: Mapping[str, Mapping[int, Rule]], multiple: int = 16, fps_max: float = 24):
+        self.multiple, self.fps_max = multiple, fps_max
+        self.tables = {name: table(name, multiple) for name in sorted(config, key=pixels, reverse=True)}
+        self.rules = {name: dict(sorted(config[name].items(), reverse=True)) for name in self.tables}
+        self.count = sum(len(self.tables[name]) * len(rules) for name, rules in self.rules.items())
+
+    def find(self, num_frames: int, height: int, width: int, fps: float, seed: int) -> Bucket | None:
+        """The bucket of a sample, None if it fits nowhere. seed: of its own draws, one for each rule that is tested.
+
+        num_frames: 1 is an image, which only enters buckets of one frame; a video never does.
+        """
+        _, interval = reduce_fps(fps, self.fps_max)
+        frames = num_frames // interval
+        rng = np.random.default_rng(seed)
+        for name, rules in self.rules.items():
+            if height * width < pixels(name) * ENOUGH_PIXELS:
+                continue
+            chosen = _image(rules, rng) if frames == 1 else _video(rules, frames, rng)
+            if chosen is not None:
+                return Bucket(name, chosen, closest(height, width, self.tables[name]))
+        return None
+
+    def shape(self, bucket: Bucket) -> tuple[int, int, int]:
+        """(frames, height, width)."""
+        return bucket.num_frames, *self.tables[bucket.resolution][bucket.aspect]
+
+    def batch_size(self, bucket: Bucket) -> int:
+        return self.rules[bucket.resolution][bucket.num_frames].batch_size
+
+    def group(self, samples: Sequence[tuple[int, int, int, float]], seed: int) -> dict[Bucket, list[int]]:
+        """Indices of (num_frames, height, width, fps) by bucket, in order of first appearance."""
+        members: dict[Bucket, list[int]] = defaultdict(list)
+        for index, sample in enumerate(samples):
+            bucket = self.find(*sample, seed=seed + index * self.count)
+            if bucket is not None:
+                members[bucket].append(index)
+        return dict(members)
+
+    def every_shape(self) -> list[tuple[int, int, int, int, int]]:
+        """(batch, frames, height, width, 3) of every bucket, to warm up or compile ahead."""
+        return [
+            (rule.batch_size, frames, height, width, 3)
+            for name, rules in self.rules.items()
+            for frames, rule in rules.items()
+            for height, width in self.tables[name].values()
+        ]
+
+
+def _image(rules: Mapping[int, Rule], rng: np.random.Generator) -> int | None:
+    if 1 in rules and rng.random() < rules[1].keep:
+        return 1
+    return None
+
+
+def _video(rules: Mapping[int, Rule], frames: int, rng: np.random.Generator) -> int | None:
+    """Frames to train at: the longest that fits and is not skipped. A failed `keep` leaves the resolution."""
+    for wanted, rule in rules.items():
+        if wanted == 1 or frames < wanted:
+            continue
+        if rule.skip is not None and _happens(rule.skip, rng):
+            continue
+        return wanted if _happens(rule.keep, rng) else None
+    return None
+
+
+def _happens(probability: float, rng: np.random.Generator) -> bool:
+    """Certain events draw nothing, which keeps the draws that follow in step with the original's."""
+    return probability >= 1 or rng.random() <= probability

@@ -50,8 +50,7 @@ def write(folder: Path, features: Mapping[str, Any], examples: Callable[[], Iter
     """Write examples as a TFDS data set below `folder`; returns the folder to `open_source`. Complete or not there."""
 
     def keyed():
-        for number, example in enumerate(examples()):
-            yield number, example
+        yield from enumerate(examples())
 
     builder = ClipsBuilder(features=features, examples=keyed, data_dir=str(folder), file_format="array_record")
     try:
@@ -71,7 +70,7 @@ def build_clips(rows: Sequence[Mapping[str, Any]], folder: Path) -> Path:
     def examples():
         for row in rows:
             yield {
-                "video": Path(row["path"]).read_bytes(),
+                "video": _read_file(row["path"]),
                 "text": row["text"],
                 "path": str(row["path"]),
                 **{name: row[name] for name in ("num_frames", "height", "width", "fps")},
@@ -82,8 +81,17 @@ def build_clips(rows: Sequence[Mapping[str, Any]], folder: Path) -> Path:
     return write(folder, CLIP_FEATURES, examples)
 
 
+def _read_file(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"clip {path} cannot be read ({error.strerror}): probe the table again") from error
+
+
 def open_source(folder: Path) -> Sequence[dict[str, Any]]:
     """Random-access view of a data set that `write` made: `len` and `[index] -> dict of numpy values`."""
+    if not (Path(folder) / "dataset_info.json").is_file():
+        raise UserError(f"{folder} holds no data set: build it first")
     try:
         return tfds.builder_from_directory(str(folder)).as_data_source(split=SPLIT)
     except (FileNotFoundError, ValueError, KeyError) as error:

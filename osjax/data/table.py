@@ -28,8 +28,7 @@ def read(path: Path | str) -> list[dict[str, Any]]:
     if not path.is_file():
         raise UserError(f"table {path} does not exist: give a .csv or .parquet file")
     if path.suffix == ".csv":
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+        rows = _read_csv(path)
     elif path.suffix == ".parquet":
         rows = _read_parquet(path)
     else:
@@ -46,6 +45,8 @@ def read(path: Path | str) -> list[dict[str, Any]]:
 
 def _typed(row: dict[str, Any], table: Path, line: int) -> dict[str, Any]:
     out = dict(row)
+    if not row["path"]:
+        raise UserError(f"table {table} line {line}: path is missing: name the clip's file or drop the line")
     out["path"] = str(Path(table).parent / row["path"])  # an absolute path stays as it is
     for name, kind in _NUMBERS.items():
         value = row.get(name)
@@ -53,9 +54,17 @@ def _typed(row: dict[str, Any], table: Path, line: int) -> dict[str, Any]:
             continue
         try:
             out[name] = kind(float(value))
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:  # the latter for infinity
             raise UserError(f"table {table} line {line}: {name} is {value!r}, not a number: mend it") from error
     return out
+
+
+def _read_csv(path: Path) -> list[dict[str, Any]]:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"table {path} is not readable as CSV in UTF-8 ({error}): write it anew") from error
 
 
 def _read_parquet(path: Path) -> list[dict[str, Any]]:

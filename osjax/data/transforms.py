@@ -1,4 +1,4 @@
-"""Resize to cover and crop the centre, as the original does: clips bilinear without antialiasing, images bicubic with."""
+"""Resize to cover and crop the centre: clips bilinear without antialiasing, images bicubic with, as the original."""
 
 import numpy as np
 from PIL import Image

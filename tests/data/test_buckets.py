@@ -86,7 +86,9 @@ def test_an_image_with_a_frame_rate_above_the_cap_matches_nothing():
     assert found.find(1, 256, 256, 25.0, seed=0) is None
 
 
-@pytest.mark.parametrize("run", BUCKETS["unshuffled_batches"]["runs"], ids=lambda r: f"{r['replicas']}-{r['drop_last']}")
+@pytest.mark.parametrize(
+    "run", BUCKETS["unshuffled_batches"]["runs"], ids=lambda r: f"{r['replicas']}-{r['drop_last']}"
+)
 def test_unshuffled_batches_match_the_original(run):
     found = buckets.Buckets(_rules(BUCKETS["unshuffled_batches"]["config"]), 16, 24)
     members = found.group(SAMPLES, SEED)

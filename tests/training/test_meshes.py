@@ -1,6 +1,5 @@
 """One step gives the same loss and gradients on every mesh."""
 
-import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ names = pytest.mark.parametrize("sizes", MESHES, ids=lambda s: "x".join(map(str,
 
 
 def loss_and_gradients(mesh, rows):
-    params = sharding.init_sharded(tiny.boxed_params, mesh)
+    params = tiny.params_on(mesh)
     value_and_grad = jax.jit(jax.value_and_grad(diffusion.make_loss(models.build(tiny.CONFIG))))
     with sharding.under(mesh):
         out = value_and_grad(params, to_global(rows, mesh), tiny.run_key(mesh))
@@ -46,7 +45,7 @@ def test_no_gradient_is_zero_so_none_goes_unchecked(want):
     assert all(np.abs(g).max() > 0 for g in jax.tree.leaves(want[1]))
 
 
-@names
+@pytest.mark.parametrize("sizes", [(2, 2, 2, 1)], ids=["2x2x2x1"])
 def test_three_steps_on_a_mesh_follow_one_device_and_keep_their_sharding(sizes):
     followed = []
     for mesh in (tiny.mesh_of(*sizes), tiny.single()):
@@ -66,7 +65,7 @@ def test_three_steps_on_a_mesh_follow_one_device_and_keep_their_sharding(sizes):
 
 def test_tokens_are_split_over_the_sequence_axis_inside_the_step():
     def text(mesh, rules_on):
-        params = sharding.init_sharded(tiny.boxed_params, mesh)
+        params = tiny.params_on(mesh)
         value_and_grad = jax.jit(jax.value_and_grad(diffusion.make_loss(models.build(tiny.CONFIG))))
         arguments = params, to_global(tiny.batch(), mesh), tiny.run_key(mesh)
         if not rules_on:
@@ -82,8 +81,8 @@ def test_tokens_are_split_over_the_sequence_axis_inside_the_step():
 
 def test_every_device_holds_only_its_shards():
     mesh = tiny.mesh_of(1, 2, 4, 1)
-    params = sharding.init_sharded(tiny.boxed_params, mesh)
+    params = tiny.params_on(mesh)
     total = sum(x.size for x in jax.tree.leaves(params))
     mine = sum(x.addressable_shards[0].data.size for x in jax.tree.leaves(params))
     assert mine < 0.2 * total  # an eighth, and some small arrays whole
-    assert sum(x.size for x in jax.tree.leaves(nn.unbox(jax.eval_shape(tiny.boxed_params)))) == total
+    assert sum(x.size for x in jax.tree.leaves(tiny.host_params())) == total

@@ -1,10 +1,9 @@
 """A tiny MMDiT, its batches, and a state and compiled step for it on any mesh."""
 
-from functools import partial
+from functools import cache
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from osjax import models
@@ -49,25 +48,43 @@ def batch(rows=8, seed=0) -> LatentBatch:
     return LatentBatch(f32(2, 4, 8, 4), f32(8, 20), f32(12), f32(2, 4, 8, 5))
 
 
-def boxed_params():
-    """Parameters with their names, none of them zero: fresh final layers would hide every gradient before them."""
-    boxed = models.init_params(CONFIG, jax.random.key(0))
-    leaves, tree = jax.tree.flatten(boxed)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    return jax.tree.unflatten(
-        tree, [x + 0.1 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
-    )
+def boxed():
+    """Shapes of the parameters with their logical names."""
+    return models.abstract_params(CONFIG)
+
+
+@cache
+def host_params():
+    """Parameters, none of them zero: fresh final layers would hide every gradient before them.
+
+    Made by numpy: compiling the random numbers of every initialiser takes longer than all else here.
+    """
+    draw = np.random.default_rng(1).standard_normal
+
+    def one(path, x):
+        scale = "scale" in jax.tree_util.keystr(path)
+        fan_in = x.shape[-2] if len(x.shape) > 1 else 1
+        return (scale + (0.1 if scale else fan_in**-0.5) * draw(x.shape)).astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(one, nn.unbox(boxed()))
+
+
+def params_on(mesh):
+    return jax.tree.map(jax.device_put, host_params(), sharding.of_boxed(boxed(), mesh))
 
 
 def start(mesh, cfg=ADAM):
     """(state on the mesh, abstract state, step compiled for the mesh)."""
     tx = optimizer.make(cfg)
-    init = partial(states.create, boxed_params, tx, with_ema=cfg.ema_decay > 0)
-    boxed = jax.eval_shape(init)
-    shardings = sharding.of_boxed(boxed, mesh)
+
+    def create(params):
+        return states.create(lambda: params, tx, with_ema=cfg.ema_decay > 0)
+
+    shapes = jax.eval_shape(create, boxed())
+    shardings = sharding.of_boxed(shapes, mesh)
     step = diffusion.make_step(models.build(CONFIG), tx, cfg)
-    abstract = checkpoint.abstract_like(nn.unbox(boxed), shardings)
-    return sharding.init_sharded(init, mesh), abstract, sharding.jit_step(step, shardings, mesh)
+    state = jax.jit(create, out_shardings=shardings)(params_on(mesh))
+    return state, checkpoint.abstract_like(nn.unbox(shapes), shardings), sharding.jit_step(step, shardings, mesh)
 
 
 def run_key(mesh):
@@ -85,6 +102,3 @@ def same(a, b) -> bool:
     pairs = zip(jax.tree.leaves(jax.device_get(a)), jax.tree.leaves(jax.device_get(b)), strict=True)
     return all(np.array_equal(x, y) for x, y in pairs)
 
-
-def zeros_like(tree):
-    return jax.tree.map(jnp.zeros_like, tree)

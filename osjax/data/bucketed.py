@@ -1,0 +1,47 @@
+"""Batches whose shape changes from step to step, as the schedule of buckets says."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import grain
+import numpy as np
+
+from osjax.data.buckets import Bucket
+from osjax.data.loader import BatchIterator, ClipReader
+from osjax.data.schedule import Plan
+from osjax.errors import UserError
+
+STEPS = 2**31  # more than any run; grain wants a length
+
+
+def batches(
+    source: Sequence[dict[str, Any]],
+    plan: Plan,
+    shape: Callable[[Bucket], tuple[int, int, int]],
+    *,
+    process_index: int = 0,
+    process_count: int = 1,
+    threads: int = 2,
+    first_step: int = 0,
+) -> BatchIterator:
+    """Endless batches {"video" (B, T, H, W, 3) in [-1, 1], "text", "index"}; the n-th is that of step first_step + n.
+
+    shape: (frames, height, width) of a bucket, such as `Buckets.shape`. Every process reads its share of each batch
+    and agrees on the bucket without a message. UserError when a batch size does not divide over the processes.
+    """
+    for bucket, size in plan.batch_sizes.items():
+        if size % process_count:
+            raise UserError(
+                f"batch {size} of {bucket.resolution} x {bucket.num_frames} does not divide over {process_count} "
+                "processes: use a multiple of it"
+            )
+    readers: Mapping[Bucket, ClipReader] = {b: ClipReader(source, *shape(b)) for b in set(plan.order)}
+
+    def read(step: int) -> dict[str, Any]:
+        read_clip = readers[plan.bucket(int(step))]
+        examples = [read_clip(i) for i in plan.indices(int(step))[process_index::process_count]]
+        return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
+
+    steps = grain.MapDataset.range(first_step, STEPS).map(read)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
+    return BatchIterator(steps.to_iter_dataset(options), lambda batch: batch)

@@ -1,0 +1,69 @@
+"""Batches of changing shape: each step has its bucket's size, on every process, and resumes exactly."""
+
+import json
+
+import numpy as np
+import pytest
+
+from osjax.data import bucketed, buckets, clips, schedule, video
+from osjax.errors import UserError
+
+COUNT = 12
+SHORT, LONG = buckets.Bucket("a", 3, "1:1"), buckets.Bucket("b", 8, "1:1")
+SHAPES = {SHORT: (3, 16, 16), LONG: (8, 24, 32)}
+
+
+@pytest.fixture(scope="module")
+def source():
+    chosen = clips.specs(COUNT, 0, clips.combinations())
+    return [
+        {"video": video.encode(clips.render(s, 32), 8), "text": s.caption.encode(), "path": f"{i}.mp4".encode()}
+        for i, s in enumerate(chosen)
+    ]
+
+
+def _plan(seed=0):
+    return schedule.plan({SHORT: range(8), LONG: range(8, COUNT)}, {SHORT: 4, LONG: 2}, seed)
+
+
+def _batches(source, **kwargs):
+    return bucketed.batches(source, _plan(), SHAPES.__getitem__, **kwargs)
+
+
+def test_every_batch_has_the_shape_and_samples_of_its_step(source):
+    plan, iterator = _plan(), _batches(source)
+    for step in range(8):
+        batch, bucket = next(iterator), plan.bucket(step)
+        assert batch["video"].shape == (plan.batch_sizes[bucket], *SHAPES[bucket], 3)
+        assert list(batch["index"]) == plan.indices(step)
+        assert [str(t) for t in batch["text"]] == [source[i]["text"].decode() for i in batch["index"]]
+
+
+def test_processes_share_out_every_batch(source):
+    whole = _batches(source)
+    parts = [_batches(source, process_index=i, process_count=2) for i in range(2)]
+    for _ in range(6):
+        want, (a, b) = next(whole), [next(part) for part in parts]
+        assert a["video"].shape == b["video"].shape
+        assert sorted([*a["index"], *b["index"]]) == sorted(want["index"]) and not set(a["index"]) & set(b["index"])
+
+
+def test_a_saved_place_resumes_exactly_and_so_does_a_step_number(source):
+    iterator = _batches(source)
+    for _ in range(5):
+        next(iterator)
+    place = json.loads(json.dumps(iterator.get_state()))
+    again, by_step, fresh = _batches(source), _batches(source, first_step=5), _batches(source)
+    again.set_state(place)
+    differs = False
+    for _ in range(5):
+        want, got, other, start = next(iterator), next(again), next(by_step), next(fresh)
+        np.testing.assert_array_equal(got["video"], want["video"])
+        np.testing.assert_array_equal(other["video"], want["video"])
+        differs |= list(start["index"]) != list(want["index"])
+    assert differs
+
+
+def test_a_batch_that_does_not_divide_over_the_processes_is_refused(source):
+    with pytest.raises(UserError, match="batch 4 of a x 3 does not divide over 3 processes"):
+        _batches(source, process_count=3)

@@ -1,0 +1,66 @@
+"""Tables of clips in CSV and Parquet, and tables that cannot be used."""
+
+import pytest
+
+from osjax.data import table
+from osjax.errors import UserError
+
+ROW = {
+    "path": "a.mp4",
+    "text": "a cat, asleep",
+    "num_frames": 8,
+    "height": 64,
+    "width": 96,
+    "aspect_ratio": 0.667,
+    "resolution": 6144,
+    "fps": 8.0,
+}
+
+
+def _parquet(path, rows):
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+
+
+def test_csv_and_parquet_give_the_same_rows(tmp_path):
+    table.write_csv(tmp_path / "t.csv", [ROW])
+    _parquet(tmp_path / "t.parquet", [ROW])
+    rows = table.read(tmp_path / "t.csv")
+    assert rows == table.read(tmp_path / "t.parquet") == [{**ROW, "path": str(tmp_path / "a.mp4")}]
+    assert type(rows[0]["num_frames"]) is int
+
+
+def test_absolute_paths_stay_and_relative_ones_start_at_the_table(tmp_path):
+    table.write_csv(tmp_path / "t.csv", [ROW, {**ROW, "path": "/clips/b.mp4"}])
+    assert [r["path"] for r in table.read(tmp_path / "t.csv")] == [str(tmp_path / "a.mp4"), "/clips/b.mp4"]
+
+
+@pytest.mark.parametrize(
+    "name, content, words",
+    [
+        ("gone.csv", None, "does not exist"),
+        ("t.json", "{}", "neither .csv nor .parquet"),
+        ("t.csv", "path,text\n", "no rows"),
+        ("t.csv", "", "no rows"),
+        ("t.csv", "file,caption\na.mp4,a cat\n", "lacks the column path, text; it has file, caption"),
+        ("t.csv", "path,fps\na.mp4,8\n", "lacks the column text; it has path, fps"),
+        ("t.csv", "path,text,height\na.mp4,cat,tall\n", "line 2: height is 'tall'"),
+        ("t.csv", b"path,text\na.mp4,\xff\xfe\n", "UTF-8"),
+        ("t.csv", "path,text,height\na.mp4,cat,inf\n", "line 2: height is 'inf'"),
+        ("t.parquet", "path,text\na.mp4,cat\n", "not readable Parquet"),
+    ],
+)
+def test_a_table_that_cannot_be_used_says_why(tmp_path, name, content, words):
+    if content is not None:
+        (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError, match=words) as error:
+        table.read(tmp_path / name)
+    assert "\n" not in str(error.value) and name in str(error.value)
+
+
+def test_a_parquet_row_without_a_path_says_which(tmp_path):
+    _parquet(tmp_path / "t.parquet", [ROW, {**ROW, "path": None}])
+    with pytest.raises(UserError, match="line 3: path is missing"):
+        table.read(tmp_path / "t.parquet")

@@ -18,7 +18,7 @@ from osjax.errors import UserError
 
 @dataclass(frozen=True)
 class LatentScale:
-    """latent = scale * (z - shift), with z as the bare encoder gives it. Numbers, or numpy arrays (C,), one a channel."""
+    """latent = scale * (z - shift), with z as the bare encoder gives it; numbers, or numpy arrays (C,)."""
 
     scale: float | np.ndarray = 1.0
     shift: float | np.ndarray = 0.0

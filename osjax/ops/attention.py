@@ -1,4 +1,4 @@
-"""Attention under one signature: `attend(q, k, v, impl=...)`. What an implementation cannot do raises; nothing falls back."""
+"""Attention under one signature: `attend(q, k, v, impl=...)`. What an implementation cannot do raises."""
 
 import jax
 import jax.numpy as jnp

@@ -27,9 +27,7 @@ def make(
     count = len(devices)
     filled = [count // fixed if size == -1 else size for size in sizes]
     if math.prod(filled) != count:
-        raise UserError(
-            f"mesh {_show(sizes)} does not fit {count} devices: the nearest that does is {_nearest(sizes, count)}"
-        )
+        raise UserError(f"mesh {_show(sizes)} does not fit {count} devices: the nearest is {_nearest(sizes, count)}")
     return jax.make_mesh(filled, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
 
 
@@ -38,7 +36,7 @@ def _show(sizes: Sequence[int]) -> str:
 
 
 def _nearest(sizes: Sequence[int], count: int) -> str:
-    """Keep tensor, sequence and fsdp as near to what was asked as divisors of the devices allow; data takes the rest."""
+    """Keep tensor, sequence and fsdp as near to what was asked as the devices divide; data takes the rest."""
     left, kept = count, []
     for size in reversed(sizes[1:]):
         size = max(d for d in range(1, left + 1) if left % d == 0 and d <= max(size, 1))

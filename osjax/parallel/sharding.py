@@ -40,7 +40,7 @@ def of_boxed(boxed: Any, mesh: Mesh, rules: Mapping[str, MeshAxes] = TRANSFORMER
 
 
 def init_sharded(init: Callable[..., Any], mesh: Mesh, *args, rules: Mapping[str, MeshAxes] = TRANSFORMER) -> Any:
-    """Run `init(*args)`, which returns a boxed pytree, so that each device makes only its own shards. Unboxed result."""
+    """Run `init(*args)`, which gives a boxed pytree, so that each device makes only its own shards. Unboxed."""
     shardings = of_boxed(jax.eval_shape(init, *args), mesh, rules)
     return jax.jit(lambda *a: nn.unbox(init(*a)), out_shardings=shardings)(*args)
 

@@ -27,8 +27,8 @@ from osjax.errors import UserError
 from osjax.evals import prompt_match
 from osjax.evals.recon import psnr
 from osjax.models.autoencoder import LatentScale
-from osjax.parallel import mesh as device_mesh
 from osjax.parallel import host, rules
+from osjax.parallel import mesh as device_mesh
 from osjax.run import demo_report
 from osjax.run.config import to_dataclass
 from osjax.run.stage import Stage, Trained, train
@@ -191,7 +191,7 @@ class Demo:
         return LatentScale(np.array(values["scale"], np.float32), np.array(values["shift"], np.float32))
 
     def _videos(self, source, size: int, count: int | None = None, label: str | None = None):
-        """(float32 videos of full batches' shape, captions), in the order of the data set; the last batch is filled up."""
+        """(float32 videos, captions) of up to ENCODE_BATCH clips, in the order of the data set."""
         reader = loader.ClipReader(source, self.cfg.data.frames, size, size)
         count = len(source) if count is None else count
         starts = range(0, count, ENCODE_BATCH)
@@ -343,7 +343,8 @@ class Demo:
         print(
             f"held-out prompts: colour {match['colour']:.1%}, direction {match['direction']:.1%}, shape "
             f"{match['shape']:.1%}; autoencoder {result['ae_psnr_db']:.1f} dB; first frame "
-            f"{result['i2v_first_frame_psnr_db']:.1f} dB; {result['seconds'] / 60:.1f} min\nsee {folder / 'report.html'}"
+            f"{result['i2v_first_frame_psnr_db']:.1f} dB; {result['seconds'] / 60:.1f} min"
+            f"\nsee {folder / 'report.html'}"
         )
 
 

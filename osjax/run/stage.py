@@ -1,4 +1,4 @@
-"""One training stage from a config: fresh, continued from its own checkpoint, or started from another stage's weights."""
+"""One training stage from a config: fresh, continued from its checkpoint, or from another stage's weights."""
 
 import time
 from collections.abc import Callable, Iterator

@@ -54,8 +54,8 @@ class Sample:
 class Autoencoder:
     """An autoencoder with its parameters: pixels in [-1, 1] to normalised latents and back.
 
-    module: keeps the contract of models/autoencoder.py. scale: a further normalisation of its latents, measured on data,
-    per channel or the same for all; the released autoencoders need none.
+    module: keeps the contract of models/autoencoder.py. scale: a further normalisation of its latents, measured on
+    data, per channel or the same for all; the released autoencoders need none.
     """
 
     module: nn.Module
@@ -157,7 +157,7 @@ class Pipeline:
         return self._denoise(shape, settings)(self.params, noise, *map(jnp.asarray, text), cond)
 
     def _condition(self, refs, fill, shape, B, settings) -> jax.Array | None:
-        """[condition, condition, nothing], 3 B rows in the order of the guidance branches; None if the model has none."""
+        """[condition, condition, nothing], 3 B rows as the guidance branches need; None if the model has none."""
         if not self.module.cfg.cond_embed:
             return None
         ae, mode, latents = self.autoencoder, modes.MODES[modes.index(settings.mode)], {}

@@ -54,7 +54,7 @@ class Rule:
     shape:    shape of the whole torch tensor.
     leaf:     path in the params tree.
     op:       layout change from torch values to leaf values.
-    at:       index into the leaf, such as (block,) where scan stacks blocks, or (block, slice(None), 0) for q of a fused qkv.
+    at:       index into the leaf, such as (block,) where scan stacks blocks, or (block, slice(None), 0) for q.
     part:     index into the torch tensor, where one tensor feeds several leaves.
     """
 

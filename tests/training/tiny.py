@@ -101,4 +101,3 @@ def same(a, b) -> bool:
     """Bit equality of two trees."""
     pairs = zip(jax.tree.leaves(jax.device_get(a)), jax.tree.leaves(jax.device_get(b)), strict=True)
     return all(np.array_equal(x, y) for x, y in pairs)
-

@@ -21,8 +21,8 @@ TIME_FEATURES = 256
 def timestep_features(t_B: jax.Array, dim: int = TIME_FEATURES, max_period: float = 10_000.0) -> jax.Array:
     """Sinusoids of 1000 * t, cosines before sines, (B, dim) float32 (float32 proved by the zero-input goldens)."""
     half = dim // 2
-    # The exponent is rounded to float32 as in the original, the exponential is not: 1000 * frequency turns one bit of it
-    # into a phase error of 6e-5 at t = 1.
+    # The exponent is rounded to float32 as in the original, the exponential is not: 1000 * frequency turns one bit
+    # of it into a phase error of 6e-5 at t = 1.
     exponent = -math.log(max_period) * np.arange(half, dtype=np.float32) / half
     frequency = np.exp(exponent.astype(np.float64)).astype(np.float32)
     phase = (1000.0 * t_B.astype(jnp.float32))[:, None] * frequency[None]

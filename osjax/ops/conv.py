@@ -161,7 +161,8 @@ class Conv3d(nn.Module):
     @nn.compact
     def __call__(self, x_BTHWC: jax.Array) -> jax.Array:
         axes = (Axis.CONV_KERNEL,) * 3 + (Axis.CONV_IN, Axis.CONV_OUT)
-        init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal", in_axis=(0, 1, 2, 3))
+        # A third of the usual variance, as in the original: branches add to shortcuts without norms in between.
+        init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform", in_axis=(0, 1, 2, 3))
         shape = (*self.kernel_size, x_BTHWC.shape[-1] // self.groups, self.features)
         kernel = self.param("kernel", nn.with_logical_partitioning(init, axes), shape)
         x, kernel = x_BTHWC.astype(self.dtype), kernel.astype(self.dtype)

@@ -51,25 +51,27 @@ class Checkpoints:
         }
         if abstract.ema is not None:
             items["ema"] = ocp.args.StandardRestore(abstract.ema)
-        try:
-            found = self._manager.restore(step, args=ocp.args.Composite(**items))
-        except (ValueError, KeyError) as error:
-            first = str(error).splitlines()[0][:200]
-            raise UserError(
-                f"checkpoint {self.folder}/{step} does not fit this config ({first}): use the config it was made with, "
-                "or another --config.workdir"
-            ) from error
+        found = self._read(step, items)
         return found["state"].replace(params=found["params"], ema=found.get("ema")), found["data"]
 
     def restore_weights(self, abstract: Any, ema: bool, step: int | None = None) -> Any:
         """Only the averaged (`ema`) or raw parameters, for sampling or for the start of the next stage."""
         step = self._require(step)
         item = "ema" if ema else "params"
-        return self._manager.restore(step, args=ocp.args.Composite(**{item: ocp.args.StandardRestore(abstract)}))[item]
+        return self._read(step, {item: ocp.args.StandardRestore(abstract)})[item]
 
     def config(self, step: int | None = None) -> dict[str, Any]:
-        step = self._require(step)
-        return self._manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))["config"]
+        return self._read(self._require(step), {"config": ocp.args.JsonRestore()})["config"]
+
+    def _read(self, step: int, items: dict[str, Any]) -> Any:
+        try:
+            return self._manager.restore(step, args=ocp.args.Composite(**items))
+        except (ValueError, KeyError) as error:
+            first = str(error).strip("'\"").splitlines()[0][:200]
+            raise UserError(
+                f"checkpoint {self.folder}/{step} does not fit this config ({first}): use the config it was made with, "
+                "or another --config.workdir"
+            ) from error
 
     def _require(self, step: int | None) -> int:
         step = self.latest_step() if step is None else step

@@ -52,10 +52,14 @@ def learning_rate(cfg: OptimizerConfig) -> optax.Schedule:
     )
     if not cfg.warmup_steps:
         return after
-    # Update n takes (n + 1) / (warmup_steps + 1) of the way, so the first one already moves.
-    first = cfg.initial_lr + (cfg.lr - cfg.initial_lr) / (cfg.warmup_steps + 1)
-    warmup = optax.linear_schedule(first, cfg.lr, cfg.warmup_steps)
-    return optax.join_schedules([warmup, after], [cfg.warmup_steps])
+
+    def rate(update):
+        # Update n takes (n + 1) / (warmup_steps + 1) of the way, so the first one already moves. optax's own ramp counts
+        # down from the peak, which costs digits where the start is small.
+        warm = cfg.initial_lr + (cfg.lr - cfg.initial_lr) * (update + 1) / (cfg.warmup_steps + 1)
+        return jnp.where(update < cfg.warmup_steps, warm, after(update - cfg.warmup_steps))
+
+    return rate
 
 
 def make(cfg: OptimizerConfig) -> optax.GradientTransformation:

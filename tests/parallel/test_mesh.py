@@ -28,7 +28,7 @@ def test_a_mesh_may_use_some_of_the_devices():
     ],
 )
 def test_sizes_that_do_not_fit_are_told_the_nearest_that_do(sizes, nearest):
-    with pytest.raises(UserError, match=f"does not fit 8 devices: the nearest that does is {nearest}"):
+    with pytest.raises(UserError, match=f"does not fit 8 devices: the nearest is {nearest}"):
         mesh.make(**sizes)
     assert mesh.make(**{k: int(v) for k, v in (part.split("=") for part in nearest.split(", "))}).size == 8
 

@@ -5,6 +5,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from osjax.errors import UserError
@@ -66,16 +67,14 @@ def one(cfg, batch=ROWS, state=None, loss=loss_fn):
 
 @pytest.mark.parametrize("scale", [0.1, 100.0])
 def test_clipping_is_torch_clip_grad_norm(scale):
-    tx = optimizer.make(PLAIN)
     state, metrics = one(PLAIN, ROWS * scale)
     grad = ROWS.mean(0) * scale
     norm = np.linalg.norm(grad)
     assert float(metrics["grad_norm"]) == pytest.approx(norm, rel=1e-6)
     clipped = grad * min(1, 1 / (norm + 1e-6))
-    first_moment = next(s.mu["w"] for s in jax.tree.leaves(state.opt_state, is_leaf=lambda s: hasattr(s, "mu")) if hasattr(s, "mu"))
+    first_moment = optax.tree_utils.tree_get(state.opt_state, "mu")["w"]
     np.testing.assert_allclose(first_moment, 0.1 * clipped, rtol=1e-5)
     assert (norm > 1) == (not np.allclose(first_moment, 0.1 * grad))
-    assert tx is not None
 
 
 def test_moving_average_follows_at_its_decay():
@@ -101,9 +100,10 @@ def test_parts_draw_different_random_numbers():
     def noise(params, batch, key):
         return params["w"].sum() * jax.random.normal(key, ())
 
-    (two, _), (one_, _) = (update.gradients(noise, {"w": jnp.ones(5)}, ROWS[:n], jax.random.key(0), n) for n in (2, 1))
-    twice = 5 * jax.random.normal(jax.random.fold_in(jax.random.key(0), 0), ())
-    assert abs(two - twice) > 1e-3 and abs(two - one_) > 1e-3
+    key = jax.random.key(0)
+    both, _ = update.gradients(noise, {"w": jnp.ones(5)}, ROWS, key, 2)
+    first, second = (5 * jax.random.normal(jax.random.fold_in(key, n), ()) for n in range(2))
+    assert abs(both - (first + second) / 2) < 1e-5 and abs(first - second) > 1e-3
 
 
 def test_a_batch_that_does_not_divide_into_parts_is_refused():

@@ -1,0 +1,137 @@
+"""Checkpoints: bit-exact continuation, other meshes, half-written ones, and messages."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from osjax.errors import UserError
+from osjax.parallel import sharding
+from osjax.parallel.host import to_global
+from osjax.training import checkpoint, optimizer
+from tests.training import tiny
+
+
+@pytest.fixture
+def store(tmp_path):
+    made = checkpoint.Checkpoints(tmp_path / "checkpoints")
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """Two steps on (1, 2, 2, 1): (mesh, state after one, state after two, abstract state, step). States on the host."""
+    mesh = tiny.mesh_of(1, 2, 2, 1)
+    state, abstract, step = tiny.start(mesh)
+    kept = []
+    for seed in range(2):
+        state, _ = step(state, to_global(tiny.batch(seed=seed), mesh), tiny.run_key(mesh))
+        kept.append(jax.device_get(state))
+    return mesh, *kept, abstract, step
+
+
+def put(state, abstract):
+    return jax.tree.map(lambda x, a: jax.device_put(x, a.sharding), state, abstract)
+
+
+def test_training_continues_bit_for_bit_from_a_checkpoint(store, trained):
+    mesh, first, second, abstract, step = trained
+    store.save(1, put(first, abstract), {"place": 8}, {"lr": 1e-3, "nested": {"a": [1, 2]}})
+    store.wait()
+    state, data = store.restore(abstract)
+    assert tiny.same(state, first) and data == {"place": 8} and store.config() == {"lr": 1e-3, "nested": {"a": [1, 2]}}
+    key = tiny.run_key(mesh)
+    again, _ = step(state, to_global(tiny.batch(seed=1), mesh), key)
+    assert tiny.same(again, second)
+    other, _ = step(put(first, abstract), to_global(tiny.batch(seed=2), mesh), key)
+    assert not tiny.same(other.params, second.params)
+
+
+def test_a_checkpoint_opens_on_another_mesh(store, trained):
+    _, first, _, abstract, _ = trained
+    store.save(1, put(first, abstract), None, {})
+    store.wait()
+    mesh = tiny.mesh_of(2, 1, 2, 2)
+    _, elsewhere, _ = tiny.start(mesh)
+    state, data = store.restore(elsewhere)
+    assert tiny.same(state, first) and data == {}
+    at_home = jax.tree.map(lambda x, a: x.sharding == a.sharding, state, elsewhere)
+    assert all(jax.tree.leaves(at_home))
+    kernel = state.params["single_blocks"]["mlp_in"]["kernel"]
+    assert kernel.sharding.mesh.shape["tensor"] == 2 and not kernel.sharding.is_fully_replicated
+
+
+@pytest.mark.parametrize("ema", [True, False])
+def test_weights_alone_can_be_read(store, trained, ema):
+    _, first, _, abstract, _ = trained
+    store.save(1, put(first, abstract), None, {})
+    store.wait()
+    got = store.restore_weights(abstract.params, ema=ema)
+    assert tiny.same(got, first.ema if ema else first.params)
+    assert not tiny.same(got, first.params if ema else first.ema)
+
+
+def test_a_half_written_checkpoint_is_not_seen(tmp_path, trained):
+    _, first, _, abstract, _ = trained
+    store = checkpoint.Checkpoints(tmp_path)
+    store.save(1, put(first, abstract), None, {})
+    store.close()
+    half = next(p for p in tmp_path.iterdir() if p.name == "1")
+    # What a kill leaves: a folder under the writer's temporary name, with some of the files.
+    (tmp_path / "2.orbax-checkpoint-tmp-7").mkdir()
+    (tmp_path / "2.orbax-checkpoint-tmp-7" / "state").mkdir()
+    again = checkpoint.Checkpoints(tmp_path)
+    assert half.exists() and again.latest_step() == 1
+    assert tiny.same(again.restore(abstract)[0], first)
+    again.close()
+
+
+def test_only_the_newest_are_kept_and_the_same_step_twice_is_one(tmp_path):
+    store = checkpoint.Checkpoints(tmp_path, keep=2)
+    state, _, _ = tiny.start(tiny.single())
+    for step in (1, 2, 3, 3):
+        store.save(step, state, {"step": step}, {})
+    store.close()
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name.isdigit()) == ["2", "3"]
+
+
+def test_no_checkpoint_and_a_wrong_one_say_what_to_do(store, trained):
+    _, first, _, abstract, _ = trained
+    with pytest.raises(UserError, match="no complete checkpoint"):
+        store.restore(abstract)
+    store.save(1, put(first, abstract), None, {})
+    store.wait()
+    wide = jax.tree.map(lambda x: x.update(shape=(*x.shape[:-1], x.shape[-1] + 8)) if x.shape else x, abstract)
+    with pytest.raises(UserError, match="does not fit this config"):
+        store.restore(wide)
+    with pytest.raises(UserError, match="does not fit this config"):
+        store.restore_weights(wide.params, ema=True)
+
+
+def test_a_stage_without_average_saves_and_restores_without_one(store):
+    mesh = tiny.single()
+    state, abstract, _ = tiny.start(mesh, optimizer.OptimizerConfig(ema_decay=0.0))
+    assert state.ema is None
+    store.save(5, state, None, {})
+    store.wait()
+    found, _ = store.restore(abstract)
+    assert found.ema is None and tiny.same(found, state)
+    with pytest.raises(UserError, match="\"ema\" was not found"):
+        store.restore_weights(abstract.params, ema=True)
+
+
+def test_data_and_config_are_plain_json_on_disk(store, trained, tmp_path):
+    _, first, _, abstract, _ = trained
+    store.save(1, put(first, abstract), {"seed": 3}, {"lr": 0.5})
+    store.wait()
+    files = [p for p in tmp_path.rglob("metadata") if p.parent.name in ("data", "config")]
+    found = {p.parent.name: json.loads(p.read_text()) for p in files}
+    assert found == {"data": {"seed": 3}, "config": {"lr": 0.5}}
+
+
+def test_abstract_like_keeps_shapes_and_takes_the_shardings():
+    place = sharding.replicated(tiny.single())
+    got = checkpoint.abstract_like({"a": np.zeros((2, 3), np.float32)}, {"a": place})["a"]
+    assert (got.shape, got.dtype, got.sharding) == ((2, 3), np.float32, place)

@@ -1,0 +1,237 @@
+"""The loop: order, resuming, signals, non-finite losses, metrics one step late and without gaps or repeats."""
+
+import itertools
+import json
+import os
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from osjax.errors import UserError
+from osjax.parallel import sharding
+from osjax.training import checkpoint, loop, metrics, optimizer, update
+from osjax.training import state as states
+from tests.training import tiny
+
+CFG = optimizer.OptimizerConfig(lr=0.05, eps=1e-8, ema_decay=0.5)
+
+
+class Rows:
+    """Batches made from a count, whose place can be saved and set, as the real loader's can."""
+
+    def __init__(self, poison=(), end=None, on=None):
+        self.place, self.poison, self.end, self.on = 0, poison, end, on or {}
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if self.place == self.end:
+            raise StopIteration
+        if self.place in self.on:
+            self.on[self.place]()
+        rows = np.random.default_rng(self.place).standard_normal((8, 4)).astype(np.float32)
+        if self.place in self.poison:
+            rows[0, 0] = np.nan
+        self.place += 1
+        return rows
+
+    def get_state(self):
+        return {"place": self.place}
+
+
+class Run:
+    """One small regression in a folder; `go` trains it and can be called again, as a command can."""
+
+    def __init__(self, folder, **settings):
+        self.folder, self.mesh, self.settings = folder, tiny.mesh_of(2, 2, 2, 1), settings
+        self.events = []
+
+    def go(self, steps, rows=None, evaluate=None):
+        tx = optimizer.make(CFG)
+        init = lambda: states.create(lambda: {"w": jnp.ones(4)}, tx, with_ema=True)  # noqa: E731
+        shardings = sharding.of_boxed(jax.eval_shape(init), self.mesh)
+        store = checkpoint.Checkpoints(self.folder / "checkpoints", keep=5)
+        rows = Rows() if rows is None else rows
+        now = sharding.init_sharded(init, self.mesh)
+        if store.latest_step() is not None:
+            now, data = store.restore(checkpoint.abstract_like(jax.eval_shape(init), shardings))
+            rows.place = data["place"]
+
+        def loss_fn(params, batch, key):
+            return jnp.mean((batch @ params["w"] + 0.1 * jax.random.normal(key, (8,))) ** 2)
+
+        def step(state, batch, key):
+            return update.apply(state, batch, jax.random.fold_in(key, state.step), loss_fn, tx, CFG)
+
+        try:
+            return jax.device_get(
+                loop.run(
+                    loop.LoopConfig("stage", steps, **self.settings),
+                    now,
+                    sharding.jit_step(step, shardings, self.mesh),
+                    rows,
+                    tiny.run_key(self.mesh),
+                    self.mesh,
+                    store,
+                    self.folder,
+                    {"lr": CFG.lr},
+                    data_state=rows.get_state,
+                    evaluate=evaluate,
+                )
+            )
+        finally:
+            store.close()
+
+    def lines(self):
+        return metrics.read(self.folder / "metrics.jsonl")
+
+    def saved(self):
+        return sorted(int(p.name) for p in (self.folder / "checkpoints").iterdir() if p.name.isdigit())
+
+
+def losses(run):
+    return [line["loss"] for line in run.lines()]
+
+
+def steps(run):
+    return [line["step"] for line in run.lines()]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Eight steps without a break: (run, final state)."""
+    run = Run(tmp_path_factory.mktemp("whole"))
+    return run, run.go(8)
+
+
+def test_a_run_stops_at_its_last_step_and_saves_it(whole):
+    run, state = whole
+    assert (int(state.step), run.saved(), steps(run)) == (8, [8], list(range(8)))
+    assert losses(run)[-1] < losses(run)[0]
+    assert {"loss", "grad_norm", "lr", "skipped", "steps_per_s", "data_wait_s", "stage"} <= set(run.lines()[3])
+
+
+@pytest.mark.parametrize("save_every", [0, 3])
+def test_a_run_in_two_parts_equals_one_in_one_part_bit_for_bit(tmp_path, whole, save_every):
+    run = Run(tmp_path, save_every=save_every)
+    run.go(5)
+    state = run.go(8)
+    assert tiny.same(state, whole[1]) and losses(run) == losses(whole[0]) and steps(run) == list(range(8))
+    assert run.saved() == ([3, 5, 6, 8] if save_every else [5, 8])
+
+
+def test_a_run_that_forgets_the_place_of_its_data_differs(tmp_path, whole):
+    class Forgetful(Rows):
+        def get_state(self):
+            return {"place": 0}
+
+    run = Run(tmp_path)
+    run.go(5, Forgetful())
+    assert not tiny.same(run.go(8).params, whole[1].params) and losses(run) != losses(whole[0])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_the_next_run_goes_on_without_gap_or_repeat(tmp_path, whole, number):
+    before = signal.getsignal(number)
+    run = Run(tmp_path)
+    with pytest.raises(loop.Interrupted, match="stopped at step 4, saved; run the same command to go on"):
+        run.go(8, Rows(on={3: lambda: os.kill(os.getpid(), number)}))
+    assert run.saved() == [4] and steps(run) == [0, 1, 2, 3] and signal.getsignal(number) is before
+    assert tiny.same(run.go(8), whole[1]) and losses(run) == losses(whole[0])
+
+
+def test_a_kill_after_a_checkpoint_repeats_no_line(tmp_path, whole):
+    run = Run(tmp_path, save_every=3)
+
+    def die():
+        raise MemoryError("as if killed")
+
+    with pytest.raises(MemoryError):
+        run.go(8, Rows(on={5: die}))
+    assert run.saved() == [3] and steps(run) == [0, 1, 2, 3]  # step 4 was not read yet
+    assert tiny.same(run.go(8), whole[1]) and steps(run) == list(range(8)) and losses(run) == losses(whole[0])
+
+
+def test_one_bad_batch_is_skipped_counted_and_shown(tmp_path, whole, capfd):
+    run = Run(tmp_path)
+    state = run.go(8, Rows(poison=(2,)))
+    assert (int(state.skipped), int(state.step)) == (1, 8) and np.isfinite(state.params["w"]).all()
+    assert [line["skipped"] for line in run.lines()] == [0, 0, 1, 1, 1, 1, 1, 1]
+    assert run.lines()[2]["loss"] is None  # NaN is no JSON
+    assert "step 2: loss or gradient not finite, update skipped" in capfd.readouterr().err
+    assert not tiny.same(state.params, whole[1].params)
+
+
+def test_bad_batches_in_a_row_stop_the_run_and_scattered_ones_do_not(tmp_path):
+    run = Run(tmp_path / "row", max_skipped=3)
+    with pytest.raises(UserError, match="3 updates in a row were not finite, the last at step 4"):
+        run.go(8, Rows(poison=(2, 3, 4)))
+    scattered = Run(tmp_path / "scattered", max_skipped=2)
+    assert int(scattered.go(8, Rows(poison=(1, 3, 5, 7))).skipped) == 4
+
+
+def test_data_that_ends_early_is_an_error_that_says_where(tmp_path):
+    with pytest.raises(UserError, match="the data ended at step 3 of 8"):
+        Run(tmp_path).go(8, Rows(end=3))
+
+
+def test_evaluation_comes_before_saving_before_the_batch_before_the_step(tmp_path):
+    order = []
+    run = Run(tmp_path, eval_every=2, save_every=2)
+
+    class Watched(Rows):
+        def __next__(self):
+            order.append("batch")
+            return super().__next__()
+
+        def get_state(self):
+            order.append("save")
+            return super().get_state()
+
+    def evaluate(state):
+        order.append(f"eval{int(state.step)}")
+        return {"eval_w": float(state.params["w"].sum())}
+
+    run.go(4, Watched(), evaluate)
+    assert order == ["eval0", "batch", "batch", "eval2", "save", "batch", "batch", "save"]
+    assert ["eval_w" in line for line in run.lines()] == [True, False, True, False]
+    assert run.lines()[0]["eval_w"] == 4.0
+
+
+def test_metrics_are_read_one_step_late(tmp_path):
+    run = Run(tmp_path)
+    seen = []
+    run.go(4, Rows(on={n: lambda: seen.append(len(run.lines())) for n in range(4)}))
+    assert seen == [0, 0, 1, 2] and len(run.lines()) == 4
+
+
+def test_a_step_that_takes_host_arrays_is_stopped_by_the_transfer_guard():
+    state = jax.device_put(jnp.ones(3), jax.devices()[0])
+    with jax.transfer_guard("disallow"), pytest.raises(Exception, match="[Dd]isallowed host-to-device"):
+        jax.jit(lambda x, y: x + y)(state, np.ones(3))
+
+
+def test_a_log_file_gets_whole_lines_with_loss_speed_and_time_left(tmp_path, capfd):
+    Run(tmp_path).go(3)
+    last = [line.strip() for line in capfd.readouterr().err.splitlines() if line.strip()][-1]
+    assert last.startswith("stage: step 3 of 3, loss=") and "left" in last and "/" in last
+
+
+def test_metrics_of_other_stages_are_kept_and_a_cut_line_is_dropped(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    rows = [{"stage": s, "step": n, "loss": 1.0} for s, n in itertools.product(("a", "b"), range(3))]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"stage": "b", "st')
+    log = metrics.MetricsLog(tmp_path, "a", 1)
+    log.write(1, {"loss": 2.0})
+    log.close()
+    assert metrics.read(path) == [rows[0], *rows[3:], {"stage": "a", "step": 1, "loss": 2.0}]
+
+
+def test_a_spoiled_metrics_file_is_an_error_that_names_the_line(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"stage": "a", "step": 0}\nspoiled\n{"stage": "a", "step": 1}\n')
+    with pytest.raises(UserError, match="line 2 is not JSON"):
+        metrics.read(tmp_path / "metrics.jsonl")

@@ -109,7 +109,7 @@ def render(spec: ClipSpec, size: int, frames: int = 8) -> np.ndarray:
 def _texture(spec: ClipSpec):
     """A smooth grey pattern with a slight tint, dark enough to tell from white, too grey to be a colour."""
     rng = np.random.default_rng(spec.seed)
-    base, contrast = rng.uniform(70, 120), rng.uniform(10, 18)
+    base, contrast = rng.uniform(70, 120), rng.uniform(8, 14)
     waves = rng.uniform([-2.5, -2.5, 0], [2.5, 2.5, 2 * np.pi], (BACKGROUNDS[spec.background], 3))
     tint = 1 + rng.uniform(-0.06, 0.06, 3)
 

@@ -35,6 +35,7 @@ class Verb:
 
 VERBS = {
     "demo": Verb("osjax.run.demo", "the whole curriculum on small procedural clips, on a CPU", "configs/demo.py"),
+    "data": Verb("osjax.run.data", "probe clips, build data sets from them", needs_config=False),
 }
 
 

@@ -54,6 +54,11 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def random_key(seed: int, mesh: Mesh) -> jax.Array:
+    """The same random key on every device of every host (`device_put` cannot reach devices of other hosts)."""
+    return jax.jit(lambda: jax.random.key(seed), out_shardings=replicated(mesh))()
+
+
 @contextmanager
 def under(mesh: Mesh, rules: Mapping[str, MeshAxes] = TRANSFORMER) -> Iterator[None]:
     """Inside, the logical constraints of a model's activations mean axes of this mesh (when traced here)."""

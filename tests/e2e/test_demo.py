@@ -14,6 +14,7 @@ from osjax.data.video import decode
 from osjax.training.metrics import read
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.timeout(1500)  # several processes, each compiling every stage
 STAGES = ("stage1_t2v_low", "stage2_i2v_low", "stage3_i2v_high")
 TINY = {
     "data.train_clips": 12,
@@ -52,7 +53,7 @@ def environment():
     return {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
 
 
-def run(workdir, timeout=280, **overrides):
+def run(workdir, timeout=800, **overrides):
     process = command(workdir, **overrides)
     return subprocess.run(process, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=timeout)
 
@@ -63,7 +64,7 @@ def finished(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("demo")
     first = subprocess.Popen(command(workdir), cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL)
     metrics = workdir / "stage1_t2v_low" / "metrics.jsonl"
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 600
     while not metrics.exists() and first.poll() is None and time.monotonic() < deadline:
         time.sleep(0.2)
     first.send_signal(signal.SIGKILL)
@@ -125,7 +126,7 @@ def test_a_finished_demo_only_reports_again(finished):
     ],
 )
 def test_bad_settings_are_one_line_before_any_work(tmp_path, overrides, message):
-    result = run(tmp_path / "new", timeout=60, **overrides)
+    result = run(tmp_path / "new", timeout=200, **overrides)
     assert result.returncode in (1, 2)
     assert message in result.stderr and "Traceback" not in result.stderr
     assert not (tmp_path / "new" / "data").exists()

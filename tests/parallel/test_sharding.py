@@ -87,6 +87,6 @@ def test_a_compiled_step_donates_its_state_and_keeps_its_place():
 
     batch = to_global(np.ones((8,), np.float32), grid)
     run = sharding.jit_step(step, shardings, grid)
-    after, metrics = run(state, batch, jax.device_put(jax.random.key(0), sharding.replicated(grid)))
+    after, metrics = run(state, batch, sharding.random_key(0, grid))
     assert state["kernel"].is_deleted() and not batch.is_deleted()
     assert after["kernel"].sharding == shardings["kernel"] and float(metrics["sum"]) == 8

@@ -88,7 +88,7 @@ def start(mesh, cfg=ADAM):
 
 
 def run_key(mesh):
-    return jax.device_put(jax.random.key(7), sharding.replicated(mesh))
+    return sharding.random_key(7, mesh)
 
 
 def worst(got, want) -> float:

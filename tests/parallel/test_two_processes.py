@@ -1,0 +1,75 @@
+"""Two processes train as one: same losses as one process, one metrics file, and a stop that both agree on."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from osjax.training import metrics
+from tests.parallel import two_processes
+
+ROOT = Path(__file__).parents[2]
+
+
+def both(folder, stop_at="never"):
+    """Run two processes over one folder; what each printed."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    env.pop("XLA_FLAGS", None)
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.parallel.two_processes", address, str(index), str(folder), str(stop_at)],
+            cwd=ROOT,
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(2)
+    ]
+    try:
+        said = [process.communicate(timeout=200) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    assert [process.returncode for process in started] == [0, 0], said[0][1][-3000:] + said[1][1][-3000:]
+    return [out for out, _ in said]
+
+
+def of_one_process():
+    """Losses of the same run on one device, by numpy's hand-made gradient and Adam."""
+    w, m, v, out = np.ones(4), np.zeros(4), np.zeros(4), []
+    for n in range(two_processes.STEPS):
+        x = two_processes.rows(n).astype(np.float64)
+        out.append(np.mean((x @ w) ** 2))
+        grad = 2 * x.T @ (x @ w) / len(x)
+        grad *= min(1, 1 / (np.linalg.norm(grad) + 1e-6))
+        m, v = 0.9 * m + 0.1 * grad, 0.999 * v + 0.001 * grad**2
+        w = w - 0.05 * (m / (1 - 0.9 ** (n + 1))) / (np.sqrt(v / (1 - 0.999 ** (n + 1))) + 1e-8)
+    return out
+
+
+def test_two_processes_stop_together_continue_and_equal_one(tmp_path):
+    assert jax.process_count() == 1
+    said = both(tmp_path, stop_at=10)
+    stops = [re.search(r"stopped at step (\d+), saved", out) for out in said]
+    assert all(stops) and stops[0].group(1) == stops[1].group(1), said
+    step = int(stops[0].group(1))
+    assert 10 <= step < two_processes.STEPS
+    lines = metrics.read(tmp_path / "metrics.jsonl")
+    assert [line["step"] for line in lines] == list(range(step))
+
+    assert both(tmp_path) == ["", ""]
+    lines = metrics.read(tmp_path / "metrics.jsonl")
+    assert [line["step"] for line in lines] == list(range(two_processes.STEPS))
+    got = [line["loss"] for line in lines]
+    assert got == pytest.approx(of_one_process(), rel=1e-4)
+    assert got != pytest.approx(of_one_process()[::-1], rel=1e-1)

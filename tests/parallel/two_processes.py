@@ -1,0 +1,69 @@
+"""One of two processes of a run, started by test_two_processes.py: `python -m tests.parallel.two_processes ...`."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+
+from osjax.parallel import mesh as meshes  # noqa: E402
+from osjax.parallel import sharding  # noqa: E402
+from osjax.training import checkpoint, loop, optimizer, update  # noqa: E402
+from osjax.training import state as states  # noqa: E402
+
+STEPS = 40
+
+
+def rows(step):
+    """The global batch of a step."""
+    return np.random.default_rng(step).standard_normal((8, 4)).astype(np.float32)
+
+
+def train(folder: Path, stop_at: int | None) -> None:
+    """Train over all processes; process 0 sends itself SIGTERM before step `stop_at`."""
+    mesh = meshes.make(2, 2)
+    cfg = optimizer.OptimizerConfig(lr=0.05, eps=1e-8, ema_decay=0.5)
+    tx = optimizer.make(cfg)
+    index, count = jax.process_index(), jax.process_count()
+
+    def init():
+        return states.create(lambda: {"w": jnp.ones(4)}, tx, with_ema=True)
+
+    def step(state, batch, key):
+        def loss_fn(params, batch, key):
+            return jnp.mean((batch @ params["w"]) ** 2)
+
+        return update.apply(state, batch, jax.random.fold_in(key, state.step), loss_fn, tx, cfg)
+
+    def batches(first):
+        for n in range(first, STEPS):
+            if n == stop_at and index == 0:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield np.split(rows(n), count)[index]
+
+    shardings = sharding.of_boxed(jax.eval_shape(init), mesh)
+    store = checkpoint.Checkpoints(folder / "checkpoints")
+    now = sharding.init_sharded(init, mesh)
+    if store.latest_step() is not None:
+        now, _ = store.restore(checkpoint.abstract_like(jax.eval_shape(init), shardings))
+    key = sharding.random_key(0, mesh)
+    compiled = sharding.jit_step(step, shardings, mesh)
+    settings = loop.LoopConfig("two", STEPS)
+    try:
+        loop.run(settings, now, compiled, batches(int(now.step)), key, mesh, store, folder, {})
+    except loop.Interrupted as stopped:
+        print(stopped)
+    finally:
+        store.close()
+
+
+if __name__ == "__main__":
+    address, index, folder, stop = sys.argv[1:]
+    meshes.initialize(address, 2, int(index))
+    train(Path(folder), int(stop) if stop != "never" else None)

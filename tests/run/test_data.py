@@ -1,0 +1,65 @@
+"""`osjax data` on real files: good clips, broken clips among them, and bad input."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from osjax.__main__ import main
+from osjax.data import dataset
+from osjax.data.video import write_mp4
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("one", "two"):
+        write_mp4(tmp_path / f"{name}.mp4", np.full((4, 32, 48, 3), 90, np.uint8), fps=8)
+        (tmp_path / f"{name}.txt").write_text(f"clip {name}\n")
+    (tmp_path / "broken.mp4").write_bytes((tmp_path / "one.mp4").read_bytes()[:200])
+    (tmp_path / "broken.txt").write_text("a broken clip")
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    return tmp_path
+
+
+def test_probe_keeps_good_clips_and_gives_reasons_for_the_others(folder, capsys):
+    out = folder / "tables" / "clips.csv"
+    assert main(["data", "probe", str(folder), str(out)]) == 0
+    assert "2 clips kept, 2 dropped" in capsys.readouterr().out
+    kept = list(csv.DictReader(out.open()))
+    assert [(row["text"], row["num_frames"], row["height"], row["width"]) for row in kept] == [
+        ("clip one", "4", "32", "48"),
+        ("clip two", "4", "32", "48"),
+    ]
+    reasons = {
+        row["path"].rsplit("/")[-1]: row["reason"] for row in csv.DictReader(out.with_suffix(".dropped.csv").open())
+    }
+    assert "cannot be decoded" in reasons["broken.mp4"] and "is empty" in reasons["empty.mp4"]
+
+
+def test_build_makes_a_data_set_that_reads_back(folder, capsys):
+    assert main(["data", "build", str(folder), str(folder / "set")]) == 0
+    path = capsys.readouterr().out.strip().splitlines()[-1].removeprefix("data set: ")
+    source = dataset.open_source(path)
+    assert sorted(source[i]["text"].decode() for i in range(len(source))) == ["clip one", "clip two"]
+
+
+@pytest.mark.parametrize(
+    "argv,status,message",
+    [
+        (["probe", "nowhere.csv", "out.csv"], 1, "nowhere.csv does not exist"),
+        (["probe", ".", "out.txt"], 2, "is not a .csv file"),
+        (["prune", ".", "out.csv"], 2, "invalid choice: 'prune'"),
+        (["probe"], 2, "required: IN, OUT"),
+    ],
+)
+def test_bad_input_is_one_line(folder, monkeypatch, capsys, argv, status, message):
+    monkeypatch.chdir(folder)
+    assert main(["data", *argv]) == status
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message in error and error.startswith("osjax")
+
+
+def test_table_without_a_caption_column_names_what_is_missing(tmp_path, capsys):
+    (tmp_path / "clips.csv").write_text("path,caption\na.mp4,hello\n")
+    assert main(["data", "probe", str(tmp_path / "clips.csv"), str(tmp_path / "out.csv")]) == 1
+    assert "lacks the column text; it has path, caption" in capsys.readouterr().err

@@ -1,0 +1,76 @@
+"""The autoencoder step: its losses, random frames and cuts, and that it learns."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from osjax.errors import UserError
+from osjax.parallel import rules, sharding
+from osjax.parallel.host import to_global
+from osjax.training import ae_losses, autoencoder, optimizer
+from osjax.training import state as states
+from osjax.types import VideoBatch
+from tests.training import tiny
+
+PLAIN = optimizer.OptimizerConfig(lr=1e-2, eps=1e-8)
+VIDEO = np.random.default_rng(0).uniform(-1, 1, (4, 2, 6, 8, 3)).astype(np.float32)
+
+
+class Scale(nn.Module):
+    """The least module that reconstructs: x -> x * w. Its loss is known."""
+
+    @nn.compact
+    def __call__(self, x_BTHWC):
+        return x_BTHWC * self.param("w", nn.initializers.constant(0.5), ())
+
+
+def metrics_of(video=VIDEO, **settings):
+    tx = optimizer.make(PLAIN)
+    step = autoencoder.make_step(Scale(), tx, PLAIN, **settings)
+    state = states.create(lambda: {"w": jnp.array(0.5)}, tx, with_ema=False)
+    return jax.jit(step)(state, VideoBatch(video), jax.random.key(0))
+
+
+def test_losses_are_means_over_every_pixel_value():
+    l1, mse = np.abs(VIDEO).mean() / 2, np.square(VIDEO).mean() / 4
+    assert float(metrics_of()[1]["loss"]) == pytest.approx(l1, rel=1e-5)
+    assert float(metrics_of(mse_weight=3.0)[1]["loss"]) == pytest.approx(l1 + 3 * mse, rel=1e-5)
+    assert float(ae_losses.mse(VIDEO / 2, VIDEO)) == pytest.approx(mse, rel=1e-5)
+    assert float(ae_losses.l1(VIDEO, VIDEO)) == 0
+
+
+def test_losses_are_float32_for_bfloat16_reconstructions():
+    low = jnp.asarray(VIDEO, jnp.bfloat16)
+    assert ae_losses.l1(low, VIDEO).dtype == ae_losses.mse(low, VIDEO).dtype == jnp.float32
+
+
+def test_the_image_loss_is_that_of_one_frame_of_each_clip():
+    whole = float(metrics_of()[1]["loss"])
+    extra = (float(metrics_of(image_weight=2.0)[1]["loss"]) - whole) / 2
+    frames = [np.abs(VIDEO[:, n]).mean() / 2 for n in range(2)]
+    assert min(abs(extra - f) for f in frames) < 1e-5 < abs(frames[0] - frames[1])
+
+
+def test_a_cut_is_a_square_of_the_clip_and_a_cut_too_large_is_refused():
+    assert float(metrics_of(crop=4)[1]["loss"]) != pytest.approx(float(metrics_of()[1]["loss"]), rel=1e-4)
+    cuts = [np.abs(VIDEO[:, :, t : t + 4, s : s + 4]).mean() / 2 for t in range(3) for s in range(5)]
+    assert min(abs(float(metrics_of(crop=4)[1]["loss"]) - c) for c in cuts) < 1e-5
+    with pytest.raises(UserError, match="crop of 8 does not fit clips of 6x8: use at most 6"):
+        metrics_of(crop=8)
+
+
+def test_steps_on_a_mesh_bring_the_scale_to_one():
+    mesh = tiny.mesh_of(2, 2, 1, 1)
+    tx = optimizer.make(PLAIN)
+
+    def init():
+        return states.create(lambda: {"w": jnp.array(0.5)}, tx, with_ema=False)
+
+    shardings = sharding.of_boxed(jax.eval_shape(init), mesh, rules.AUTOENCODER)
+    step = sharding.jit_step(autoencoder.make_step(Scale(), tx, PLAIN), shardings, mesh, rules.AUTOENCODER)
+    state = sharding.init_sharded(init, mesh, rules=rules.AUTOENCODER)
+    for _ in range(80):
+        state, metrics = step(state, to_global(VideoBatch(VIDEO), mesh), tiny.run_key(mesh))
+    assert abs(float(state.params["w"]) - 1) < 0.05 and float(metrics["loss"]) < 0.05

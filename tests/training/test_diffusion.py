@@ -1,0 +1,83 @@
+"""The diffusion step: its random draws, its optional preparation, and that it learns."""
+
+import jax
+import numpy as np
+import pytest
+
+from osjax import models
+from osjax.errors import UserError
+from osjax.flow import path, shift
+from osjax.parallel import sharding
+from osjax.parallel.host import to_global
+from osjax.training import diffusion, optimizer
+from tests.training import tiny
+
+MODULE = models.build(tiny.CONFIG)
+
+
+@pytest.fixture(scope="module")
+def loss_fn():
+    return jax.jit(diffusion.make_loss(MODULE))
+
+
+def test_the_loss_of_fixed_draws_is_the_mean_squared_error_of_the_velocity(loss_fn):
+    batch, key = tiny.batch(4), jax.random.key(5)
+    _, key_t, key_noise = jax.random.split(key, 3)
+    t_B = path.draw_timesteps(key_t, 4, shift.training_alpha(2, 4, 8))
+    noise = path.draw_noise(key_noise, batch.latents_BTHWC)
+    fixed = jax.jit(lambda *a: diffusion.loss(MODULE, *a))
+    got = loss_fn(tiny.host_params(), batch, key)
+    assert float(got) == pytest.approx(float(fixed(tiny.host_params(), batch, noise, t_B)), rel=1e-6)
+    assert float(got) != pytest.approx(float(fixed(tiny.host_params(), batch, noise, t_B * 0.9)), rel=1e-4)
+
+
+def test_a_model_that_answers_zero_has_the_loss_of_the_target_itself(loss_fn):
+    batch = tiny.batch(4)
+    params = {**tiny.host_params(), "final_layer": jax.tree.map(np.zeros_like, tiny.host_params()["final_layer"])}
+    noise = path.draw_noise(jax.random.split(jax.random.key(5), 3)[2], batch.latents_BTHWC)
+    want = np.mean((np.asarray(noise) * (1 - 1e-5) - batch.latents_BTHWC) ** 2)
+    assert float(loss_fn(params, batch, jax.random.key(5))) == pytest.approx(want, rel=1e-5)
+
+
+def test_draws_depend_on_the_step_and_the_run_key_and_on_nothing_else():
+    mesh = tiny.single()
+    state, abstract, step = tiny.start(mesh, optimizer.OptimizerConfig(lr=0.0))
+    rows = to_global(tiny.batch(), mesh)
+
+    def loss(number, seed=7):
+        fresh = jax.tree.map(lambda x: x + 0, state).replace(step=state.step + number)
+        return float(step(fresh, rows, sharding.random_key(seed, mesh))[1]["loss"])
+
+    first = loss(0)
+    assert loss(0) == first and len({first, loss(1), loss(2), loss(0, seed=8)}) == 4
+
+
+def test_preparation_runs_inside_the_step_with_a_key_of_its_own(loss_fn):
+    def no_text(batch, key):
+        keep = jax.random.bernoulli(key, 0.5, (batch.y_vec_BC.shape[0], 1))
+        return batch._replace(y_vec_BC=batch.y_vec_BC * keep)
+
+    batch, key = tiny.batch(4), jax.random.key(5)
+    prepared = jax.jit(diffusion.make_loss(MODULE, no_text))
+    by_hand = no_text(batch, jax.random.split(key, 3)[0])
+    got = float(prepared(tiny.host_params(), batch, key))
+    assert got == pytest.approx(float(loss_fn(tiny.host_params(), by_hand, key)), rel=1e-6)
+    assert got != pytest.approx(float(loss_fn(tiny.host_params(), batch, key)), rel=1e-6)
+
+
+def test_a_latent_that_cannot_be_cut_into_patches_is_refused():
+    batch = tiny.batch(2)
+    odd = batch._replace(latents_BTHWC=batch.latents_BTHWC[:, :, :3], cond_BTHWC=batch.cond_BTHWC[:, :, :3])
+    with pytest.raises(UserError, match="3x8 cannot be cut into 2x2 patches"):
+        jax.eval_shape(diffusion.make_loss(MODULE), tiny.host_params(), odd, jax.random.key(0))
+
+
+def test_a_few_steps_on_one_batch_lower_its_loss():
+    mesh = tiny.mesh_of(1, 2, 1, 1)
+    state, _, step = tiny.start(mesh, optimizer.OptimizerConfig(lr=3e-3, eps=1e-8, ema_decay=0.9))
+    rows = to_global(tiny.batch(), mesh)
+    losses = []
+    for _ in range(30):
+        state, metrics = step(state, rows, tiny.run_key(mesh))
+        losses.append(float(metrics["loss"]))
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])

@@ -11,9 +11,11 @@ version = __version__
 # public name -> (module, attribute)
 _PUBLIC = {
     "load_config": ("osjax.run.config", "load"),
+    "Pipeline": ("osjax.sampling.pipeline", "Pipeline"),
+    "build": ("osjax.models", "build"),
 }
 
-__all__ = ["load_config", "version"]
+__all__ = ["Pipeline", "build", "load_config", "version"]
 
 
 def __getattr__(name: str):

@@ -54,7 +54,7 @@ def learning_rate(cfg: OptimizerConfig) -> optax.Schedule:
         return after
 
     def rate(update):
-        # Update n takes (n + 1) / (warmup_steps + 1) of the way, so the first one already moves. optax's own ramp counts
+        # Update n takes (n + 1) / (warmup_steps + 1) of the way, so the first already moves. optax's own ramp counts
         # down from the peak, which costs digits where the start is small.
         warm = cfg.initial_lr + (cfg.lr - cfg.initial_lr) * (update + 1) / (cfg.warmup_steps + 1)
         return jnp.where(update < cfg.warmup_steps, warm, after(update - cfg.warmup_steps))

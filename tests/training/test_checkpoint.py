@@ -118,7 +118,7 @@ def test_a_stage_without_average_saves_and_restores_without_one(store):
     store.wait()
     found, _ = store.restore(abstract)
     assert found.ema is None and tiny.same(found, state)
-    with pytest.raises(UserError, match="\"ema\" was not found"):
+    with pytest.raises(UserError, match='"ema" was not found'):
         store.restore_weights(abstract.params, ema=True)
 
 

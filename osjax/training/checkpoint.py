@@ -44,6 +44,7 @@ class Checkpoints:
         abstract: ShapeDtypeStructs with the shardings wanted, of any mesh. UserError where nothing fits.
         """
         step = self._require(step)
+        self._check_shapes(step, "params", abstract.params)
         items = {
             "state": ocp.args.StandardRestore(_without_weights(abstract)),
             "params": ocp.args.StandardRestore(abstract.params),
@@ -58,10 +59,26 @@ class Checkpoints:
         """Only the averaged (`ema`) or raw parameters, for sampling or for the start of the next stage."""
         step = self._require(step)
         item = "ema" if ema else "params"
+        self._check_shapes(step, item, abstract)
         return self._read(step, {item: ocp.args.StandardRestore(abstract)})[item]
 
     def config(self, step: int | None = None) -> dict[str, Any]:
         return self._read(self._require(step), {"config": ocp.args.JsonRestore()})["config"]
+
+    def _check_shapes(self, step: int, item: str, abstract: Any) -> None:
+        """UserError that names the first array that differs; Orbax would say so less clearly, and only half-way."""
+        folder = self.folder / str(step) / item
+        if not folder.exists():
+            raise UserError(f"checkpoint {folder.parent} has no {item}: was it saved by this version of osjax?")
+        stored = _shapes(ocp.PyTreeCheckpointHandler().metadata(folder).tree)
+        wanted = _shapes(abstract)
+        for name in sorted(stored.keys() | wanted.keys()):
+            here, there = wanted.get(name, "nothing"), stored.get(name, "nothing")
+            if here != there:
+                raise UserError(
+                    f"checkpoint {folder.parent} does not fit this config ({name} is {there} there and {here} in the "
+                    "model): use the config it was made with, or another --config.workdir"
+                )
 
     def _read(self, step: int, items: dict[str, Any]) -> Any:
         try:
@@ -85,6 +102,11 @@ class Checkpoints:
     def close(self) -> None:
         self._manager.wait_until_finished()
         self._manager.close()
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves}
 
 
 def _without_weights(state: TrainState) -> TrainState:

@@ -49,8 +49,9 @@ def command(workdir, **overrides):
 
 
 def environment():
-    flags = os.environ.get("XLA_FLAGS", "").replace("--xla_force_host_platform_device_count=8", "")
-    return {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    flags = os.environ.get("XLA_FLAGS", "").replace("--xla_force_host_platform_device_count=8", "").strip()
+    others = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}  # an empty XLA_FLAGS is an error
+    return {**others, **({"XLA_FLAGS": flags} if flags else {}), "JAX_PLATFORMS": "cpu"}
 
 
 def run(workdir, timeout=800, **overrides):
@@ -62,14 +63,15 @@ def run(workdir, timeout=800, **overrides):
 def finished(tmp_path_factory):
     """A demo that is killed in its first diffusion stage and then started again."""
     workdir = tmp_path_factory.mktemp("demo")
-    first = subprocess.Popen(command(workdir), cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL)
+    errors = (workdir / "first.log").open("w")
+    first = subprocess.Popen(command(workdir), cwd=ROOT, env=environment(), stderr=errors)
     metrics = workdir / "stage1_t2v_low" / "metrics.jsonl"
     deadline = time.monotonic() + 600
     while not metrics.exists() and first.poll() is None and time.monotonic() < deadline:
         time.sleep(0.2)
     first.send_signal(signal.SIGKILL)
     first.wait()
-    assert metrics.exists(), "the demo did not reach its first diffusion stage"
+    assert metrics.exists(), (workdir / "first.log").read_text()[-2000:]
     autoencoder = (workdir / "autoencoder" / "metrics.jsonl").read_text()
     again = run(workdir)
     assert again.returncode == 0, again.stderr[-2000:]

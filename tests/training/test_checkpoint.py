@@ -22,8 +22,8 @@ def store(tmp_path):
 
 @pytest.fixture(scope="module")
 def trained():
-    """Two steps on (1, 2, 2, 1): (mesh, state after one, state after two, abstract state, step). States on the host."""
-    mesh = tiny.mesh_of(1, 2, 2, 1)
+    """Two steps on (2, 2, 2, 1): (mesh, state after one, state after two, abstract state, step). States on the host."""
+    mesh = tiny.mesh_of(2, 2, 2, 1)
     state, abstract, step = tiny.start(mesh)
     kept = []
     for seed in range(2):
@@ -53,7 +53,7 @@ def test_a_checkpoint_opens_on_another_mesh(store, trained):
     _, first, _, abstract, _ = trained
     store.save(1, put(first, abstract), None, {})
     store.wait()
-    mesh = tiny.mesh_of(2, 1, 2, 2)
+    mesh = tiny.mesh_of(1, 2, 1, 2)
     _, elsewhere, _ = tiny.start(mesh)
     state, data = store.restore(elsewhere)
     assert tiny.same(state, first) and data == {}
@@ -104,9 +104,10 @@ def test_no_checkpoint_and_a_wrong_one_say_what_to_do(store, trained):
     store.save(1, put(first, abstract), None, {})
     store.wait()
     wide = jax.tree.map(lambda x: x.update(shape=(*x.shape[:-1], x.shape[-1] + 8)) if x.shape else x, abstract)
-    with pytest.raises(UserError, match="does not fit this config"):
+    difference = r"does not fit this config \(cond_in/bias is \(64,\) there and \(72,\) in the model\)"
+    with pytest.raises(UserError, match=difference):
         store.restore(wide)
-    with pytest.raises(UserError, match="does not fit this config"):
+    with pytest.raises(UserError, match=difference):
         store.restore_weights(wide.params, ema=True)
 
 
@@ -118,7 +119,7 @@ def test_a_stage_without_average_saves_and_restores_without_one(store):
     store.wait()
     found, _ = store.restore(abstract)
     assert found.ema is None and tiny.same(found, state)
-    with pytest.raises(UserError, match='"ema" was not found'):
+    with pytest.raises(UserError, match="has no ema"):
         store.restore_weights(abstract.params, ema=True)
 
 

@@ -9,7 +9,7 @@ from osjax.errors import UserError
 from osjax.flow import path, shift
 from osjax.parallel import sharding
 from osjax.parallel.host import to_global
-from osjax.training import diffusion, optimizer
+from osjax.training import diffusion
 from tests.training import tiny
 
 MODULE = models.build(tiny.CONFIG)
@@ -41,7 +41,7 @@ def test_a_model_that_answers_zero_has_the_loss_of_the_target_itself(loss_fn):
 
 def test_draws_depend_on_the_step_and_the_run_key_and_on_nothing_else():
     mesh = tiny.single()
-    state, abstract, step = tiny.start(mesh, optimizer.OptimizerConfig(lr=0.0))
+    state, _, step = tiny.start(mesh)
     rows = to_global(tiny.batch(), mesh)
 
     def loss(number, seed=7):
@@ -73,11 +73,11 @@ def test_a_latent_that_cannot_be_cut_into_patches_is_refused():
 
 
 def test_a_few_steps_on_one_batch_lower_its_loss():
-    mesh = tiny.mesh_of(1, 2, 1, 1)
-    state, _, step = tiny.start(mesh, optimizer.OptimizerConfig(lr=3e-3, eps=1e-8, ema_decay=0.9))
+    mesh = tiny.single()
+    state, _, step = tiny.start(mesh)
     rows = to_global(tiny.batch(), mesh)
     losses = []
-    for _ in range(30):
+    for _ in range(100):
         state, metrics = step(state, rows, tiny.run_key(mesh))
         losses.append(float(metrics["loss"]))
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])

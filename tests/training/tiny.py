@@ -75,6 +75,12 @@ def params_on(mesh):
 
 def start(mesh, cfg=ADAM):
     """(state on the mesh, abstract state, step compiled for the mesh)."""
+    create, abstract, step = _compiled(mesh, cfg)
+    return create(params_on(mesh)), abstract, step
+
+
+@cache  # compilation is most of the time of these tests, and equal meshes are equal keys
+def _compiled(mesh, cfg):
     tx = optimizer.make(cfg)
 
     def create(params):
@@ -83,8 +89,8 @@ def start(mesh, cfg=ADAM):
     shapes = jax.eval_shape(create, boxed())
     shardings = sharding.of_boxed(shapes, mesh)
     step = diffusion.make_step(models.build(CONFIG), tx, cfg)
-    state = jax.jit(create, out_shardings=shardings)(params_on(mesh))
-    return state, checkpoint.abstract_like(nn.unbox(shapes), shardings), sharding.jit_step(step, shardings, mesh)
+    abstract = checkpoint.abstract_like(nn.unbox(shapes), shardings)
+    return jax.jit(create, out_shardings=shardings), abstract, sharding.jit_step(step, shardings, mesh)
 
 
 def run_key(mesh):

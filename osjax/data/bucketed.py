@@ -23,11 +23,15 @@ def batches(
     process_count: int = 1,
     threads: int = 2,
     first_step: int = 0,
+    fps_max: float | None = None,
+    random_start: bool = True,
 ) -> BatchIterator:
     """Endless batches {"video" (B, T, H, W, 3) in [-1, 1], "text", "index"}; the n-th is that of step first_step + n.
 
-    shape: (frames, height, width) of a bucket, such as `Buckets.shape`. Every process reads its share of each batch
-    and agrees on the bucket without a message. UserError when a batch size does not divide over the processes.
+    shape: (frames, height, width) of a bucket, such as `Buckets.shape`. fps_max: give that of the `Buckets` which the
+    plan was made with, so that clips have the frames it counted on. random_start: see `ClipReader`.
+    Every process reads its share of each batch and agrees on the bucket without a message. UserError when a batch
+    size does not divide over the processes.
     """
     for bucket, size in plan.batch_sizes.items():
         if size % process_count:
@@ -35,11 +39,15 @@ def batches(
                 f"batch {size} of {bucket.resolution} x {bucket.num_frames} does not divide over {process_count} "
                 "processes: use a multiple of it"
             )
-    readers: Mapping[Bucket, ClipReader] = {b: ClipReader(source, *shape(b)) for b in set(plan.order)}
+    readers: Mapping[Bucket, ClipReader] = {
+        b: ClipReader(source, *shape(b), fps_max=fps_max, random_start=random_start) for b in set(plan.order)
+    }
 
     def read(step: int) -> dict[str, Any]:
         read_clip = readers[plan.bucket(int(step))]
-        examples = [read_clip(i) for i in plan.indices(int(step))[process_index::process_count]]
+        mine = plan.indices(int(step))[process_index::process_count]
+        # Draws belong to (seed, step, clip): the same after a restart and for any number of processes.
+        examples = [read_clip(i, np.random.default_rng((plan.seed, int(step), i))) for i in mine]
         return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
 
     steps = grain.MapDataset.range(first_step, STEPS).map(read)

@@ -47,14 +47,21 @@ class ClipsBuilder(tfds.core.GeneratorBasedBuilder):
 
 
 def write(folder: Path, features: Mapping[str, Any], examples: Callable[[], Iterable[dict[str, Any]]]) -> Path:
-    """Write examples as a TFDS data set below `folder`; returns the folder to `open_source`. Complete or not there."""
+    """Write examples as a TFDS data set below `folder`; returns the folder to `open_source`. Complete or not there.
+
+    A data set that lies there already is replaced.
+    """
 
     def keyed():
         yield from enumerate(examples())
 
     builder = ClipsBuilder(features=features, examples=keyed, data_dir=str(folder), file_format="array_record")
+    if Path(builder.data_path).exists():
+        log.warning("data set %s is replaced", builder.data_path)
+    # By default TFDS would keep an older data set in the folder and silently ignore the new examples.
+    fresh = tfds.download.DownloadConfig(download_mode=tfds.GenerateMode.REUSE_CACHE_IF_EXISTS)
     try:
-        builder.download_and_prepare()
+        builder.download_and_prepare(download_config=fresh)
     except UserError:
         raise
     except Exception as error:  # TFDS wraps what the examples raise

@@ -7,7 +7,8 @@ from typing import Any
 import grain
 import numpy as np
 
-from osjax.data import transforms, video
+from osjax.data import frames, transforms, video
+from osjax.data.buckets import reduce_fps
 from osjax.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -19,33 +20,58 @@ class ClipReader:
 
     A clip that does not decode is replaced by the next one of the data set (the same one on every run), counted in
     `broken` and named once in the log.
+
+    fps_max: frames are left out by whole factors down to this rate at most (None: every frame).
+    random_start: the window of frames starts anywhere, as for training, instead of at the clip's first frame.
     """
 
-    def __init__(self, source: Sequence[dict[str, Any]], num_frames: int, height: int, width: int):
+    def __init__(
+        self,
+        source: Sequence[dict[str, Any]],
+        num_frames: int,
+        height: int,
+        width: int,
+        *,
+        fps_max: float | None = None,
+        random_start: bool = False,
+    ):
         self.source, self.num_frames, self.size = source, num_frames, (height, width)
+        self.fps_max, self.random_start = fps_max, random_start
         self.broken: dict[int, str] = {}
 
-    def __call__(self, index: int) -> dict[str, Any]:
+    def __call__(self, index: int, rng: np.random.Generator | None = None) -> dict[str, Any]:
+        """The example of a record. rng: needed for a random start."""
         for offset in range(MAX_REPLACEMENTS):
             at = (int(index) + offset) % len(self.source)
             record = self.source[at]
             try:
-                frames = video.decode(record["video"], self.num_frames)
+                video_THWC = self._decode(record, rng)
             except UserError as error:
                 if at not in self.broken:
                     self.broken[at] = record["path"].decode()
                     log.warning("clip %s replaced: %s", self.broken[at], error)
                 continue
-            pixels = transforms.resize_crop_clip(frames, *self.size)
+            pixels = transforms.resize_crop_clip(video_THWC, *self.size)
             return {"video": pixels.astype(np.float32) / 127.5 - 1, "text": record["text"].decode(), "index": at}
         raise UserError(
             f"{MAX_REPLACEMENTS} clips in a row do not decode, the last {record['path'].decode()}: probe the data"
         )
 
+    def _decode(self, record: dict[str, Any], rng: np.random.Generator | None) -> np.ndarray:
+        total, interval = int(record["num_frames"]), 1
+        if self.fps_max is not None:
+            _, interval = reduce_fps(float(record["fps"]), self.fps_max)
+        start = 0
+        if self.random_start:
+            start = int(rng.integers(frames.latest_start(total, self.num_frames, interval), endpoint=True))
+        at = frames.pick(total, self.num_frames, interval, start)
+        window_THWC = video.decode(record["video"], int(at[-1]) - start + 1, start)
+        return window_THWC[at - start]
+
 
 def batches(
     num_records: int,
-    read: Callable[[int], dict[str, Any]],
+    read: Callable[[int, np.random.Generator], dict[str, Any]],
     batch_size: int,
     seed: int,
     *,
@@ -56,14 +82,17 @@ def batches(
 ) -> "BatchIterator":
     """Endless shuffled batches. The global order depends on the seed alone; each process reads only its own rows.
 
-    batch_size: of all processes together. collate: last step on a batch of stacked values.
+    read: (index of a record, generator of this reading's own draws) -> example; the draws, too, depend on the seed
+    and the place in the global order alone. batch_size: of all processes together. collate: last step on a batch of
+    stacked values.
     """
     if batch_size % process_count:
         raise UserError(f"batch {batch_size} does not divide over {process_count} processes: use a multiple of it")
     if num_records < 1:
         raise UserError("the data set has no records: build it from at least one clip")
     order = grain.MapDataset.range(num_records).seed(seed).shuffle().repeat()
-    mine = order[process_index::process_count].map(read).batch(batch_size // process_count)
+    examples = order.random_map(read)  # ahead of the split, so that draws are the same for any number of processes
+    mine = examples[process_index::process_count].batch(batch_size // process_count)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
     return BatchIterator(mine.to_iter_dataset(options), collate)
 
@@ -87,10 +116,10 @@ class BatchIterator:
         self._iterator.set_state(state)
 
 
-def read_features(source: Sequence[dict[str, Any]]) -> Callable[[int], dict[str, Any]]:
+def read_features(source: Sequence[dict[str, Any]]) -> Callable[..., dict[str, Any]]:
     """Reader of cached features (data/cache.py), with the caption as str."""
 
-    def read(index: int) -> dict[str, Any]:
+    def read(index: int, rng: np.random.Generator | None = None) -> dict[str, Any]:
         record = source[int(index)]
         return {**record, "text": record["text"].decode()}
 

@@ -61,10 +61,14 @@ def _typed(row: dict[str, Any], table: Path, line: int) -> dict[str, Any]:
 
 def _read_csv(path: Path) -> list[dict[str, Any]]:
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
+        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets put a mark first
+            rows = list(csv.DictReader(file))
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"table {path} is not readable as CSV in UTF-8 ({error}): write it anew") from error
+    for line, row in enumerate(rows, 2):
+        if None in row:  # where the reader puts values beyond the header
+            raise UserError(f"table {path} line {line}: more values than columns: put quotes around text with commas")
+    return rows
 
 
 def _read_parquet(path: Path) -> list[dict[str, Any]]:
@@ -77,8 +81,8 @@ def _read_parquet(path: Path) -> list[dict[str, Any]]:
 
 
 def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write rows with the original's columns first, then any others of the first row."""
-    extra = [name for name in rows[0] if name not in COLUMNS] if rows else []
+    """Write rows with the original's columns first, then any others; what a row lacks stays empty."""
+    extra = dict.fromkeys(name for row in rows for name in row if name not in COLUMNS)
     with Path(path).open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [*COLUMNS, *extra])
         writer.writeheader()

@@ -70,14 +70,12 @@ def train(
         if store.latest_step() != stage.steps:
             now = _start(stage, store, init, abstract, shardings, mesh, axis_rules, batches)
             step_fn = make_step(models.build(model_cfg), tx, stage.optimizer)
-            replicated = sharding.replicated(mesh)
-            with mesh, nn.logical_axis_rules(list(axis_rules.items())):
-                compiled = jax.jit(step_fn, donate_argnums=0, out_shardings=(shardings, replicated))
-                settings = loop.LoopConfig(stage.name, stage.steps, stage.save_every)
-                run_key = jax.device_put(jax.random.fold_in(key, 1), replicated)
-                loop.run(
-                    settings, now, compiled, batches, run_key, mesh, store, folder, config, data_state=batches.get_state
-                )
+            compiled = sharding.jit_step(step_fn, shardings, mesh, axis_rules)
+            settings = loop.LoopConfig(stage.name, stage.steps, stage.save_every)
+            run_key = sharding.random_key(seed, mesh)
+            loop.run(
+                settings, now, compiled, batches, run_key, mesh, store, folder, config, data_state=batches.get_state
+            )
             store.wait()
         weights = abstract.params if abstract.ema is None else abstract.ema
         params = store.restore_weights(weights, ema=abstract.ema is not None)

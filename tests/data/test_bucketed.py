@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from osjax.data import bucketed, buckets, clips, schedule, video
+from osjax.data import bucketed, buckets, clips, schedule, transforms, video
 from osjax.errors import UserError
 
 COUNT = 12
@@ -17,7 +17,13 @@ SHAPES = {SHORT: (3, 16, 16), LONG: (8, 24, 32)}
 def source():
     chosen = clips.specs(COUNT, 0, clips.combinations())
     return [
-        {"video": video.encode(clips.render(s, 32), 8), "text": s.caption.encode(), "path": f"{i}.mp4".encode()}
+        {
+            "video": video.encode(clips.render(s, 32), 8),
+            "text": s.caption.encode(),
+            "path": f"{i}.mp4".encode(),
+            "num_frames": 8,
+            "fps": 8.0,
+        }
         for i, s in enumerate(chosen)
     ]
 
@@ -46,6 +52,26 @@ def test_processes_share_out_every_batch(source):
         want, (a, b) = next(whole), [next(part) for part in parts]
         assert a["video"].shape == b["video"].shape
         assert sorted([*a["index"], *b["index"]]) == sorted(want["index"]) and not set(a["index"]) & set(b["index"])
+        np.testing.assert_array_equal(a["video"], want["video"][0::2])  # random starts included
+        np.testing.assert_array_equal(b["video"], want["video"][1::2])
+
+
+def test_clips_of_a_short_bucket_start_anywhere_unless_told_otherwise(source):
+    free, fixed = _batches(source), _batches(source, random_start=False)
+    pairs = [(next(free), next(fixed)) for _ in range(6)]
+    assert any(not np.array_equal(a["video"], b["video"]) for a, b in pairs)
+    for _, batch in pairs:
+        if batch["video"].shape[1] == SHAPES[SHORT][0]:
+            first = video.decode(source[batch["index"][0]]["video"], SHAPES[SHORT][0])
+            want = transforms.resize_crop_clip(first, *SHAPES[SHORT][1:]) / 127.5 - 1
+            np.testing.assert_allclose(batch["video"][0], want, atol=1e-5)
+
+
+def test_a_rate_cap_leaves_frames_out(source):
+    every, fewer = _batches(source, random_start=False), _batches(source, random_start=False, fps_max=4)
+    pairs = [(next(every), next(fewer)) for _ in range(6)]
+    short = [(a["video"], b["video"]) for a, b in pairs if a["video"].shape[1] == SHAPES[SHORT][0]]
+    assert short and all(not np.array_equal(a, b) for a, b in short)
 
 
 def test_a_saved_place_resumes_exactly_and_so_does_a_step_number(source):

@@ -60,6 +60,13 @@ def test_neither_tensorflow_nor_jax_is_imported(table_path, tmp_path):
     assert result.stdout.strip().splitlines()[-1] == "[]"
 
 
+def test_building_again_replaces_the_older_data_set(table_path, tmp_path):
+    rows = probe.probe(table_path).kept
+    assert len(dataset.open_source(dataset.build_clips(rows[:1], tmp_path))) == 1
+    source = dataset.open_source(dataset.build_clips(rows[1:], tmp_path))
+    assert [source[i]["text"].decode() for i in range(len(source))] == [row["text"] for row in rows[1:]]
+
+
 def test_an_empty_list_and_a_missing_data_set_are_user_errors(tmp_path):
     with pytest.raises(UserError, match="no clip is left"):
         dataset.build_clips([], tmp_path)

@@ -6,7 +6,7 @@ import logging
 import numpy as np
 import pytest
 
-from osjax.data import clips, loader, transforms, video
+from osjax.data import clips, frames, loader, transforms, video
 from osjax.errors import UserError
 
 COUNT = 10
@@ -16,10 +16,12 @@ COUNT = 10
 def source():
     """Records as a data set gives them."""
     chosen = clips.specs(COUNT, 0, clips.combinations())
-    return [
-        {"video": video.encode(clips.render(s, 32), 8), "text": s.caption.encode(), "path": f"{i}.mp4".encode()}
-        for i, s in enumerate(chosen)
-    ]
+    return [_record(i, video.encode(clips.render(s, 32), 8), s.caption) for i, s in enumerate(chosen)]
+
+
+def _record(index, content, text, num_frames=8, fps=8.0):
+    path = f"{index}.mp4".encode()
+    return {"video": content, "text": text.encode(), "path": path, "num_frames": num_frames, "fps": fps}
 
 
 def _batches(source, batch_size=4, seed=0, **kwargs):
@@ -42,8 +44,8 @@ def test_a_batch_holds_scaled_pixels_captions_and_indices(source):
 def test_clips_of_another_size_are_resized_and_cut_in_time(source):
     batch = next(loader.batches(COUNT, loader.ClipReader(source, 5, 16, 24), 2, 0))
     assert batch["video"].shape == (2, 5, 16, 24, 3)
-    frames = video.decode(source[batch["index"][0]]["video"], 5)
-    want = transforms.resize_crop_clip(frames, 16, 24) / 127.5 - 1
+    first = video.decode(source[batch["index"][0]]["video"], 5)
+    want = transforms.resize_crop_clip(first, 16, 24) / 127.5 - 1
     np.testing.assert_allclose(batch["video"][0], want, atol=1e-5)
 
 
@@ -96,6 +98,42 @@ def test_a_broken_clip_is_replaced_counted_and_named_once(source, caplog):
     first = sum(runs[0][:2], [])
     assert 3 not in first and sorted(first) == sorted([4, *(i for i in range(COUNT) if i != 3)])
     assert sum("3.mp4" in record.getMessage() for record in caplog.records) == 2  # once for each reader
+
+
+@pytest.fixture(scope="module")
+def long_clip():
+    """40 frames at 48 per second; a frame's grey says its number."""
+    grey = np.repeat(6 * np.arange(40, dtype=np.uint8), 16 * 16 * 3).reshape(40, 16, 16, 3)
+    return [_record(0, video.encode(grey, 48, crf=1), "grey", 40, 48.0)]
+
+
+def _numbers(pixels_THWC):
+    return np.round((pixels_THWC.mean((1, 2, 3)) + 1) * 127.5 / 6).astype(int).tolist()
+
+
+def test_a_fast_clip_keeps_every_second_frame_below_the_highest_rate(long_clip):
+    assert _numbers(loader.ClipReader(long_clip, 5, 16, 16, fps_max=30)(0)["video"]) == frames.pick(40, 5, 2).tolist()
+    assert _numbers(loader.ClipReader(long_clip, 5, 16, 16)(0)["video"]) == [0, 1, 2, 3, 4]
+
+
+def test_random_starts_vary_from_pass_to_pass_and_repeat_with_the_seed_and_the_number_of_processes(long_clip):
+    reader = loader.ClipReader(long_clip, 5, 16, 16, random_start=True)
+
+    def starts(seed=0, process_index=0, process_count=1):
+        iterator = loader.batches(
+            1, reader, 2, seed, process_index=process_index, process_count=process_count, threads=1
+        )
+        return [_numbers(pixels)[0] for _ in range(4) for pixels in next(iterator)["video"]]
+
+    alone = starts()
+    assert len(set(alone)) > 3 and alone == starts() != starts(seed=1)
+    assert alone[0::2] == starts(process_count=2) and alone[1::2] == starts(process_index=1, process_count=2)
+
+
+def test_an_error_in_a_reading_thread_reaches_the_caller_as_it_is():
+    broken = [_record(i, b"no video", "") for i in range(3)]
+    with pytest.raises(UserError, match="do not decode"):
+        next(loader.batches(3, loader.ClipReader(broken, 8, 32, 32), 3, 0))
 
 
 def test_data_of_broken_clips_alone_stop_with_an_error_that_names_one(source):

@@ -37,6 +37,16 @@ def test_absolute_paths_stay_and_relative_ones_start_at_the_table(tmp_path):
     assert [r["path"] for r in table.read(tmp_path / "t.csv")] == [str(tmp_path / "a.mp4"), "/clips/b.mp4"]
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path):
+    (tmp_path / "t.csv").write_bytes("\ufeffpath,text\n/a.mp4,a cat\n".encode())
+    assert table.read(tmp_path / "t.csv") == [{"path": "/a.mp4", "text": "a cat"}]
+
+
+def test_rows_with_different_columns_are_written_whole(tmp_path):
+    table.write_csv(tmp_path / "t.csv", [ROW, {**ROW, "reason": "too short"}])
+    assert [row["reason"] for row in table.read(tmp_path / "t.csv")] == ["", "too short"]
+
+
 @pytest.mark.parametrize(
     "name, content, words",
     [
@@ -49,6 +59,8 @@ def test_absolute_paths_stay_and_relative_ones_start_at_the_table(tmp_path):
         ("t.csv", "path,text,height\na.mp4,cat,tall\n", "line 2: height is 'tall'"),
         ("t.csv", b"path,text\na.mp4,\xff\xfe\n", "UTF-8"),
         ("t.csv", "path,text,height\na.mp4,cat,inf\n", "line 2: height is 'inf'"),
+        ("t.csv", "path,text\na.mp4,a red cat, asleep\n", "line 2: more values than columns"),
+        ("t.csv", "file,text\na.mp4,a red cat, asleep\n", "line 2: more values than columns"),
         ("t.parquet", "path,text\na.mp4,cat\n", "not readable Parquet"),
     ],
 )

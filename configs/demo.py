@@ -25,12 +25,12 @@ def get_config() -> ConfigDict:
 
     cfg.autoencoder = ConfigDict()
     cfg.autoencoder.model = autoencoder_model()
-    cfg.autoencoder.steps = 1600
+    cfg.autoencoder.steps = 1200
     cfg.autoencoder.batch = 8  # clips
     cfg.autoencoder.mse_weight = 4.0  # beside L1
     cfg.autoencoder.crop = 32  # pixels of random cuts to train on; 0 takes whole clips
     cfg.autoencoder.image_weight = 0.2  # loss on single frames, for given first frames
-    cfg.autoencoder.optimizer = optimizer(lr=6e-4, steps=1600, ema_decay=0.99)
+    cfg.autoencoder.optimizer = optimizer(lr=6e-4, steps=1200, ema_decay=0.99)
 
     cfg.text = ConfigDict({"width": 64, "max_length": 12})  # built-in encoder: features, words
     cfg.model = ConfigDict()
@@ -47,10 +47,10 @@ def get_config() -> ConfigDict:
 
     cfg.text_dropout = 0.1  # of states and pooled vector, each on its own
     cfg.stages = ConfigDict()  # run in the order of their names, each from the weights of the one before
-    cfg.stages.stage1_t2v_low = stage("low", 600, 64, 1e-3, {"t2v": 1.0})
+    cfg.stages.stage1_t2v_low = stage("low", 1400, 64, 1e-3, {"t2v": 1.0})
     mix = {"t2v": 3.0, "i2v_head": 4.0, "i2v_loop": 0.5, "i2v_tail": 0.5}
-    cfg.stages.stage2_i2v_low = stage("low", 200, 64, 5e-4, mix)
-    cfg.stages.stage3_i2v_high = stage("high", 200, 32, 5e-4, mix)
+    cfg.stages.stage2_i2v_low = stage("low", 400, 64, 5e-4, mix)
+    cfg.stages.stage3_i2v_high = stage("high", 300, 32, 5e-4, mix)
 
     cfg.sample = ConfigDict()
     cfg.sample.prompts = 96  # held-out prompts

@@ -6,6 +6,7 @@ Exit status: 0 on success, 2 on bad usage, 1 on failure; an error is one readabl
 """
 
 import argparse
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -56,12 +57,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = [arg for arg in argv if arg != "--traceback"]
     try:
         _dispatch(argv)
+        sys.stdout.flush()
     except SystemExit as stop:  # argparse, after it printed a verb's help
         return stop.code if isinstance(stop.code, int) else 0
     except UserError as error:
         return _report(f"osjax: {error}", error.status, show_traceback)
     except KeyboardInterrupt:
         return _report("osjax: interrupted", 1, show_traceback)
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough; keep Python from flushing into it at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except Exception as error:
         message = f"osjax: {type(error).__name__}: {error}" if str(error) else f"osjax: {type(error).__name__}"
         return _report(message, 1, show_traceback, "; run again with --traceback to see where")

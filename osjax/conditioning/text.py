@@ -22,9 +22,9 @@ _WORD = re.compile(r"\w+|[^\w\s]")
 
 @functools.lru_cache(maxsize=65536)
 def _word_vector(word: str, width: int) -> np.ndarray:
-    """A unit vector that depends on the word alone, the same in every process and on every host."""
+    """A vector of unit mean square that depends on the word alone, the same in every process and on every host."""
     values = np.random.RandomState(zlib.crc32(word.encode())).standard_normal(width)
-    return (values / np.linalg.norm(values)).astype(np.float32)
+    return (values / np.sqrt(np.mean(values**2))).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -46,19 +46,19 @@ class TextEncoder:
         rate = 1.0 / 100.0 ** (np.arange(self.width // 2) / (self.width // 2))
         angle = np.arange(self.max_length)[:, None] * rate[None]
         features = np.concatenate([np.sin(angle), np.cos(angle)], axis=1)
-        return (0.1 * features / np.sqrt(self.width / 2)).astype(np.float32)
+        return (0.1 * features * np.sqrt(2)).astype(np.float32)
 
     def encode(self, prompt: str) -> tuple[np.ndarray, np.ndarray]:
         """One prompt -> (txt_MC, y_vec_C), float32. The empty prompt is the null text.
 
         Words are lower-cased; punctuation marks count as words. Places after the last word hold the pad vector, and
-        the pooled vector is the mean over words (the pad vector where there are none).
+        the pooled vector is their sum, again of unit mean square (the pad vector where there are none).
         """
         words = _WORD.findall(prompt.lower())[: self.max_length]
         pad = _word_vector("<pad>", self.width)
         txt = np.stack([_word_vector(word, self.width) for word in words] + [pad] * (self.max_length - len(words)))
-        pooled = txt[: len(words)].mean(axis=0) if words else pad
-        return txt + self._positions(), pooled.copy()
+        pooled = txt[: len(words)].sum(axis=0) if words else pad
+        return txt + self._positions(), pooled / np.sqrt(np.mean(pooled**2))
 
     def encode_batch(self, prompts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Prompts -> (txt_BMC, y_vec_BC), float32."""

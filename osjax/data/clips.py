@@ -74,7 +74,7 @@ def specs(count: int, seed: int, chosen: Sequence[Combination]) -> list[ClipSpec
 
 def _draw(combination: Combination, rng: np.random.Generator) -> ClipSpec:
     colour, shape, direction = combination
-    radius, travel = rng.uniform(0.15, 0.2), rng.uniform(0.28, 0.45)
+    radius, travel = rng.uniform(0.2, 0.28), rng.uniform(0.26, 0.4)
     half_way = np.abs(DIRECTIONS[direction]) * travel / 2
     centre = rng.uniform(radius + half_way, 1 - radius - half_way)
     return ClipSpec(

@@ -120,7 +120,7 @@ def _suggest_key(cfg: ConfigDict, key: str) -> str:
     same_leaf = [k for k in keys if k.split(".")[-1] == key.split(".")[-1]]
     by_leaf = {k.split(".")[-1]: k for k in keys}
     close = next(iter(same_leaf), None) or nearest(key, keys) or by_leaf.get(nearest(key.split(".")[-1], by_leaf) or "")
-    return f"; did you mean {close}?" if close else f"; valid keys start with {', '.join(keys[:6])}"
+    return f"; did you mean {close}?" if close else f"; valid groups and keys: {', '.join(cfg)}"
 
 
 def _parse(key: str, text: str, default: Any, wanted: type) -> Any:

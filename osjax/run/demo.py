@@ -22,7 +22,7 @@ from tqdm import tqdm
 from osjax import models
 from osjax.conditioning import build, text
 from osjax.curation.probe import probe
-from osjax.data import cache, clips, dataset, loader, transforms, video
+from osjax.data import bucketed, buckets, cache, clips, dataset, loader, schedule, transforms, video
 from osjax.errors import UserError
 from osjax.evals import prompt_match
 from osjax.evals.recon import psnr
@@ -160,9 +160,8 @@ class Demo:
 
     def train_autoencoder(self, sources) -> tuple[Autoencoder, Trained]:
         """The small Video DC-AE, and the scale that brings its latents to zero mean and unit variance per channel."""
-        cfg, data = self.cfg.autoencoder, self.cfg.data
-        reader = loader.ClipReader(sources["train"], data.frames, data.low, data.low)
-        batches = loader.batches(len(sources["train"]), reader, cfg.batch, self.cfg.seed)
+        cfg = self.cfg.autoencoder
+        batches = self._bucketed(sources["train"], self.cfg.data.high, cfg.batch)
         losses = {name: cfg[name] for name in ("mse_weight", "image_weight", "crop")}
         trained = train(
             Stage("autoencoder", cfg.steps, self._optimizer(cfg, "autoencoder"), save_every=200),
@@ -177,6 +176,18 @@ class Demo:
         )
         bare = Autoencoder(models.build(self.ae_cfg), trained.params)
         return Autoencoder(bare.module, bare.params, self._latent_scale(bare, sources["train"])), trained
+
+    def _bucketed(self, source, size: int, batch: int) -> loader.BatchIterator:
+        """Videos of the buckets near size x size pixels, in the shape that is nearest to each clip's own."""
+        rules = {f"{size}px": {self.cfg.data.frames: buckets.Rule(keep=1.0, batch_size=batch)}}
+        table = buckets.Buckets(rules, self.ae_cfg.spatial_compression_ratio, self.cfg.data.fps)
+        about = [tuple(record[name] for name in ("num_frames", "height", "width", "fps")) for record in source]
+        members = table.group(about, self.cfg.seed)
+        left_out = len(source) - sum(map(len, members.values()))
+        if left_out:
+            log.warning("%d of %d clips fit no bucket of %dpx and are left out", left_out, len(source), size)
+        plan = schedule.plan(members, {bucket: table.batch_size(bucket) for bucket in members}, self.cfg.seed)
+        return bucketed.batches(source, plan, table.shape, fps_max=table.fps_max)
 
     def _latent_scale(self, bare: Autoencoder, source) -> LatentScale:
         path = self.workdir / "autoencoder" / "latent_scale.json"

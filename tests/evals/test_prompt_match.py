@@ -1,10 +1,16 @@
 """Clips are read as they were drawn, through MP4 and blur; noise and wrong captions score at chance."""
 
+import flax.linen as nn
+import jax
 import numpy as np
 import pytest
 
+from osjax import load_config, models
+from osjax.conditioning.text import TextEncoder
 from osjax.data import clips, video
 from osjax.evals import prompt_match
+from osjax.run.config import to_dataclass
+from osjax.sampling.pipeline import Autoencoder, Pipeline, SampleSettings
 
 COUNT = 192
 CHANCE = {"colour": 1 / 6, "shape": 1 / 4, "direction": 1 / 4}
@@ -61,6 +67,24 @@ def test_noise_and_empty_scenes_score_no_better_than_chance(drawn):
         found = prompt_match.score(nothing, specs[: len(nothing)])
         for name, chance in CHANCE.items():
             assert found[name] < chance + 0.3, found
+
+
+def test_an_untrained_model_scores_no_better_than_chance():
+    cfg = load_config("configs/demo.py")
+    ae_cfg = to_dataclass(models.config_class("dcae"), cfg.autoencoder.model)
+    model_cfg = to_dataclass(models.config_class("mmdit"), cfg.model)
+    fresh = [
+        nn.unbox(jax.jit(lambda key, c=c: models.init_params(c, key))(jax.random.key(0))) for c in (ae_cfg, model_cfg)
+    ]
+    text = TextEncoder(cfg.text.width, cfg.text.max_length)
+    pipe = Pipeline(models.build(model_cfg), fresh[1], Autoencoder(models.build(ae_cfg), fresh[0]), text)
+    specs = clips.specs(48, 5, clips.split()[1])
+    settings = SampleSettings(frames=8, height=64, width=64, steps=2)
+    made = pipe([s.caption for s in specs], settings=settings, batch_size=16).videos_BTHWC
+    found = prompt_match.score(made, specs)
+    assert found["samples"] == 48 and made.std() > 0
+    for name, chance in CHANCE.items():
+        assert found[name] <= chance + 0.15, found
 
 
 def test_a_clip_played_backwards_moves_the_other_way(drawn):

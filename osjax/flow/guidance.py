@@ -1,13 +1,12 @@
 """Classifier-free guidance on text and on the visual condition, as tables of weights per step.
 
-Three predictions enter a step: with prompt and condition, with the negative prompt and condition, with the negative
-prompt and no condition. Weights are known before sampling starts, so they are plain arrays.
+Three predictions enter a step: with prompt and condition (full), with the negative prompt and condition (given), with
+the negative prompt and no condition (free). Weights are known before sampling starts, so they are plain arrays.
 Source: Open-Sora opensora/utils/sampling.py.
 """
 
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from osjax.errors import UserError
@@ -23,28 +22,15 @@ class Weights(NamedTuple):
     text_S: np.ndarray
     image_ST: np.ndarray
 
-    def ways(self) -> np.ndarray:
-        """How many of the three predictions each step needs: (S,) of 1, 2 or 3.
+    def coefficients(self) -> np.ndarray:
+        """The same guidance as a sum: shares (S, 3, T) of the three predictions in each step's velocity.
 
-        A weight of exactly 1 cancels the prediction that it would subtract.
+        free + image (given - free) + text (full - given) = text full + (image - text) given + (1 - image) free.
+        A prediction whose share is zero in every frame need not be made.
         """
-        no_image = np.all(self.image_ST == 1, axis=1)
-        return np.where(no_image, np.where(self.text_S == 1, 1, 2), 3)
-
-
-def combine(predictions: tuple[jax.Array, ...], text, image) -> jax.Array:
-    """Guided prediction from the first one, two or three predictions (those left out have a weight of 1).
-
-    predictions: (with prompt and condition, with condition alone, with neither); text, image: broadcastable weights.
-    """
-    if len(predictions) == 1:
-        return predictions[0]
-    full, text_free = predictions[:2]
-    guided = text * (full - text_free)
-    if len(predictions) == 2:
-        return text_free + guided
-    free = predictions[2]
-    return free + image * (text_free - free) + guided
+        text_S1 = self.text_S[:, None]
+        shares = (np.broadcast_to(text_S1, self.image_ST.shape), self.image_ST - text_S1, 1 - self.image_ST)
+        return np.stack(shares, axis=1).astype(np.float32)
 
 
 def oscillate(weight: float, num_steps: int, full_steps: int = 10) -> np.ndarray:

@@ -1,76 +1,87 @@
-"""Euler integration of a velocity from noise to data, as one scan.
+"""Euler integration of a velocity from noise to data, one model call at a time.
 
+A step needs up to three predictions (see guidance.py). They are made one after another and summed with their
+coefficients, in a flat list of calls over the whole run: the model is compiled once, a prediction whose coefficient is
+zero is never made, and memory is that of one call.
 Source: Open-Sora opensora/utils/sampling.py.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from osjax.flow.guidance import Weights, combine
+from osjax.flow.guidance import Weights
 
-VelocityFn = Callable[[jax.Array, jax.Array, int], jax.Array]
+VelocityFn = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
-
-def _spread(weight_T: jax.Array, x: jax.Array) -> jax.Array:
-    """Weights of frames -> weights that broadcast against x, whose axis 1 has frames outermost."""
-    per_frame = x.shape[1] // weight_T.shape[0]
-    return jnp.repeat(weight_T, per_frame).reshape(1, x.shape[1], *(1,) * (x.ndim - 2))
+CALLS_MULTIPLE = 128  # tables are filled up to a multiple, so that the number of steps does not shape the program
 
 
-def _guided(velocity_fn: VelocityFn, ways: int):
-    """A step's velocity from the first `ways` predictions, in one call of the model."""
+class Calls(NamedTuple):
+    """The model calls of a whole run, F rows, of which the rows after the last step are filling.
 
-    def velocity(x, t, text, image_T):
-        rows = jnp.concatenate([x] * ways) if ways > 1 else x
-        prediction = velocity_fn(rows, jnp.full((rows.shape[0],), t), ways).astype(jnp.float32)
-        return combine(tuple(jnp.split(prediction, ways)), text, _spread(image_T, x))
+    t_F:            time of the call.
+    branch_F:       which prediction: 0 prompt and condition, 1 negative prompt and condition, 2 without condition.
+    coefficient_FT: its share in the step's velocity, for each latent frame.
+    dt_F:           the step's change of time on its last call, 0 on the others.
+    """
 
-    return velocity
+    t_F: np.ndarray
+    branch_F: np.ndarray
+    coefficient_FT: np.ndarray
+    dt_F: np.ndarray
 
 
-def sample(
-    velocity_fn: VelocityFn,
-    x_init: jax.Array,
-    times: np.ndarray,
-    weights: Weights | None = None,
-    *,
-    keep_trajectory: bool = False,
-):
-    """Integrate from times[0] to times[-1]. Traceable: call it inside `jax.jit`.
+def plan(times: np.ndarray, weights: Weights | None = None) -> tuple[Calls, np.ndarray]:
+    """The calls of a run, and where each step ends in them: (S,) int32, so that ends[-1] counts all calls.
 
-    velocity_fn(x, t_B, ways) -> velocity of x's shape. `ways` is a Python int, 1 to 3; x then holds `ways` copies of
-        the batch, in the order: prompt and condition, negative prompt and condition, negative prompt and no condition.
-        A closure that holds its text and condition stacked in that order takes the first len(x) rows of each.
-    x_init: noise, tokens (B, N, C) with frames outermost in N, or latents (B, T, H, W, C). The state stays in
-        float32 whatever the model computes in; velocity_fn receives float32 and may return less.
-    times: (S + 1,) from `shift.schedule`.
-    weights: guidance from `guidance.weights` for the same S steps; None for one unguided prediction per step, as
-        guidance-distilled models want it. Each step calls the model with only the copies that its weights need.
-    keep_trajectory: also return every x, (S + 1, *x_init.shape), x_init first.
+    times: (S + 1,) from `shift.schedule`. weights: `guidance.weights` for as many steps; None for one unguided call a
+    step, as guidance-distilled models want it. ValueError where the lengths differ.
     """
     steps = len(times) - 1
     if weights is None:
         weights = Weights(np.ones(steps, np.float32), np.ones((steps, 1), np.float32))
     if len(weights.text_S) != steps or len(weights.image_ST) != steps:
         raise ValueError(f"guidance weights are for {len(weights.text_S)} steps, the schedule has {steps}")
-    if x_init.shape[1] % weights.image_ST.shape[1]:
-        raise ValueError(f"{weights.image_ST.shape[1]} frames of guidance do not divide axis 1 of {x_init.shape}")
-
-    ways_S = weights.ways()
-    choices = sorted(set(ways_S.tolist()))
-    branches = [_guided(velocity_fn, ways) for ways in choices]
-
-    def step(x, table):
-        t, dt, choice, text, image_T = table
-        # With a single branch `switch` calls it directly, so the usual run compiles the model once.
-        x = x + dt * jax.lax.switch(choice, branches, x, t, text, image_T)
-        return x, x if keep_trajectory else None
-
-    x_init = x_init.astype(jnp.float32)
+    coefficients_S3T = weights.coefficients()
+    step_F, branch_F = np.nonzero(np.any(coefficients_S3T != 0, axis=-1))
+    ends_S = np.searchsorted(step_F, np.arange(steps), side="right").astype(np.int32)
     times = np.asarray(times, np.float32)
-    tables = (times[:-1], times[1:] - times[:-1], np.searchsorted(choices, ways_S), *weights)
-    x, path = jax.lax.scan(step, x_init, jax.tree.map(jnp.asarray, tables))
-    return (x, jnp.concatenate([x_init[None], path])) if keep_trajectory else x
+    dt_F = np.zeros(len(step_F), np.float32)
+    dt_F[ends_S - 1] = times[1:] - times[:-1]
+    calls = Calls(times[step_F], branch_F.astype(np.int32), coefficients_S3T[step_F, branch_F], dt_F)
+    missing = -len(step_F) % CALLS_MULTIPLE
+    return Calls(*(np.concatenate([x, np.zeros((missing, *x.shape[1:]), x.dtype)]) for x in calls)), ends_S
+
+
+def advance(velocity_fn: VelocityFn, x: jax.Array, calls: Calls, first: jax.Array, last: jax.Array) -> jax.Array:
+    """Make the calls `first` to `last`, which must begin and end with a step. Traceable, bounds and tables too.
+
+    velocity_fn(x, t_B, branch) -> velocity of x's shape; branch is a traced int32 scalar.
+    x: tokens (B, N, C) with frames outermost in N, or latents (B, T, H, W, C). The state stays in float32 whatever the
+        model computes in; velocity_fn receives float32 and may return less.
+    """
+    frames = calls.coefficient_FT.shape[1]
+    if x.shape[1] % frames:
+        raise ValueError(f"{frames} frames of guidance do not divide axis 1 of {x.shape}")
+    calls = Calls(*map(jnp.asarray, calls))
+    per_token = (1, x.shape[1], *(1,) * (x.ndim - 2))
+
+    def call(i, carry):
+        x, total = carry
+        t, branch, coefficient_T, dt = (row[i] for row in calls)
+        share = jnp.repeat(coefficient_T, x.shape[1] // frames).reshape(per_token)
+        total = total + share * velocity_fn(x, jnp.full((x.shape[0],), t), branch).astype(jnp.float32)
+        return x + dt * total, jnp.where(dt == 0, total, 0.0)
+
+    x = x.astype(jnp.float32)
+    return jax.lax.fori_loop(first, last, call, (x, jnp.zeros_like(x)))[0]
+
+
+def sample(velocity_fn: VelocityFn, x_init: jax.Array, times: np.ndarray, weights: Weights | None = None) -> jax.Array:
+    """Integrate `x_init` from times[0] to times[-1]; see `plan` and `advance`. Call it inside `jax.jit`."""
+    calls, ends = plan(times, weights)
+    return advance(velocity_fn, x_init, calls, 0, int(ends[-1]))

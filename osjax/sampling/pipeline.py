@@ -1,212 +1,232 @@
 """Prompts to videos: text, condition, one compiled denoise loop, decode."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
+from osjax import models
 from osjax.conditioning import build, modes
 from osjax.errors import UserError
-from osjax.flow import guidance, sampler, shift
-from osjax.models.autoencoder import LatentScale
-from osjax.models.mmdit import patch
+from osjax.parallel import sharding
+from osjax.sampling import references, t2i2v
+from osjax.sampling.autoencoder import Autoencoder, to_float, to_uint8
+from osjax.sampling.denoise import Denoiser, Inputs
+from osjax.sampling.placement import Placed
+from osjax.sampling.settings import T2I2V, SampleSettings
+
+__all__ = ["Autoencoder", "Job", "Pipeline", "Sample", "SampleSettings", "to_float", "to_uint8"]
 
 
 @dataclass(frozen=True)
-class SampleSettings:
-    """How to sample. Sizes in pixels and frames; the defaults are the original's where it has one."""
+class Job:
+    """One video to make. reference: what `references.load` takes; None for modes that are given nothing."""
 
-    mode: str = "t2v"
-    frames: int = 8
-    height: int = 64
-    width: int = 64
-    steps: int = 50
-    guidance: float = 7.5  # on the text; 1 is none
-    guidance_img: float = 3.0  # on the condition; 1 is none
-    text_oscillation: bool = True
-    image_oscillation: bool = True
-    image_ramp: bool = True  # only for i2v modes, as in the original
-    shift: bool = True
-    alpha: float | None = None  # replaces the shift strength that size and duration imply
-    seed: int = 0
-
-    def __post_init__(self):
-        modes.index(self.mode)
-        if self.steps < 1:
-            raise UserError(f"steps is {self.steps}: sampling needs at least 1")
+    prompt: str
+    seed: int
+    negative: str = ""
+    reference: Any = None
 
 
 @dataclass(frozen=True)
 class Sample:
-    """videos_BTHWC: uint8. latents_BTHWC: normalised, float32. settings: what made them."""
+    """What a call made, one row a video.
+
+    videos_BTHWC: uint8. latents_BTHWC: normalised, float32. settings: what all rows have in common, sizes included.
+    rows: prompt, the text that the encoder was given, negative prompt and seed of each.
+    """
 
     videos_BTHWC: np.ndarray
     latents_BTHWC: np.ndarray
     settings: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Autoencoder:
-    """An autoencoder with its parameters: pixels in [-1, 1] to normalised latents and back.
-
-    module: keeps the contract of models/autoencoder.py. scale: a further normalisation of its latents, measured on
-    data, per channel or the same for all; the released autoencoders need none.
-    """
-
-    module: nn.Module
-    params: Any
-    scale: LatentScale = LatentScale()
-    _jit: dict[str, Callable] = field(default_factory=dict, compare=False, repr=False)
-
-    @property
-    def causal(self) -> bool:
-        return self.module.stride.causal
-
-    @property
-    def time_compression(self) -> int:
-        return self.module.stride.time
-
-    def latent_shape(self, T: int, H: int, W: int) -> tuple[int, int, int, int]:
-        """Latent (T, H, W, C) of a video; UserError where the stride does not divide it."""
-        return *self.module.latent_shape(T, H, W), self.module.cfg.latent_channels
-
-    def _compiled(self, method: str) -> Callable:
-        if method not in self._jit:
-            self._jit[method] = jax.jit(partial(self.module.apply, method=method))
-        return self._jit[method]
-
-    def encode(self, video_BTHWC: jax.Array) -> jax.Array:
-        return self.scale.normalise(self._compiled("encode")({"params": self.params}, video_BTHWC))
-
-    def decode(self, latents_BTHWC: jax.Array) -> jax.Array:
-        return self._compiled("decode")({"params": self.params}, self.scale.restore(latents_BTHWC))
-
-
-def to_uint8(video: np.ndarray) -> np.ndarray:
-    """Pixels in [-1, 1] -> uint8, rounded."""
-    return np.clip(np.round((np.asarray(video, np.float32) + 1) * 127.5), 0, 255).astype(np.uint8)
-
-
-def to_float(video: np.ndarray) -> np.ndarray:
-    """uint8 -> float32 pixels in [-1, 1]."""
-    return np.asarray(video, np.float32) / 127.5 - 1
+    rows: list[dict[str, Any]]
 
 
 class Pipeline:
     """`pipe(prompts, mode=..., refs=..., ...)` -> Sample.
 
-    A prompt's noise depends on the seed and on its place in the list, never on the batch it is computed in.
+    A video depends on its prompt, references, seed and settings alone: neither on the other videos of a call nor on
+    their order. On one kind of hardware it is the same bit for bit.
     """
 
-    def __init__(self, module: nn.Module, params: Any, autoencoder: Autoencoder, text_encoder: Any):
-        """module, params: a velocity model such as the MMDiT. text_encoder: has `encode_batch(prompts)`."""
-        self.module, self.params = module, params
-        self.autoencoder, self.text_encoder = autoencoder, text_encoder
-        self._compiled: dict[tuple, Callable] = {}
+    def __init__(
+        self,
+        module: nn.Module,
+        params: Any,
+        autoencoder: Autoencoder,
+        text_encoder: Any,
+        *,
+        settings: SampleSettings | None = None,
+        mesh: Mesh | None = None,
+        offload: bool = False,
+        image: Callable[[], "Pipeline"] | None = None,
+    ):
+        """module, params: a velocity model such as the MMDiT; params may be host arrays.
+
+        text_encoder: has `encode_batch(prompts)` -> (states (B, M, C), pooled (B, C)).
+        settings: what calls start from. mesh: to split the velocity model and its samples over; the rest runs on one
+        device. offload: keep weights on the host and bring them to the device one model after the other.
+        image: makes the text-to-image pipeline of mode t2i2v, which is loaded, used and freed.
+        """
+        shardings = None if mesh is None else sharding.of_boxed(models.abstract_params(module.cfg), mesh)
+        self.module, self.text_encoder, self.image = module, text_encoder, image
+        self.settings = settings or SampleSettings()
+        self._denoiser, self._params = Denoiser(module, mesh), Placed(params, shardings, offload)
+        self._autoencoder, self._ae_params = autoencoder, Placed(autoencoder.params, None, offload)
 
     def __call__(
         self,
         prompts: Sequence[str],
         *,
-        refs: Sequence[np.ndarray] | None = None,
-        negative: str = "",
+        refs: Sequence[Any] | None = None,
+        negatives: Sequence[str] | None = None,
+        seeds: Sequence[int] | None = None,
+        samples: int = 1,
         batch_size: int = 16,
         progress: Callable | None = None,
         settings: SampleSettings | None = None,
         **changes,
     ) -> Sample:
-        """Make one video a prompt.
+        """Make `samples` videos a prompt, those of one prompt next to each other.
 
-        refs: one uint8 (frames, H, W, 3) array a prompt for modes that are given an image or a clip; i2v_loop takes its
-        first and last frame. changes: fields of SampleSettings. progress: wraps the iterator over batches.
-        UserError for a mode without its refs or a size that the autoencoder cannot take.
+        refs: one a prompt for modes that are given an image or a clip: an array (frames, H, W, 3), a path, or a tuple
+            of them; i2v_loop takes its first and last frame.
+        negatives, seeds: one a prompt instead of `negative` and `seed` of the settings. Sample k of a prompt has the
+            seed plus k, and the noise follows from that number alone.
+        progress: wraps the iterator over `batch_size` videos each; the size changes nothing else.
+        changes: fields of SampleSettings on top of `settings` or of the pipeline's own.
+        UserError for a mode without its references or a size that the autoencoder cannot take.
         """
-        settings = SampleSettings(**{**asdict(settings or SampleSettings()), **changes})
-        mode = modes.MODES[modes.index(settings.mode)]
-        if bool(mode.references) != (refs is not None):
-            need = "needs one reference a prompt" if mode.references else "takes no reference"
-            raise UserError(f"mode {settings.mode} {need}: {'give' if mode.references else 'leave out'} refs")
-        if refs is not None and len(refs) != len(prompts):
-            raise UserError(f"{len(refs)} refs for {len(prompts)} prompts: give one a prompt")
-        shape = self.autoencoder.latent_shape(settings.frames, settings.height, settings.width)
-        starts = range(0, len(prompts), batch_size)
-        videos, latents = [], []
+        settings = replace(settings or self.settings, **changes)
+        jobs = self.jobs(settings, prompts, refs, negatives, seeds, samples)
+        if settings.mode == T2I2V:
+            jobs = t2i2v.with_first_frames(self.image, jobs, settings, self.size(settings))
+        made: list[tuple[np.ndarray, np.ndarray]] = []
+        starts = range(0, len(jobs), batch_size)
         for start in progress(starts) if progress else starts:
-            rows = slice(start, start + batch_size)
-            batch = list(prompts[rows])
-            x = self._latents(batch, None if refs is None else refs[rows], negative, start, batch_size, shape, settings)
-            latents.append(np.asarray(x)[: len(batch)])
-            videos.append(to_uint8(self.autoencoder.decode(x))[: len(batch)])
-        return Sample(np.concatenate(videos), np.concatenate(latents), {**asdict(settings), "negative": negative})
+            made += self.stream(jobs[start : start + batch_size], settings)
+        videos, latents = map(np.stack, zip(*made, strict=True))
+        return Sample(videos, latents, self.describe(settings), [self.describe_row(job, settings) for job in jobs])
 
-    def _latents(self, prompts, refs, negative, start, batch_size, shape, settings) -> jax.Array:
-        """One batch, filled up to `batch_size` by repeating its last prompt so that every batch has one shape."""
-        fill = batch_size - len(prompts)
-        prompts = prompts + prompts[-1:] * fill
-        key = jax.random.key(settings.seed)
-        noise = jnp.stack([jax.random.normal(jax.random.fold_in(key, start + i), shape) for i in range(batch_size)])
-        txt, vec = self.text_encoder.encode_batch(prompts)
-        null_txt, null_vec = self.text_encoder.encode_batch([negative] * batch_size)
-        cond = self._condition(refs, fill, shape, batch_size, settings)
-        text = (np.concatenate([txt, null_txt, null_txt]), np.concatenate([vec, null_vec, null_vec]))
-        return self._denoise(shape, settings)(self.params, noise, *map(jnp.asarray, text), cond)
+    def jobs(self, settings, prompts, refs=None, negatives=None, seeds=None, samples=1) -> list[Job]:
+        """The videos of a call, checked; see `__call__`."""
+        if not prompts or isinstance(prompts, str):
+            raise UserError("prompts is a list of at least one text: give ['a red circle']")
+        needs = bool(settings.condition.references) and settings.mode != T2I2V
+        if needs != (refs is not None):
+            need = "needs one reference a prompt" if needs else "takes no reference"
+            raise UserError(f"mode {settings.mode} {need}: {'give' if needs else 'leave out'} refs")
+        for name, given in (("refs", refs), ("negatives", negatives), ("seeds", seeds)):
+            if given is not None and len(given) != len(prompts):
+                raise UserError(f"{len(given)} {name} for {len(prompts)} prompts: give one a prompt")
+        self.check(settings)
+        negatives = [settings.negative] * len(prompts) if negatives is None else negatives
+        seeds = [settings.seed] * len(prompts) if seeds is None else seeds
+        refs = [None] * len(prompts) if refs is None else refs
+        columns = zip(prompts, seeds, negatives, refs, strict=True)
+        return [Job(p, int(seed) + k, neg, ref) for p, seed, neg, ref in columns for k in range(samples)]
 
-    def _condition(self, refs, fill, shape, B, settings) -> jax.Array | None:
-        """[condition, condition, nothing], 3 B rows as the guidance branches need; None if the model has none."""
+    def check(self, settings: SampleSettings) -> None:
+        """UserError for settings that these models cannot take."""
+        T, *_ = self.latent_shape(settings)
+        mode, ae = settings.condition, self._autoencoder
+        if mode.references and not self.module.cfg.cond_embed:
+            raise UserError(
+                f"this model takes no condition (cond_embed is off), so mode {settings.mode} cannot be used"
+            )
+        if not mode.fits(T, ae.causal, ae.time_compression):
+            raise UserError(f"{settings.frames} frames leave nothing to generate in mode {settings.mode}: ask for more")
+        if settings.mode == T2I2V and self.image is None:
+            raise UserError("mode t2i2v needs an image model: give config.image its weights")
+
+    def size(self, settings: SampleSettings) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return settings.size(self._autoencoder.module.stride.space * self.module.cfg.patch_size)
+
+    def latent_shape(self, settings: SampleSettings) -> tuple[int, int, int, int]:
+        """(T, H, W, C); UserError with the nearest valid size or number of frames where it does not fit."""
+        return self._autoencoder.latent_shape(settings.frames, *self.size(settings))
+
+    def describe(self, settings: SampleSettings) -> dict[str, Any]:
+        height, width = self.size(settings)
+        return {**asdict(settings), "height": height, "width": width}
+
+    def describe_row(self, job: Job, settings: SampleSettings) -> dict[str, Any]:
+        return {"prompt": job.prompt, "text": settings.says(job.prompt), "negative": job.negative, "seed": job.seed}
+
+    def stream(
+        self, jobs: Sequence[Job], settings: SampleSettings, on_step: Callable[[], None] | None = None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(video (T, H, W, 3) uint8, latents (T, H, W, C)) of one job after the other, as they are made."""
+        rows = self._denoiser.rows
+        for start in range(0, len(jobs), rows):
+            group = list(jobs[start : start + rows])
+            filled = group + group[-1:] * (rows - len(group))
+            given = self._given(filled, settings)
+            x_BTHWC = self._latents(filled, given, settings, on_step)
+            for video, latents, _ in zip(self._decoded(x_BTHWC, settings), x_BTHWC, group, strict=False):
+                yield video, latents
+
+    def free(self) -> None:
+        """Give the memory of the weights back; the pipeline cannot be used any more."""
+        self._params.free()
+        self._ae_params.free()
+
+    @contextmanager
+    def _autoencoder_on_device(self) -> Iterator[Autoencoder]:
+        with self._ae_params.on_device() as params:
+            yield replace(self._autoencoder, params=params)
+
+    def _given(self, jobs: Sequence[Job], settings: SampleSettings) -> dict[str, np.ndarray]:
+        """Latents of the references, one row a job."""
+        mode, size = settings.condition, self.size(settings)
+        if not mode.references:
+            return {}
+        with self._autoencoder_on_device() as ae:
+            found = [references.encode(mode, references.load(job.reference, *size), ae) for job in jobs]
+            return jax.tree.map(lambda *rows: np.concatenate(rows), *found)
+
+    def _text(self, jobs: Sequence[Job], settings: SampleSettings) -> tuple[np.ndarray, np.ndarray]:
+        """Each prompt is encoded alone, so that its bits do not depend on its company."""
+        texts = ([settings.says(job.prompt) for job in jobs], [job.negative for job in jobs])
+        unique = {text: self.text_encoder.encode_batch([text]) for text in dict.fromkeys(texts[0] + texts[1])}
+        states, pooled = (
+            np.stack([np.concatenate([np.asarray(unique[text][part]) for text in side]) for side in texts])
+            for part in (0, 1)
+        )
+        return states, pooled
+
+    def _latents(self, jobs, given, settings, on_step) -> np.ndarray:
+        shape = self.latent_shape(settings)
+        noise_BTHWC = jnp.stack([jax.random.normal(jax.random.key(job.seed), shape) for job in jobs])
+        inputs = Inputs(*self._text(jobs, settings), self._condition(given, len(jobs), shape, settings))
+        with self._params.on_device() as params:
+            x_BTHWC = np.array(self._denoiser(params, noise_BTHWC, inputs, settings, on_step))
+        if settings.put_back if settings.put_back is not None else self._autoencoder.causal:
+            if modes.HEAD_IMAGE.name in given:
+                x_BTHWC[:, :1] = given[modes.HEAD_IMAGE.name]
+            if modes.TAIL_IMAGE.name in given:
+                x_BTHWC[:, -1:] = given[modes.TAIL_IMAGE.name]
+        return x_BTHWC
+
+    def _condition(self, given, B, shape, settings) -> jax.Array | None:
         if not self.module.cfg.cond_embed:
             return None
-        ae, mode, latents = self.autoencoder, modes.MODES[modes.index(settings.mode)], {}
-        for reference in mode.references:
-            frames = reference.pixel_frames(ae.causal)
-            short = [len(r) for r in refs if len(r) < frames]
-            if short:
-                raise UserError(
-                    f"{reference.name} needs {frames} frames, a reference has {short[0]}: give a longer one"
-                )
-            clip = np.stack([r[:frames] if reference.at_head else r[-frames:] for r in refs])
-            clip = np.concatenate([clip, np.repeat(clip[-1:], fill, 0)])
-            latents[reference.name] = ae.encode(jnp.asarray(to_float(clip)))
-        args = (latents, shape, ae.causal, ae.time_compression)
-        given = build.condition(build.same_mode(settings.mode, B), *args)
-        nothing = build.condition(build.same_mode("t2v", B), *args)
-        return jnp.concatenate([given, given, nothing])
+        ae, mode_B = self._autoencoder, build.same_mode(settings.condition.name, B)
+        return build.condition(mode_B, given, shape, ae.causal, ae.time_compression)
 
-    def _denoise(self, shape: tuple[int, int, int, int], s: SampleSettings) -> Callable:
-        """The whole loop as one compiled call, kept per latent shape and guidance plan."""
-        known = (shape, s.steps, s.guidance, s.guidance_img, s.text_oscillation, s.image_oscillation, s.image_ramp)
-        known += (s.shift, s.alpha, s.mode)
-        if known not in self._compiled:
-            self._compiled[known] = jax.jit(partial(_denoise, self.module, s))
-        return self._compiled[known]
-
-
-def _denoise(module: nn.Module, s: SampleSettings, params, noise_BTHWC, txt, vec, cond) -> jax.Array:
-    B, T, H, W, _ = noise_BTHWC.shape
-    p = module.cfg.patch_size
-    # An empty condition changes nothing when it is dropped, so t2v needs no guidance on it.
-    image = s.guidance_img if modes.MODES[modes.index(s.mode)].references and cond is not None else 1.0
-    weights = guidance.weights(
-        s.steps,
-        T,
-        s.guidance,
-        image,
-        text_oscillation=s.text_oscillation,
-        image_oscillation=s.image_oscillation,
-        image_ramp=s.image_ramp and s.mode.startswith("i2v"),
-    )
-    times = shift.schedule(s.steps, (H // p) * (W // p), T, s.shift, s.alpha)
-    cond = None if cond is None else patch.pack(cond, p)
-
-    def velocity(x, t_B, ways):
-        rows = len(x)
-        ids = patch.img_ids(rows, T, H, W, p), patch.txt_ids(rows, txt.shape[1])
-        c = None if cond is None else cond[:rows]
-        return module.apply({"params": params}, x, ids[0], txt[:rows], ids[1], t_B, vec[:rows], c)
-
-    x = sampler.sample(velocity, patch.pack(noise_BTHWC, p), times, weights)
-    return patch.unpack(x, p, T, H, W)
+    def _decoded(self, x_BTHWC: np.ndarray, settings: SampleSettings) -> list[np.ndarray]:
+        with self._autoencoder_on_device() as ae:
+            videos = [to_uint8(ae.decode(jnp.asarray(x)[None])[0])[: settings.frames] for x in x_BTHWC]
+        if not settings.drop_padding:
+            return videos
+        extra = self._autoencoder.time_compression - 1
+        first = extra * (modes.HEAD_IMAGE in settings.condition.references)
+        last = extra * (modes.TAIL_IMAGE in settings.condition.references)
+        return [video[first : len(video) - last] for video in videos]

@@ -26,8 +26,8 @@ def load_model(name):
     return models.build(cfg), weights.from_torch(cfg, tensors, layout=layout)
 
 
-def stack_condition(arrays, run, latent_shape):
-    """The condition of the three predictions: given twice, then empty with its mask."""
+def condition(arrays, run, latent_shape):
+    """The condition of the first two predictions; the third has none and an empty mask."""
     B, T, H, W, C = latent_shape
     mode = modes.MODES[modes.index(run["cond_type"])]
     references = {}
@@ -35,8 +35,28 @@ def stack_condition(arrays, run, latent_shape):
         number = 0 if reference.at_head or "in.ref_0_1" not in arrays else 1
         references[reference.name] = np.moveaxis(arrays[f"in.ref_0_{number}"], 0, -1)[None]
     cond = build.condition(build.same_mode(run["cond_type"], B), references, (T, H, W, C), run["causal"])
-    tokens = patch.pack(cond, run["patch_size"])
-    return jnp.concatenate([tokens, tokens, jnp.zeros_like(tokens)])
+    return patch.pack(cond, run["patch_size"])
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def advance(name, size, params, txt, vec, cond, strength, calls, x, first, last):
+    T, H, W, p = size
+    B = x.shape[0]
+
+    def velocity_fn(x, t_B, branch):
+        return load_model(name)[0].apply(
+            {"params": params},
+            x,
+            patch.img_ids(B, T, H, W, p),
+            txt[jnp.minimum(branch, 1)],
+            patch.txt_ids(B, txt.shape[2]),
+            t_B,
+            vec[jnp.minimum(branch, 1)],
+            cond=None if cond is None else jnp.where(branch < 2, cond, 0),
+            guidance=strength,
+        )
+
+    return sampler.advance(velocity_fn, x, calls, first, last)
 
 
 def denoise(name, **changes):
@@ -46,30 +66,15 @@ def denoise(name, **changes):
     noise = np.moveaxis(arrays["in.noise"], 1, -1)
     B, T, H, W, _ = noise.shape
     p, guided = run["patch_size"], run["method"] == "i2v"
-    ways = 3 if guided else 1
-
-    def stack(prompts, negative):
-        return np.concatenate([prompts, *[np.broadcast_to(negative[None], prompts.shape)] * (ways - 1)])
-
-    txt = stack(arrays["in.txt_prompts"], arrays["in.txt_negative"])
-    vec = stack(arrays["in.vec_prompts"], arrays["in.vec_negative"])
-    cond = stack_condition(arrays, run, noise.shape) if guided else None
-    if guided:
-        np.testing.assert_array_equal(cond, arrays["first_step_cond"])
-
-    def velocity_fn(x, t_B, ways):
-        n = x.shape[0]
-        return model.apply(
-            {"params": params},
-            x,
-            patch.img_ids(n, T, H, W, p),
-            txt[:n],
-            patch.txt_ids(n, txt.shape[1]),
-            t_B,
-            vec[:n],
-            cond=None if cond is None else cond[:n],
-            guidance=jnp.full((n,), run["guidance"]) if model.cfg.guidance_embed else None,
+    txt, vec = (
+        jnp.stack(
+            [arrays[f"in.{x}_prompts"], np.broadcast_to(arrays[f"in.{x}_negative"], arrays[f"in.{x}_prompts"].shape)]
         )
+        for x in ("txt", "vec")
+    )
+    cond = condition(arrays, run, noise.shape) if guided else None
+    if guided:
+        np.testing.assert_array_equal(jnp.concatenate([cond, cond, jnp.zeros_like(cond)]), arrays["first_step_cond"])
 
     times = shift.schedule(run["num_steps"], (H // p) * (W // p), T, run["shift"], run["flow_shift"])
     tables = guided and guidance.weights(
@@ -81,9 +86,13 @@ def denoise(name, **changes):
         image_oscillation=run["image_osci"],
         image_ramp=run["scale_temporal_osci"] and "i2v" in run["cond_type"],
     )
-    start = patch.pack(jnp.asarray(noise), p)
-    x, path = jax.jit(lambda x: sampler.sample(velocity_fn, x, times, tables or None, keep_trajectory=True))(start)
-    return arrays, meta, path, patch.unpack(x, p, T, H, W)
+    calls, ends = sampler.plan(times, tables or None)
+    strength = jnp.full((B,), run["guidance"]) if model.cfg.guidance_embed else None
+    one_step = functools.partial(advance, run["model"], (T, H, W, p), params, txt, vec, cond, strength, calls)
+    path = [patch.pack(jnp.asarray(noise), p)]
+    for first, last in zip([0, *ends[:-1]], ends, strict=True):
+        path.append(one_step(path[-1], first, last))
+    return arrays, meta, np.stack(path), patch.unpack(path[-1], p, T, H, W)
 
 
 @pytest.mark.parametrize("name", RUNS)

@@ -29,22 +29,29 @@ def test_ramp_leaves_weights_of_one_or_less_alone():
     np.testing.assert_allclose(got, [[1, 1], [0.5, 0.5], [1, 3 - 2 * 2 / 3]], rtol=1e-6)
 
 
-def test_each_step_needs_only_the_predictions_that_its_weights_use():
+def needed(tables):
+    return np.any(tables.coefficients() != 0, axis=-1).astype(int).tolist()
+
+
+def test_each_step_needs_only_the_predictions_that_carry_weight():
     tables = guidance.weights(12, 3, 7.5, 3.0, text_oscillation=True, image_oscillation=True)
-    assert tables.ways().tolist() == [3] * 11 + [1]
-    assert guidance.weights(2, 3, 7.5).ways().tolist() == [2, 2]
-    assert guidance.weights(2, 3, 1.0).ways().tolist() == [1, 1]
-    assert guidance.weights(2, 3, 1.0, 2.0).ways().tolist() == [3, 3]
+    assert needed(tables) == [[1, 1, 1]] * 11 + [[1, 0, 0]]
+    assert needed(guidance.weights(1, 3, 7.5)) == [[1, 1, 0]]
+    assert needed(guidance.weights(1, 3, 1.0)) == [[1, 0, 0]]
+    assert needed(guidance.weights(1, 3, 1.0, 2.0)) == [[1, 1, 1]]
+    assert needed(guidance.weights(1, 3, 2.0, 2.0)) == [[1, 0, 1]]
+    assert needed(guidance.weights(1, 3, 0.0)) == [[0, 1, 0]]
 
 
-def test_fewer_predictions_give_the_same_numbers_where_weights_are_one():
-    full, text_free, free = np.random.RandomState(0).standard_normal((3, 2, 6, 4)).astype(np.float32)
-    three = guidance.combine((full, text_free, free), 1.0, 1.0)
-    np.testing.assert_allclose(three, full, atol=1e-6)
-    np.testing.assert_allclose(
-        guidance.combine((full, text_free, free), 7.5, 1.0), guidance.combine((full, text_free), 7.5, 1.0), atol=1e-5
-    )
-    assert np.abs(guidance.combine((full, text_free, free), 1.0, 2.0) - full).max() > 0.1
+def test_shares_sum_to_the_guided_prediction_and_to_one():
+    full, given, free = np.random.RandomState(0).standard_normal((3, 4)).astype(np.float32)
+    tables = guidance.weights(5, 4, 7.5, 3.0, image_ramp=True)
+    shares_S3T = tables.coefficients()
+    got = np.einsum("sbt,bt->st", shares_S3T, np.stack([full, given, free]))
+    want = free + tables.image_ST * (given - free) + tables.text_S[:, None] * (full - given)
+    np.testing.assert_allclose(got, want, atol=1e-5)
+    np.testing.assert_allclose(shares_S3T.sum(1), 1, atol=1e-6)
+    assert np.abs(want - free).max() > 0.1
 
 
 def test_negative_weights_are_a_user_error():

@@ -1,92 +1,152 @@
-"""The sampling pipeline: seeds, batches, references, and files that stay in their folder."""
+"""The sampling pipeline: seeds, company, references, meshes."""
+
+import dataclasses
 
 import jax
 import numpy as np
 import pytest
-from flax import linen as nn
+from PIL import Image
 
-from osjax import models
-from osjax.conditioning.text import TextEncoder
-from osjax.data.video import decode
 from osjax.errors import UserError
-from osjax.sampling.pipeline import Autoencoder, Pipeline, SampleSettings, to_float, to_uint8
-from osjax.sampling.write import file_stem, write_samples
-
-SETTINGS = SampleSettings(frames=8, height=32, width=32, steps=3, guidance=2.0, guidance_img=2.0)
+from osjax.parallel import mesh
+from osjax.sampling.pipeline import to_float, to_uint8
+from tests.golden import relative_error
+from tests.sampling import tiny
 
 
 @pytest.fixture(scope="module")
 def pipe():
-    stages = {"width_list": (8, 8, 16, 32), "block_type": "ResBlock"}
-    ae_cfg = models.config(
-        "dcae",
-        latent_channels=8,
-        spatial_compression_ratio=8,
-        encoder={**stages, "depth_list": (0, 1, 1, 1), "temporal_downsample": (False, True, True, False)},
-        decoder={**stages, "depth_list": (0, 1, 1, 1), "temporal_upsample": (False, True, True, False)},
-    )
-    cfg = models.config(
-        "mmdit",
-        in_channels=8,
-        vec_in_dim=16,
-        context_in_dim=16,
-        hidden_size=32,
-        num_heads=2,
-        depth=1,
-        depth_single_blocks=1,
-        axes_dim=(4, 6, 6),
-        patch_size=1,
-    )
-
-    def params(config):
-        made = nn.unbox(jax.jit(lambda key: models.init_params(config, key))(jax.random.key(0)))
-        # Fresh models end in zeros; noise makes every input matter.
-        leaves, tree = jax.tree.flatten(made)
-        keys = jax.random.split(jax.random.key(1), len(leaves))
-        return tree.unflatten([x + 0.1 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)])
-
-    autoencoder = Autoencoder(models.build(ae_cfg), params(ae_cfg))
-    return Pipeline(models.build(cfg), params(cfg), autoencoder, TextEncoder(16, 4))
+    return tiny.pipeline()
 
 
-def test_same_seed_gives_the_same_video_in_another_batch(pipe):
-    prompts = ["a red circle", "a blue square", "a green cross"]
-    together = pipe(prompts, batch_size=4, settings=SETTINGS)
-    apart = pipe(prompts, batch_size=2, settings=SETTINGS)
+PROMPTS = ["a red circle", "a blue square", "a green cross"]
+
+
+def test_a_video_is_the_same_bit_for_bit_whatever_its_company_and_order(pipe):
+    together = pipe(PROMPTS, seeds=[3, 4, 5])
     assert together.videos_BTHWC.shape == (3, 8, 32, 32, 3) and together.videos_BTHWC.dtype == np.uint8
-    np.testing.assert_allclose(together.latents_BTHWC, apart.latents_BTHWC, rtol=1e-4, atol=1e-5)
-    other = pipe(prompts, batch_size=4, settings=SETTINGS, seed=1)
-    assert np.abs(other.latents_BTHWC - together.latents_BTHWC).max() > 0.1
+    turned = pipe(PROMPTS[::-1], seeds=[5, 4, 3], batch_size=2)
+    alone = pipe(PROMPTS[1:2], seed=4)
+    np.testing.assert_array_equal(turned.latents_BTHWC[::-1], together.latents_BTHWC)
+    np.testing.assert_array_equal(turned.videos_BTHWC[::-1], together.videos_BTHWC)
+    np.testing.assert_array_equal(alone.latents_BTHWC[0], together.latents_BTHWC[1])
+    other = pipe(PROMPTS[1:2], seed=6)
+    assert np.abs(other.latents_BTHWC - alone.latents_BTHWC).max() > 0.1
 
 
-def test_prompt_and_reference_both_change_the_result(pipe):
+def test_samples_of_a_prompt_take_the_seeds_that_follow(pipe):
+    made = pipe(PROMPTS[:2], samples=2, seed=7)
+    assert [(row["prompt"], row["seed"]) for row in made.rows] == [(p, s) for p in PROMPTS[:2] for s in (7, 8)]
+    again = pipe(PROMPTS[1:2], seed=8)
+    np.testing.assert_array_equal(made.latents_BTHWC[3], again.latents_BTHWC[0])
+    assert np.abs(made.latents_BTHWC[2] - again.latents_BTHWC[0]).max() > 0.1
+
+
+def test_progress_by_step_gives_the_same_bits(pipe):
+    steps = []
+    jobs = pipe.jobs(tiny.SETTINGS, PROMPTS[:1])
+    (_, stepped), (_, whole) = (
+        next(pipe.stream(jobs, tiny.SETTINGS, on_step)) for on_step in (lambda: steps.append(None), None)
+    )
+    assert len(steps) == tiny.SETTINGS.steps
+    np.testing.assert_array_equal(stepped, whole)
+
+
+def test_prompt_negative_and_reference_all_change_the_result(pipe):
     frame = np.full((1, 1, 32, 32, 3), 200, np.uint8)
-    base = pipe(["a"], refs=frame, mode="i2v_head", settings=SETTINGS).latents_BTHWC
-    assert np.abs(pipe(["b"], refs=frame, mode="i2v_head", settings=SETTINGS).latents_BTHWC - base).max() > 1e-3
-    assert np.abs(pipe(["a"], refs=frame // 4, mode="i2v_head", settings=SETTINGS).latents_BTHWC - base).max() > 1e-3
+    base = pipe(["a"], refs=frame, mode="i2v_head").latents_BTHWC
+    for prompt, ref, changes in (("b", frame, {}), ("a", frame // 4, {}), ("a", frame, {"negative": "blurry"})):
+        assert np.abs(pipe([prompt], refs=ref, mode="i2v_head", **changes).latents_BTHWC - base).max() > 1e-3
+    one_each = pipe(["a", "a"], refs=np.repeat(frame, 2, 0), mode="i2v_head", negatives=["blurry", ""]).latents_BTHWC
+    np.testing.assert_array_equal(one_each[1], base[0])
+    assert np.abs(one_each[0] - base[0]).max() > 1e-3
 
 
-def test_modes_and_references_must_fit(pipe):
-    with pytest.raises(UserError, match="needs one reference a prompt"):
-        pipe(["a"], mode="i2v_head", settings=SETTINGS)
-    with pytest.raises(UserError, match="takes no reference"):
-        pipe(["a"], refs=np.zeros((1, 1, 32, 32, 3), np.uint8), settings=SETTINGS)
-    with pytest.raises(UserError, match="nearest valid height is 32"):
-        pipe(["a"], settings=SETTINGS, height=30)
-    with pytest.raises(UserError, match="unknown condition mode"):
-        pipe(["a"], settings=SETTINGS, mode="i2v")
+def test_given_images_are_put_back_where_asked_and_repeated_frames_dropped(pipe):
+    rng = np.random.RandomState(0)
+    head, tail = (rng.randint(0, 256, (frames, 32, 32, 3), np.uint8) for frames in (3, 5))
+    made = pipe(["a"], refs=[(head, tail)], mode="i2v_loop", put_back=True)
+    ae = pipe._autoencoder
+    for frame, latents in ((head[:1], made.latents_BTHWC[:, 0]), (tail[-1:], made.latents_BTHWC[:, -1])):
+        want = ae.encode(to_float(frame)[None])[:, 0]
+        np.testing.assert_array_equal(latents, want)
+    left = pipe(["a"], refs=[(head, tail)], mode="i2v_loop")  # not causal: a still latent would stop the motion
+    assert np.abs(left.latents_BTHWC[:, 0] - made.latents_BTHWC[:, 0]).max() > 0.01
+    for mode, ref, kept in (("i2v_loop", (head, tail), slice(3, -3)), ("i2v_tail", tail, slice(0, -3))):
+        whole = pipe(["a"], refs=[ref], mode=mode, frames=12).videos_BTHWC
+        dropped = pipe(["a"], refs=[ref], mode=mode, frames=12, drop_padding=True).videos_BTHWC
+        np.testing.assert_array_equal(dropped, whole[:, kept])
+
+
+def test_modes_sizes_and_references_must_fit(pipe):
+    ref = np.zeros((1, 1, 32, 32, 3), np.uint8)
+    for says, changes in (
+        ("needs one reference a prompt", {"mode": "i2v_head"}),
+        ("takes no reference", {"refs": ref}),
+        ("2 refs for 1 prompts", {"mode": "i2v_head", "refs": np.repeat(ref, 2, 0)}),
+        ("nearest valid height is 32", {"height": 30}),
+        ("nearest valid number is 8", {"frames": 9}),
+        ("unknown condition mode", {"mode": "i2v"}),
+        ("nothing to generate", {"mode": "v2v_head", "refs": ref}),
+        ("nothing to generate", {"mode": "i2v_head", "refs": ref, "frames": 1}),
+        ("needs 32 frames, a reference has 1", {"mode": "v2v_head", "refs": ref, "frames": 36}),
+        ("needs an image model", {"mode": "t2i2v"}),
+        ("seed is -1", {"seed": -1}),
+        ("both height and width", {"height": None}),
+        ("guidance is -1", {"guidance": -1.0}),
+        ("steps is 0", {"steps": 0}),
+    ):
+        with pytest.raises(UserError, match=says):
+            pipe(["a"], **changes)
+    with pytest.raises(UserError, match="list of at least one"):
+        pipe("a red circle")
+
+
+def test_offloaded_weights_leave_the_device_and_change_nothing(pipe):
+    waiting = tiny.pipeline(offload=True)
+    with waiting._params.on_device() as params:
+        leaf = jax.tree.leaves(params)[0]
+    assert leaf.is_deleted() and all(isinstance(x, np.ndarray) for x in jax.tree.leaves(waiting._params._params))
+    np.testing.assert_array_equal(waiting(["a"]).videos_BTHWC, pipe(["a"]).videos_BTHWC)
+
+
+@pytest.mark.parametrize("sizes", [{"fsdp": 2, "sequence": 2, "tensor": 2}, {"data": 2, "sequence": 4}], ids=str)
+def test_a_mesh_gives_the_latents_of_one_device(pipe, sizes):
+    spread = tiny.pipeline(mesh=mesh.make(**{"data": 1, **sizes}))
+    frame = np.full((32, 32, 3), 200, np.uint8)
+    want = pipe(PROMPTS, refs=[frame] * 3, mode="i2v_head").latents_BTHWC
+    got = spread(PROMPTS, refs=[frame] * 3, mode="i2v_head").latents_BTHWC
+    assert relative_error(got, want) < 1e-4
+    assert relative_error(got[1:], want[:2]) > 1e-2
+    with spread._params.on_device() as params:
+        kernel = params["single_blocks"]["mlp_in"]["kernel"]
+    assert kernel.sharding.num_devices == 8 and kernel.addressable_shards[0].data.size < kernel.size
+    with pytest.raises(UserError, match="do not divide over sequence"):
+        spread(PROMPTS, frames=4, height=24, width=8)
+
+
+def test_first_frames_come_from_an_image_model_that_is_freed(pipe):
+    made = []
+
+    def image():
+        made.append(tiny.pipeline({"cond_embed": False, "guidance_embed": True}))
+        return made[-1]
+
+    both = tiny.pipeline(image=image)
+    settings = {"image_resolution": "64px", "image_steps": 2}
+    result = both(["a", "b"], mode="t2i2v", **settings)
+    assert len(made) == 1 and all(x.is_deleted() for x in jax.tree.leaves(made[0]._params._params))
+    stills = tiny.pipeline({"cond_embed": False, "guidance_embed": True})
+    small = dataclasses.replace(tiny.SETTINGS, frames=1, height=64, width=64, steps=2, guidance=4.0)
+    frames = [
+        np.asarray(Image.fromarray(video[0]).resize((32, 32), Image.Resampling.BILINEAR))
+        for video in stills(["a", "b"], settings=small).videos_BTHWC
+    ]
+    want = pipe(["a", "b"], refs=frames, mode="i2v_head")
+    np.testing.assert_array_equal(result.latents_BTHWC, want.latents_BTHWC)
+    assert np.abs(pipe(["a", "b"], refs=frames[::-1], mode="i2v_head").latents_BTHWC - want.latents_BTHWC).max() > 1e-3
 
 
 def test_pixels_survive_the_way_to_floats_and_back():
     values = np.arange(256, dtype=np.uint8)
     assert np.array_equal(to_uint8(to_float(values)), values)
-
-
-def test_no_prompt_leads_out_of_the_output_folder(tmp_path):
-    prompts = ["../../etc/passwd", "/absolute", "a" * 500, "", "naïve\nprompt\x00"]
-    videos = np.zeros((5, 2, 16, 16, 3), np.uint8)
-    paths = write_samples(tmp_path / "out", videos, prompts, {"steps": 1}, fps=8)
-    assert all(path.resolve().parent == (tmp_path / "out").resolve() for path in paths)
-    assert len({path.name for path in paths}) == 5
-    assert decode(paths[0]).shape == (2, 16, 16, 3)
-    assert file_stem(3, "a red circle") == "0003-a-red-circle"

@@ -1,0 +1,64 @@
+"""An autoencoder with its parameters, as sampling uses it, and pixels between files and models."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from osjax.models import tiling
+from osjax.models.autoencoder import LatentScale
+
+
+@dataclass(frozen=True)
+class Autoencoder:
+    """Pixels in [-1, 1] to normalised latents and back.
+
+    module: keeps the contract of models/autoencoder.py. scale: a further normalisation of its latents, measured on
+    data, per channel or the same for all; the released autoencoders need none.
+    """
+
+    module: nn.Module
+    params: Any
+    scale: LatentScale = LatentScale()
+    _jit: dict[str, Callable] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def causal(self) -> bool:
+        return self.module.stride.causal
+
+    @property
+    def time_compression(self) -> int:
+        return self.module.stride.time
+
+    def latent_shape(self, T: int, H: int, W: int) -> tuple[int, int, int, int]:
+        """Latent (T, H, W, C) of a video; UserError where the stride does not divide it."""
+        return *self.module.latent_shape(T, H, W), self.module.cfg.latent_channels
+
+    def encode(self, video_BTHWC: jax.Array) -> jax.Array:
+        return self.scale.normalise(self._run("encode", video_BTHWC))
+
+    def decode(self, latents_BTHWC: jax.Array) -> jax.Array:
+        return self._run("decode", self.scale.restore(latents_BTHWC))
+
+    def _run(self, method: str, x: jax.Array) -> jax.Array:
+        asked = self.module.tiling
+        if asked.use_spatial_tiling or asked.use_temporal_tiling:
+            return getattr(tiling, method)(self.module, self.params, x)
+        if method not in self._jit:
+            self._jit[method] = jax.jit(partial(self.module.apply, method=method))
+        return self._jit[method]({"params": self.params}, x)
+
+
+def to_uint8(video: np.ndarray) -> np.ndarray:
+    """Pixels in [-1, 1] -> uint8, rounded."""
+    return np.clip(np.round((np.asarray(video, np.float32) + 1) * 127.5), 0, 255).astype(np.uint8)
+
+
+def to_float(video: np.ndarray) -> np.ndarray:
+    """uint8 -> float32 pixels in [-1, 1]; float pixels stay."""
+    video = np.asarray(video)
+    return np.asarray(video, np.float32) / 127.5 - 1 if video.dtype == np.uint8 else video.astype(np.float32)

@@ -1,0 +1,127 @@
+"""The denoise loop as one compiled call per shape of latent, on one device or on a mesh.
+
+Everything but the shape is an argument: seeds, guidance, the number of steps and its schedule need no new program. The
+same program runs the whole loop or, for a progress bar, one step after the other; the numbers are the same bits.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from osjax.errors import UserError
+from osjax.flow import guidance, sampler, shift
+from osjax.models.mmdit import patch
+from osjax.parallel import sharding
+from osjax.sampling.settings import SampleSettings
+
+
+class Inputs(NamedTuple):
+    """What the model is told besides the latent. txt_2BMD, vec_2BC: prompts, then negative prompts.
+
+    cond_BTHWC: condition (mask first); None for models without. strength_B: for guidance-distilled models, else None.
+    """
+
+    txt_2BMD: Any
+    vec_2BC: Any
+    cond_BTHWC: Any = None
+    strength_B: Any = None
+
+
+@partial(jax.jit, static_argnums=0, donate_argnums=2)
+def advance(module: nn.Module, params: Any, x_BTHWC: jax.Array, inputs: Inputs, calls: sampler.Calls, first, last):
+    """Latents after the model calls `first` to `last`; see `flow.sampler.advance`."""
+    B, T, H, W, _ = x_BTHWC.shape
+    p = module.cfg.patch_size
+    img_ids, txt_ids = patch.img_ids(B, T, H, W, p), patch.txt_ids(B, inputs.txt_2BMD.shape[2])
+    cond = None if inputs.cond_BTHWC is None else patch.pack(inputs.cond_BTHWC, p)
+
+    def velocity(x, t_B, branch):
+        txt, vec = (text[jnp.minimum(branch, 1)] for text in (inputs.txt_2BMD, inputs.vec_2BC))
+        given = None if cond is None else jnp.where(branch < 2, cond, 0)
+        return module.apply(
+            {"params": params}, x, img_ids, txt, txt_ids, t_B, vec, cond=given, guidance=inputs.strength_B
+        )
+
+    x = sampler.advance(velocity, patch.pack(x_BTHWC, p), calls, first, last)
+    return patch.unpack(x, p, T, H, W)
+
+
+def plan(settings: SampleSettings, module: nn.Module, latent_shape: tuple[int, int, int, int]):
+    """(calls, ends of steps) of `flow.sampler.plan` for these settings and this model."""
+    T, H, W, _ = latent_shape
+    p = module.cfg.patch_size
+    times = shift.schedule(settings.steps, (H // p) * (W // p), T, settings.shift, settings.alpha)
+    if module.cfg.guidance_embed:
+        return sampler.plan(times)  # distilled: told the strength, one call a step
+    mode = settings.condition
+    weights = guidance.weights(
+        settings.steps,
+        T,
+        settings.guidance,
+        # Without a condition the last two predictions are the same, so guidance on it changes nothing.
+        settings.guidance_img if mode.references and module.cfg.cond_embed else 1.0,
+        text_oscillation=settings.text_oscillation,
+        image_oscillation=settings.image_oscillation,
+        image_ramp=settings.image_ramp and mode.name.startswith("i2v"),
+    )
+    return sampler.plan(times, weights)
+
+
+class Denoiser:
+    """A velocity model with its parameters.
+
+    rows: samples that one call makes, one for every group of devices that holds a whole model. Each is computed as if
+    alone, so a sample's bits do not depend on its company.
+    """
+
+    def __init__(self, module: nn.Module, mesh: Mesh | None = None):
+        self.module, self.mesh = module, mesh
+        self.rows = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
+
+    def check(self, latent_shape: tuple[int, int, int, int], text_tokens: int) -> None:
+        """UserError where the tokens do not divide over the mesh."""
+        T, H, W, _ = latent_shape
+        frames, rows, columns = patch.token_grid(T, H, W, self.module.cfg.patch_size)
+        ways = 1 if self.mesh is None else self.mesh.shape["sequence"]
+        for name, count in (("video", frames * rows * columns), ("text", text_tokens)):
+            if count % ways:
+                raise UserError(
+                    f"{count} {name} tokens do not divide over sequence={ways}: use another mesh.sequence, "
+                    "such as a power of two that divides them, or another size"
+                )
+
+    def __call__(
+        self,
+        params: Any,
+        noise_BTHWC: jax.Array,
+        inputs: Inputs,
+        settings: SampleSettings,
+        on_step: Callable[[], None] | None = None,
+    ) -> jax.Array:
+        """Latents (rows, T, H, W, C), float32. on_step: called after every step, which costs a wait each time."""
+        calls, ends = plan(settings, self.module, noise_BTHWC.shape[1:])
+        self.check(noise_BTHWC.shape[1:], inputs.txt_2BMD.shape[2])
+        if self.module.cfg.guidance_embed:
+            inputs = inputs._replace(strength_B=jnp.full((len(noise_BTHWC),), settings.guidance))
+        if self.mesh is None:
+            return self._run(params, noise_BTHWC, inputs, calls, ends, on_step)
+        rows = sharding.batch_sharding(self.mesh)
+        everywhere = sharding.replicated(self.mesh)
+        noise_BTHWC = jax.device_put(noise_BTHWC, rows)
+        inputs = jax.device_put(inputs, everywhere)
+        with sharding.under(self.mesh):
+            return self._run(params, noise_BTHWC, inputs, jax.device_put(calls, everywhere), ends, on_step)
+
+    def _run(self, params, x, inputs, calls, ends, on_step) -> jax.Array:
+        if on_step is None:
+            return advance(self.module, params, x, inputs, calls, np.int32(0), ends[-1])
+        for first, last in zip(np.concatenate([[0], ends[:-1]]).astype(np.int32), ends, strict=True):
+            x = jax.block_until_ready(advance(self.module, params, x, inputs, calls, first, last))
+            on_step()
+        return x

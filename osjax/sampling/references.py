@@ -1,0 +1,84 @@
+"""Given images and clips: read from files, brought to size, cut to what a mode takes, encoded.
+
+Source: Open-Sora opensora/utils/inference.py (collect_references_batch) and opensora/datasets/utils.py.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from osjax.conditioning import modes
+from osjax.data import transforms, video
+from osjax.errors import UserError
+from osjax.sampling.autoencoder import Autoencoder, to_float
+
+IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
+VIDEOS = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg")
+SEPARATOR = ";"  # between the files of one prompt
+
+
+def paths(text: str) -> tuple[Path, ...]:
+    """The files that "a.png;b.mp4" names. UserError for a file that is not there or is neither image nor video."""
+    found = tuple(Path(part.strip()) for part in text.split(SEPARATOR) if part.strip())
+    for path in found:
+        if not path.is_file():
+            raise UserError(f"reference {path} does not exist: give a path to an image or a video")
+        if path.suffix.lower() not in IMAGES + VIDEOS:
+            raise UserError(
+                f"reference {path} is neither an image ({' '.join(IMAGES)}) nor a video ({' '.join(VIDEOS)})"
+            )
+    return found
+
+
+def read(path: Path) -> np.ndarray:
+    """uint8 (T, H, W, 3) of an image (T = 1) or a video. UserError for a file that cannot be decoded."""
+    if Path(path).suffix.lower() in VIDEOS:
+        return video.decode(path)
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))[None]
+    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"reference {path} is no readable image ({error}): give another") from error
+
+
+def load(reference: Any, height: int, width: int) -> tuple[np.ndarray, ...]:
+    """What one prompt is given, as clips (T, height, width, 3), scaled until they cover and centre-cropped.
+
+    reference: an array (T, H, W, 3) or (H, W, 3), uint8 or float in [-1, 1]; a path; text like "a.png;b.mp4"; or a
+    sequence of these, first the one that gives the head.
+    """
+    if isinstance(reference, str):
+        reference = paths(reference)
+    if isinstance(reference, list | tuple):
+        return tuple(clip for part in reference for clip in load(part, height, width))
+    clip = read(*paths(str(reference))) if isinstance(reference, Path) else np.asarray(reference)
+    clip = clip[None] if clip.ndim == 3 else clip
+    if clip.ndim != 4 or clip.shape[-1] != 3 or not len(clip):
+        raise UserError(f"a reference has shape {clip.shape}: give frames, height, width and 3 colours")
+    if clip.shape[1:3] == (height, width):
+        return (clip,)
+    if len(clip) == 1 and clip.dtype == np.uint8:
+        return (transforms.resize_crop_image(clip[0], height, width)[None],)
+    scaled = transforms.resize_crop_clip(clip, height, width)
+    return (scaled / 127.5 - 1 if clip.dtype == np.uint8 else scaled,)
+
+
+def cut(reference: modes.Reference, clips: Sequence[np.ndarray], causal: bool) -> np.ndarray:
+    """The frames that `reference` takes: the first ones of the first clip, or the last ones of the last."""
+    clip, frames = clips[0] if reference.at_head else clips[-1], reference.pixel_frames(causal)
+    if len(clip) < frames:
+        raise UserError(f"{reference.name} needs {frames} frames, a reference has {len(clip)}: give a longer one")
+    return clip[:frames] if reference.at_head else clip[-frames:]
+
+
+def encode(mode: modes.Mode, clips: Sequence[np.ndarray], autoencoder: Autoencoder) -> dict[str, jax.Array]:
+    """Latents (1, T, H, W, C) of every reference of the mode, each encoded alone."""
+    return {
+        reference.name: autoencoder.encode(jnp.asarray(to_float(cut(reference, clips, autoencoder.causal)))[None])
+        for reference in mode.references
+    }

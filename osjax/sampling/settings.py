@@ -1,0 +1,93 @@
+"""How to sample: one frozen set of choices, and the sizes that follow from it."""
+
+import math
+from dataclasses import dataclass
+
+from osjax.conditioning import modes, text
+from osjax.data import buckets
+from osjax.errors import UserError
+
+T2I2V = "t2i2v"  # an image model makes the first frame, then i2v_head goes on from it
+MODES = (*modes.NAMES, T2I2V)
+TABLE_MULTIPLE = 16  # the original's size tables are multiples of this, whatever the autoencoder
+
+
+@dataclass(frozen=True)
+class SampleSettings:
+    """The defaults are the original's (Open-Sora configs/diffusion/inference/256px.py) where it has one.
+
+    height, width: pixels; both, or neither to take them from `resolution` ("256px", "720p") and `aspect_ratio`
+        (width:height).
+    guidance: on the text; guidance_img: on the condition; 1 is none. A guidance-distilled model is told `guidance`
+        instead. The oscillations take guidance away on odd steps after the tenth; the ramp lets the guidance on a
+        given image grow over the frames and fall over the steps.
+    alpha: replaces the timestep shift that size and duration imply.
+    state_fps, motion_score: whether the prompt ends with the frame rate, and with which motion score (1 still, 7 fast),
+        as the training captions of Open-Sora did.
+    put_back: whether the latents of given images replace what was sampled in their place; None does so where a latent
+        frame holds one frame (causal autoencoders), as a still latent of several frames would stop the motion.
+    drop_padding: for models that saw given images repeated to fill a latent frame: leave out the repeated frames.
+    image_*: of the first frame in mode t2i2v.
+    """
+
+    mode: str = "t2v"
+    resolution: str = "256px"
+    aspect_ratio: str = "16:9"
+    height: int | None = None
+    width: int | None = None
+    frames: int = 129
+    steps: int = 50
+    guidance: float = 7.5
+    guidance_img: float = 3.0
+    text_oscillation: bool = True
+    image_oscillation: bool = True
+    image_ramp: bool = True  # only for i2v modes, as in the original
+    shift: bool = True
+    alpha: float | None = None
+    negative: str = ""
+    fps: int = 24
+    state_fps: bool = False
+    motion_score: int | None = None
+    seed: int = 0
+    put_back: bool | None = None
+    drop_padding: bool = False
+    image_resolution: str = "768px"
+    image_steps: int = 50
+    image_guidance: float = 4.0
+
+    def __post_init__(self):
+        if self.mode not in MODES:
+            raise UserError(f"unknown condition mode {self.mode!r}: use one of {', '.join(MODES)}.")
+        for name in ("steps", "image_steps", "frames", "fps"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}: sampling needs at least 1")
+        for name in ("guidance", "guidance_img", "image_guidance"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(f"{name} is {getattr(self, name)}: give 0 or more (1 is no guidance)")
+        if self.alpha is not None and not 0 < self.alpha < math.inf:
+            raise UserError(f"alpha is {self.alpha}: give a positive shift, or none to follow size and duration")
+        if (self.height is None) != (self.width is None):
+            raise UserError("give both height and width, or neither and a resolution with an aspect ratio")
+        if not 0 <= self.seed < 2**63:
+            raise UserError(f"seed is {self.seed}: give a number from 0 to 2**63 - 1")
+
+    @property
+    def condition(self) -> modes.Mode:
+        """What is given to the video model."""
+        return modes.MODES[modes.index("i2v_head" if self.mode == T2I2V else self.mode)]
+
+    def size(self, multiple: int) -> tuple[int, int]:
+        """(height, width) in pixels. Sizes of the tables are rounded up to `multiple`; those asked for stay."""
+        if self.height is not None and self.width is not None:
+            return self.height, self.width
+        return round_up(*buckets.image_size(self.resolution, self.aspect_ratio, TABLE_MULTIPLE), multiple)
+
+    def says(self, prompt: str) -> str:
+        """The prompt as the text encoder gets it."""
+        prompt = text.with_fps(prompt, self.fps) if self.state_fps else prompt
+        return prompt if self.motion_score is None else text.with_motion_score(prompt, self.motion_score)
+
+
+def round_up(height: int, width: int, multiple: int) -> tuple[int, int]:
+    """The next size that the model can make; the original rounds so (opensora/utils/sampling.py)."""
+    return -(-height // multiple) * multiple, -(-width // multiple) * multiple

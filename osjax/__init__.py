@@ -11,7 +11,7 @@ version = __version__
 # public name -> (module, attribute)
 _PUBLIC = {
     "load_config": ("osjax.run.config", "load"),
-    "Pipeline": ("osjax.sampling.pipeline", "Pipeline"),
+    "Pipeline": ("osjax.run.pipeline", "Pipeline"),
     "build": ("osjax.models", "build"),
 }
 

@@ -17,7 +17,8 @@ from osjax.models.autoencoder import LatentScale
 class Autoencoder:
     """Pixels in [-1, 1] to normalised latents and back.
 
-    module: keeps the contract of models/autoencoder.py. scale: a further normalisation of its latents, measured on
+    module: keeps the contract of models/autoencoder.py. params: arrays; a pipeline also takes a function that reads
+    them. scale: a further normalisation of its latents, measured on
     data, per channel or the same for all; the released autoencoders need none.
     """
 

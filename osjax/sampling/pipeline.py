@@ -67,7 +67,7 @@ class Pipeline:
         offload: bool = False,
         image: Callable[[], "Pipeline"] | None = None,
     ):
-        """module, params: a velocity model such as the MMDiT; params may be host arrays.
+        """module, params: a velocity model such as the MMDiT; params may be host arrays, or a function that reads them.
 
         text_encoder: has `encode_batch(prompts)` -> (states (B, M, C), pooled (B, C)).
         settings: what calls start from. mesh: to split the velocity model and its samples over; the rest runs on one

@@ -9,11 +9,22 @@ import numpy as np
 
 
 class Placed:
-    """A pytree of parameters. shardings: where its arrays go; None is the default device, arrays there stay."""
+    """A pytree of parameters.
+
+    params: arrays of host or device, or a function that reads them on first use, so that a model which is not used, or
+    not yet, takes no memory. shardings: where the arrays go; None is the default device, arrays there stay.
+    """
 
     def __init__(self, params: Any, shardings: Any = None, offload: bool = False):
         self._shardings, self._offload = shardings, offload
-        self._params = jax.tree.map(np.asarray, params) if offload else self._put(params)
+        self._source, self._params = params, None
+
+    def _loaded(self) -> Any:
+        if self._params is None:
+            source = self._source() if callable(self._source) else self._source
+            self._params = jax.tree.map(np.asarray, source) if self._offload else self._put(source)
+            self._source = None
+        return self._params
 
     def _put(self, params: Any) -> Any:
         return jax.device_put(params) if self._shardings is None else jax.device_put(params, self._shardings)
@@ -22,18 +33,18 @@ class Placed:
     def on_device(self) -> Iterator[Any]:
         """The parameters, on the device at least until the block ends; finish the work inside it."""
         if not self._offload:
-            yield self._params
+            yield self._loaded()
             return
-        visiting = jax.block_until_ready(self._put(self._params))
+        visiting = jax.block_until_ready(self._put(self._loaded()))
         try:
             yield visiting
         finally:
             _delete(visiting)
 
     def free(self) -> None:
-        """Give the memory back for good."""
+        """Give the memory back for good; arrays that were given are deleted, too."""
         _delete(self._params)
-        self._params = None
+        self._params = self._source = None
 
 
 def _delete(params: Any) -> None:

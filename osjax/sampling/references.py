@@ -22,16 +22,24 @@ VIDEOS = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg")
 SEPARATOR = ";"  # between the files of one prompt
 
 
-def paths(text: str) -> tuple[Path, ...]:
-    """The files that "a.png;b.mp4" names. UserError for a file that is not there or is neither image nor video."""
-    found = tuple(Path(part.strip()) for part in text.split(SEPARATOR) if part.strip())
-    for path in found:
-        if not path.is_file():
-            raise UserError(f"reference {path} does not exist: give a path to an image or a video")
-        if path.suffix.lower() not in IMAGES + VIDEOS:
-            raise UserError(
-                f"reference {path} is neither an image ({' '.join(IMAGES)}) nor a video ({' '.join(VIDEOS)})"
-            )
+def paths(text: str, folder: Path = Path()) -> tuple[Path, ...]:
+    """The files that "a.png;b.mp4" names, taken from `folder` or from where the command runs.
+
+    UserError for a file that is not there or is neither image nor video.
+    """
+    parts = [part.strip() for part in text.split(SEPARATOR) if part.strip()]
+    return tuple(_existing(Path(part), folder) for part in parts)
+
+
+def _existing(path: Path, folder: Path) -> Path:
+    try:
+        found = next((p for p in (folder / path, path) if p.is_file()), None)  # an absolute path stays as it is
+    except OSError:  # such as a name that is too long
+        found = None
+    if found is None:
+        raise UserError(f"reference {path} does not exist: give a path to an image or a video")
+    if path.suffix.lower() not in IMAGES + VIDEOS:
+        raise UserError(f"reference {path} is neither an image ({' '.join(IMAGES)}) nor a video ({' '.join(VIDEOS)})")
     return found
 
 

@@ -1,32 +1,91 @@
-"""Samples to files: an MP4 a video and a JSON of the settings beside it, always inside the output folder."""
+"""Samples to files: an MP4 (a PNG for one frame) and a JSON of its settings, whole or not at all."""
 
+import io
 import json
-import re
+import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from osjax.data.video import write_mp4
+from osjax.data import video
+from osjax.errors import UserError
+from osjax.sampling.names import LAYOUTS, file_stem
 
-MAX_NAME = 100  # characters of a prompt in a file name; file systems allow 255 bytes
+
+@dataclass(frozen=True)
+class Output:
+    """A folder of samples.
+
+    layout: "plain" puts the JSON beside each video. "vbench" puts it into the sibling folder `NAME.settings`, since
+    VBench takes the suffix of all videos from whatever file it finds first.
+    """
+
+    folder: Path
+    layout: str = "plain"
+
+    def __post_init__(self):
+        if self.layout not in LAYOUTS:
+            raise UserError(f"unknown layout {self.layout!r}: use one of {', '.join(LAYOUTS)}")
+
+    @property
+    def settings_folder(self) -> Path:
+        folder = self.folder.absolute()
+        return folder if self.layout == "plain" else folder.with_name(f"{folder.name}.settings")
+
+    def media(self, stem: str, frames: int) -> Path:
+        return self.folder.absolute() / f"{stem}{'.png' if frames == 1 else '.mp4'}"
+
+    def json(self, stem: str) -> Path:
+        return self.settings_folder / f"{stem}.json"
+
+    def finished(self, stem: str, frames: int, settings: Mapping[str, Any]) -> bool:
+        """Whether the sample is there. UserError if it was made with other settings."""
+        if not (self.media(stem, frames).is_file() and self.json(stem).is_file()):
+            return False
+        try:
+            found = json.loads(self.json(stem).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise UserError(f"{self.json(stem)} is no JSON of osjax: give another --output, or --overwrite") from error
+        wanted = json.loads(json.dumps(settings))
+        differ = [key for key in wanted if not isinstance(found, dict) or found.get(key) != wanted[key]]
+        if differ:
+            raise UserError(
+                f"{self.media(stem, frames)} was made with another {differ[0]}: give another --output, or --overwrite"
+            )
+        return True
+
+    def write(self, stem: str, video_THWC: np.ndarray, settings: Mapping[str, Any], fps: float) -> Path:
+        """Write a sample (uint8); the path of the MP4 or PNG. Killed at any moment, it leaves no half file behind."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.settings_folder.mkdir(parents=True, exist_ok=True)
+        path = self.media(stem, len(video_THWC))
+        self._place(path, _png(video_THWC[0]) if len(video_THWC) == 1 else video.encode(video_THWC, fps))
+        text = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
+        self._place(self.json(stem), text.encode("utf-8", "backslashreplace"))
+        return path
+
+    def _place(self, path: Path, data: bytes) -> None:
+        unfinished = self.settings_folder / f".{path.name}.part"
+        unfinished.write_bytes(data)
+        os.replace(unfinished, path)
 
 
-def file_stem(index: int, prompt: str) -> str:
-    """A file name that no prompt can lead out of its folder: the index, then letters, digits and dashes only."""
-    words = re.sub(r"[^\w]+", "-", prompt, flags=re.ASCII).strip("-")[:MAX_NAME]
-    return f"{index:04d}-{words}" if words else f"{index:04d}"
+def _png(image_HWC: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image_HWC).save(file, format="PNG")
+    return file.getvalue()
 
 
 def write_samples(
     folder: Path, videos_BTHWC: np.ndarray, prompts: Sequence[str], settings: Mapping, fps: float
 ) -> list[Path]:
-    """Write every video (uint8) and its settings; returns the MP4 paths in order."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for i, (video, prompt) in enumerate(zip(videos_BTHWC, prompts, strict=True)):
-        path = folder / f"{file_stem(i, prompt)}.mp4"
-        write_mp4(path, video, fps)
-        path.with_suffix(".json").write_text(json.dumps({"prompt": prompt, "index": i, **settings}, indent=2) + "\n")
-        paths.append(path)
-    return paths
+    """Write every video (uint8) and its settings; returns the paths in order."""
+    output = Output(folder)
+    return [
+        output.write(file_stem(i, prompt), video, {"prompt": prompt, "index": i, **settings}, fps)
+        for i, (video, prompt) in enumerate(zip(videos_BTHWC, prompts, strict=True))
+    ]

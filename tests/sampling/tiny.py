@@ -51,7 +51,11 @@ def autoencoder():
     return Autoencoder(models.build(cfg), params(cfg))
 
 
-def pipeline(denoiser=(), **options):
+def parts(denoiser=()):
     cfg = models.config("mmdit", **{**DENOISER, **dict(denoiser)})
-    options = {"settings": SETTINGS, **options}
-    return Pipeline(models.build(cfg), params(cfg), autoencoder(), TextEncoder(**TEXT), **options)
+    return models.build(cfg), params(cfg), TextEncoder(**TEXT)
+
+
+def pipeline(denoiser=(), **options):
+    module, weights, text = parts(denoiser)
+    return Pipeline(module, weights, autoencoder(), text, **{"settings": SETTINGS, **options})

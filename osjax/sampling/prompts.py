@@ -1,0 +1,111 @@
+"""Tables of prompts: txt (a prompt a line), csv or jsonl with the columns text, ref, neg, name and seed."""
+
+import csv
+import difflib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from osjax.data import table
+from osjax.errors import UserError
+from osjax.sampling import references
+
+COLUMNS = ("text", "ref", "neg", "name", "seed")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One row. ref: the files given, each checked to exist. neg, name, seed: None where the row leaves them out."""
+
+    text: str
+    ref: tuple[Path, ...] = ()
+    neg: str | None = None
+    name: str | None = None
+    seed: int | None = None
+
+
+def read(path: Path | str) -> list[Request]:
+    """The rows of a table. Files in `ref` are taken from the table's folder, or from where the command runs.
+
+    UserError that names the line for a missing text, an unknown column, a seed that is no number or a file that is
+    not there.
+    """
+    path = Path(path)
+    readers = {".txt": _txt, ".csv": _csv, ".jsonl": _jsonl}
+    if path.suffix.lower() not in readers:
+        raise UserError(f"prompts {path} are neither {' nor '.join(readers)}: convert the file to one of them")
+    if not path.is_file():
+        raise UserError(f"prompts {path} do not exist: give a .txt, .csv or .jsonl file")
+    try:
+        rows = [_request(row, f"{path} line {line}", path.parent) for line, row in readers[path.suffix.lower()](path)]
+    except UnicodeDecodeError as error:
+        raise UserError(f"prompts {path} are not UTF-8 ({error}): save the file as UTF-8") from error
+    if not rows:
+        raise UserError(f"prompts {path} are empty: write at least one prompt")
+    return rows
+
+
+def _txt(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
+        if line.strip():
+            yield number, {"text": line.strip()}
+
+
+def _csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets put a mark first
+        reader = csv.DictReader(file, strict=True)
+        try:
+            for row in reader:
+                if None in row:  # where the reader puts values beyond the header
+                    raise UserError(f"{path} line {reader.line_num}: more values than columns: quote text with commas")
+                yield reader.line_num, row
+        except csv.Error as error:
+            raise UserError(f"{path} line {reader.line_num} is no CSV ({error}): mend its quotes") from error
+
+
+def _jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path} line {number} is no JSON ({error}): write one object a line") from error
+        if not isinstance(row, dict):
+            raise UserError(f'{path} line {number} is no object: write {{"text": "..."}}')
+        yield number, row
+
+
+def _request(row: dict[str, Any], where: str, folder: Path) -> Request:
+    for column in row:
+        if column not in COLUMNS and column not in table.COLUMNS:  # tables of clips may be sampled from, too
+            close = difflib.get_close_matches(str(column), COLUMNS, n=1)
+            mend = f"did you mean {close[0]}?" if close else f"the columns are {', '.join(COLUMNS)}"
+            raise UserError(f"{where}: unknown column {column!r}; {mend}")
+    texts = {name: row.get(name) for name in ("text", "ref", "neg", "name")}
+    if isinstance(texts["ref"], list) and all(isinstance(part, str) for part in texts["ref"]):
+        texts["ref"] = references.SEPARATOR.join(texts["ref"])
+    for name, value in texts.items():
+        if value is not None and not isinstance(value, str):
+            raise UserError(f"{where}: {name} is {value!r}, not text: put quotes around it")
+    if not (texts["text"] or "").strip():
+        raise UserError(f"{where}: text is missing: write a prompt or drop the line")
+    try:
+        ref = references.paths(texts["ref"] or "", folder)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+    return Request(texts["text"], ref, texts["neg"], texts["name"] or None, _seed(row.get("seed"), where))
+
+
+def _seed(value: Any, where: str) -> int | None:
+    if value is None or value == "":
+        return None
+    try:
+        seed = int(str(value))  # text from a csv, a number from a jsonl
+    except ValueError as error:
+        raise UserError(f"{where}: seed is {value!r}, not a whole number: mend it") from error
+    if not 0 <= seed < 2**63:
+        raise UserError(f"{where}: seed is {seed}: give a number from 0 to 2**63 - 1")
+    return seed

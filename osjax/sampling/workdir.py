@@ -1,0 +1,106 @@
+"""`model.json`: what a training run leaves in its workdir so that sampling finds its models again.
+
+Paths are relative to the workdir, which may therefore be moved, and never lead out of it.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from osjax import models
+from osjax.conditioning.text import TextEncoder
+from osjax.errors import UserError
+from osjax.models.autoencoder import LatentScale
+from osjax.sampling.settings import SampleSettings
+
+FILE = "model.json"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """config: of a family of `osjax.models`. checkpoints: folder of its checkpoints, relative to the workdir.
+
+    averaged: whether to take the moving average of the parameters, which the stage kept.
+    """
+
+    config: Any
+    checkpoints: str
+    averaged: bool = True
+
+
+@dataclass(frozen=True)
+class Workdir:
+    """denoiser, autoencoder: what was trained. latent_scale: normalisation of the autoencoder's latents, measured.
+
+    text: the built-in encoder. settings: what to sample with where nothing else is asked for (keys of SampleSettings).
+    """
+
+    denoiser: TrainedModel
+    autoencoder: TrainedModel
+    text: TextEncoder
+    latent_scale: LatentScale = LatentScale()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def save(workdir: Path, description: Workdir) -> Path:
+    """Write `model.json`, whole or not at all."""
+    scale = {f.name: np.asarray(getattr(description.latent_scale, f.name)).tolist() for f in fields(LatentScale)}
+    content = {
+        "version": VERSION,
+        "denoiser": _model_to_json(description.denoiser),
+        "autoencoder": _model_to_json(description.autoencoder),
+        "latent_scale": scale,
+        "text": asdict(description.text),
+        "settings": dict(description.settings),
+    }
+    SampleSettings(**description.settings)  # a wrong key is the caller's, not the reader's
+    unfinished = Path(workdir) / f".{FILE}.part"
+    unfinished.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(unfinished, Path(workdir) / FILE)
+    return Path(workdir) / FILE
+
+
+def read(workdir: Path | str) -> Workdir:
+    """The description in a workdir. UserError where there is none, or one that this version cannot use."""
+    path = Path(workdir) / FILE
+    if not path.is_file():
+        raise UserError(f"{workdir} holds no {FILE}: give the workdir of a run that finished, such as runs/demo")
+    try:
+        content = json.loads(path.read_text())
+        if content["version"] != VERSION:
+            raise ValueError(f"version {content['version']}, this osjax reads {VERSION}")
+        SampleSettings(**content["settings"])
+        scale = [np.asarray(x, np.float32) if isinstance(x, list) else x for x in content["latent_scale"].values()]
+        return Workdir(
+            _model_from_json(content["denoiser"], path.parent),
+            _model_from_json(content["autoencoder"], path.parent),
+            TextEncoder(**content["text"]),
+            LatentScale(*scale),
+            content["settings"],
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} cannot be read ({error}): finish the run again to write it anew") from error
+
+
+def _model_to_json(model: TrainedModel) -> dict[str, Any]:
+    family = models.family_of(model.config)
+    return {
+        "family": family,
+        "config": asdict(model.config),
+        "checkpoints": model.checkpoints,
+        "averaged": model.averaged,
+    }
+
+
+def _model_from_json(content: Mapping[str, Any], workdir: Path) -> TrainedModel:
+    folder = (workdir / content["checkpoints"]).resolve()
+    if not folder.is_relative_to(workdir.resolve()):
+        raise ValueError(f"checkpoints {content['checkpoints']} lead out of the workdir")
+    config = models.config(content["family"], **content["config"])
+    return TrainedModel(config, content["checkpoints"], bool(content["averaged"]))

@@ -41,12 +41,13 @@ class Pipeline(pipeline.Pipeline):
         folder = Path(folder)
         found = workdir.read(folder)
         denoiser, ae = found.denoiser, found.autoencoder
+        config.to_dataclass(SampleSettings, {**found.settings, **(settings or {})}, "sample")  # names wrong keys
         return cls(
             models.build(denoiser.config),
             lambda: _restored(folder, denoiser, mesh),
             pipeline.Autoencoder(models.build(ae.config), lambda: _restored(folder, ae, None), found.latent_scale),
             found.text,
-            settings=config.to_dataclass(SampleSettings, {**found.settings, **(settings or {})}, "sample"),
+            settings=SampleSettings(**found.settings).changed(**(settings or {})),
             mesh=mesh,
             **options,
         )

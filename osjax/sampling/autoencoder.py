@@ -1,7 +1,6 @@
 """An autoencoder with its parameters, as sampling uses it, and pixels between files and models."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -25,7 +24,6 @@ class Autoencoder:
     module: nn.Module
     params: Any
     scale: LatentScale = LatentScale()
-    _jit: dict[str, Callable] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def causal(self) -> bool:
@@ -49,9 +47,12 @@ class Autoencoder:
         asked = self.module.tiling
         if asked.use_spatial_tiling or asked.use_temporal_tiling:
             return getattr(tiling, method)(self.module, self.params, x)
-        if method not in self._jit:
-            self._jit[method] = jax.jit(partial(self.module.apply, method=method))
-        return self._jit[method]({"params": self.params}, x)
+        return _apply(self.module, self.params, x, method)
+
+
+@partial(jax.jit, static_argnums=(0, 3))
+def _apply(module: nn.Module, params: Any, x: jax.Array, method: str) -> jax.Array:
+    return module.apply({"params": params}, x, method=method)
 
 
 def to_uint8(video: np.ndarray) -> np.ndarray:

@@ -103,7 +103,7 @@ class Pipeline:
         changes: fields of SampleSettings on top of `settings` or of the pipeline's own.
         UserError for a mode without its references or a size that the autoencoder cannot take.
         """
-        settings = replace(settings or self.settings, **changes)
+        settings = (settings or self.settings).changed(**changes)
         jobs = self.jobs(settings, prompts, refs, negatives, seeds, samples)
         if settings.mode == T2I2V:
             jobs = t2i2v.with_first_frames(self.image, jobs, settings, self.size(settings))

@@ -1,7 +1,8 @@
 """How to sample: one frozen set of choices, and the sizes that follow from it."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from osjax.conditioning import modes, text
 from osjax.data import buckets
@@ -70,6 +71,14 @@ class SampleSettings:
             raise UserError("give both height and width, or neither and a resolution with an aspect ratio")
         if not 0 <= self.seed < 2**63:
             raise UserError(f"seed is {self.seed}: give a number from 0 to 2**63 - 1")
+
+    def changed(self, **changes: Any) -> "SampleSettings":
+        """These settings with others in their place. A resolution or aspect ratio also replaces height and width."""
+        if "resolution" in changes or "aspect_ratio" in changes:
+            if changes.get("height") or changes.get("width"):
+                raise UserError("give height and width, or a resolution and an aspect ratio, not both")
+            changes = {**changes, "height": None, "width": None}
+        return replace(self, **changes)
 
     @property
     def condition(self) -> modes.Mode:

@@ -33,8 +33,12 @@ class Output:
 
     @property
     def settings_folder(self) -> Path:
+        return self.folder.absolute() if self.layout == "plain" else self.beside("settings")
+
+    def beside(self, name: str) -> Path:
+        """A folder for other files: inside, or for VBench, which wants videos alone, next to the folder."""
         folder = self.folder.absolute()
-        return folder if self.layout == "plain" else folder.with_name(f"{folder.name}.settings")
+        return folder / name if self.layout == "plain" else folder.with_name(f"{folder.name}.{name}")
 
     def media(self, stem: str, frames: int) -> Path:
         return self.folder.absolute() / f"{stem}{'.png' if frames == 1 else '.mp4'}"

@@ -1,0 +1,45 @@
+"""Every key of a sampling config, with units. None under `sample` leaves the choice to the workdir or the default."""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+
+def options() -> ConfigDict:
+    cfg = ConfigDict()
+    cfg.workdir = placeholder(str)  # of a finished run, to sample from what was trained there
+    cfg.sample = ConfigDict()
+    cfg.sample.mode = "t2v"  # t2v, i2v_head, i2v_tail, i2v_loop, v2v_head, v2v_tail, v2v_..._easy, t2i2v
+    cfg.sample.resolution = placeholder(str)  # such as 256px or 720p: its size table by aspect ratio
+    cfg.sample.aspect_ratio = placeholder(str)  # width:height, such as 16:9
+    cfg.sample.height = placeholder(int)  # pixels; with width, instead of the table
+    cfg.sample.width = placeholder(int)
+    cfg.sample.frames = placeholder(int)
+    cfg.sample.steps = placeholder(int)
+    cfg.sample.guidance = placeholder(float)  # on the text; 1 is none
+    cfg.sample.guidance_img = placeholder(float)  # on given images and clips; 1 is none
+    cfg.sample.text_oscillation = placeholder(bool)  # no guidance on odd steps after the tenth
+    cfg.sample.image_oscillation = placeholder(bool)
+    cfg.sample.image_ramp = placeholder(bool)  # image guidance grows over frames, falls over steps
+    cfg.sample.shift = placeholder(bool)  # of the timesteps, by size and duration
+    cfg.sample.alpha = placeholder(float)  # replaces that shift
+    cfg.sample.negative = placeholder(str)  # negative prompt
+    cfg.sample.fps = placeholder(int)  # frames per second of the file
+    cfg.sample.state_fps = placeholder(bool)  # end the prompt with the frame rate
+    cfg.sample.motion_score = placeholder(int)  # end the prompt with a motion score: 1 still, 7 fast
+    cfg.sample.seed = placeholder(int)
+    cfg.sample.put_back = placeholder(bool)  # given images replace what was sampled in their place
+    cfg.sample.drop_padding = placeholder(bool)  # leave out frames that a padded image repeats
+    cfg.sample.image_resolution = placeholder(str)  # t2i2v: of the first frame
+    cfg.sample.image_steps = placeholder(int)
+    cfg.sample.image_guidance = placeholder(float)
+
+    cfg.output = ConfigDict()
+    cfg.output.folder = "samples"
+    cfg.output.layout = "plain"  # or vbench: {prompt}-{i}.mp4
+    cfg.output.samples = 1  # a prompt
+    cfg.output.overwrite = False  # make again what is there with other settings
+
+    cfg.mesh = ConfigDict({"data": 1, "fsdp": 1, "sequence": 1, "tensor": 1})  # of the video model; -1: devices left
+    cfg.offload = False  # weights wait on the host; the models visit the device one after the other
+    cfg.compilation_cache = "~/.cache/osjax"  # compiled programs are kept here; empty keeps none
+    return cfg

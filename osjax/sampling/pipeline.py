@@ -26,12 +26,27 @@ __all__ = ["Autoencoder", "Job", "Pipeline", "Sample", "SampleSettings", "to_flo
 
 @dataclass(frozen=True)
 class Job:
-    """One video to make. reference: what `references.load` takes; None for modes that are given nothing."""
+    """One video to make.
+
+    reference: what `references.load` takes; None for modes that are given nothing. noise_THWC: to start from instead of
+    the noise that the seed stands for.
+    """
 
     prompt: str
     seed: int
     negative: str = ""
     reference: Any = None
+    noise_THWC: Any = None
+
+    def noise(self, shape: tuple[int, int, int, int]) -> jax.Array:
+        """Normal draws of the latent's shape; they depend on the seed and on nothing else."""
+        if self.noise_THWC is None:
+            return jax.random.normal(jax.random.key(self.seed), shape)
+        if self.noise_THWC.shape != shape:
+            raise UserError(
+                f"noise has shape {self.noise_THWC.shape}, the latents have {shape}: give noise of that shape"
+            )
+        return jnp.asarray(self.noise_THWC, jnp.float32)
 
 
 @dataclass(frozen=True)
@@ -87,6 +102,7 @@ class Pipeline:
         refs: Sequence[Any] | None = None,
         negatives: Sequence[str] | None = None,
         seeds: Sequence[int] | None = None,
+        noise: Sequence[Any] | None = None,
         samples: int = 1,
         batch_size: int = 16,
         progress: Callable | None = None,
@@ -99,12 +115,15 @@ class Pipeline:
             of them; i2v_loop takes its first and last frame.
         negatives, seeds: one a prompt instead of `negative` and `seed` of the settings. Sample k of a prompt has the
             seed plus k, and the noise follows from that number alone.
+        noise: latents (T, H, W, C) to start from instead, one a video.
         progress: wraps the iterator over `batch_size` videos each; the size changes nothing else.
         changes: fields of SampleSettings on top of `settings` or of the pipeline's own.
         UserError for a mode without its references or a size that the autoencoder cannot take.
         """
         settings = (settings or self.settings).changed(**changes)
         jobs = self.jobs(settings, prompts, refs, negatives, seeds, samples)
+        if noise is not None:
+            jobs = [replace(job, noise_THWC=one) for job, one in zip(jobs, noise, strict=True)]
         if settings.mode == T2I2V:
             jobs = t2i2v.with_first_frames(self.image, jobs, settings, self.size(settings))
         made: list[tuple[np.ndarray, np.ndarray]] = []
@@ -204,7 +223,7 @@ class Pipeline:
 
     def _latents(self, jobs, given, settings, on_step) -> np.ndarray:
         shape = self.latent_shape(settings)
-        noise_BTHWC = jnp.stack([jax.random.normal(jax.random.key(job.seed), shape) for job in jobs])
+        noise_BTHWC = jnp.stack([job.noise(shape) for job in jobs])
         inputs = Inputs(*self._text(jobs, settings), self._condition(given, len(jobs), shape, settings))
         with self._params.on_device() as params:
             x_BTHWC = np.array(self._denoiser(params, noise_BTHWC, inputs, settings, on_step))

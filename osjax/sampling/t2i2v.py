@@ -48,7 +48,7 @@ def first_frames(
     """A uint8 image (height, width, 3) for each job, as they are made; the image model is freed at the end."""
     pipe = make_pipeline()
     try:
-        alone = [replace(job, reference=None) for job in jobs]
+        alone = [replace(job, reference=None, noise_THWC=None) for job in jobs]
         for video, _ in pipe.stream(alone, image_settings(settings), on_step):
             yield np.asarray(Image.fromarray(video[0]).resize(size[::-1], Image.Resampling.BILINEAR))
     finally:

@@ -16,6 +16,7 @@ from osjax.parallel import mesh as device_mesh
 from osjax.parallel import sharding
 from osjax.run import config
 from osjax.sampling import pipeline, workdir
+from osjax.sampling.placement import Stored
 from osjax.sampling.settings import SampleSettings
 from osjax.training import checkpoint
 
@@ -44,8 +45,8 @@ class Pipeline(pipeline.Pipeline):
         config.to_dataclass(SampleSettings, {**found.settings, **(settings or {})}, "sample")  # names wrong keys
         return cls(
             models.build(denoiser.config),
-            lambda: _restored(folder, denoiser, mesh),
-            pipeline.Autoencoder(models.build(ae.config), lambda: _restored(folder, ae, None), found.latent_scale),
+            _stored(folder, denoiser, mesh),
+            pipeline.Autoencoder(models.build(ae.config), _stored(folder, ae, None), found.latent_scale),
             found.text,
             settings=SampleSettings(**found.settings).changed(**(settings or {})),
             mesh=mesh,
@@ -58,16 +59,19 @@ def asked(group: ConfigDict) -> dict[str, Any]:
     return {key: value for key, value in group.items() if value is not None}
 
 
-def _restored(folder: Path, model: workdir.TrainedModel, mesh: Mesh | None) -> Any:
-    """Parameters of the newest checkpoint, straight to the devices of the mesh or to the first one."""
-    path = folder / model.checkpoints
-    if not path.is_dir():
-        raise UserError(f"{path} does not exist: the run in {folder} did not finish, run it again")
-    boxed = models.abstract_params(model.config)
-    shardings = sharding.of_boxed(boxed, mesh or device_mesh.make(devices=jax.devices()[:1]))
+def _stored(folder: Path, model: workdir.TrainedModel, mesh: Mesh | None) -> Stored:
+    """Parameters of the newest checkpoint, to be read straight to the devices of the mesh or to the first one."""
+    path, boxed = folder / model.checkpoints, models.abstract_params(model.config)
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32), nn.unbox(boxed))
-    store = checkpoint.Checkpoints(path)
-    try:
-        return store.restore_weights(checkpoint.abstract_like(shapes, shardings), ema=model.averaged)
-    finally:
-        store.close()
+
+    def read() -> Any:
+        if not path.is_dir():
+            raise UserError(f"{path} does not exist: the run in {folder} did not finish, run it again")
+        shardings = sharding.of_boxed(boxed, mesh or device_mesh.make(devices=jax.devices()[:1]))
+        store = checkpoint.Checkpoints(path)
+        try:
+            return store.restore_weights(checkpoint.abstract_like(shapes, shardings), ema=model.averaged)
+        finally:
+            store.close()
+
+    return Stored(shapes, read)

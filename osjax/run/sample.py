@@ -1,7 +1,8 @@
 """`osjax sample`: prompts, images and clips to videos on disk. A batch that was interrupted goes on where it was."""
 
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from tqdm import tqdm
 import osjax
 from osjax.errors import UserError
 from osjax.run.pipeline import Pipeline
-from osjax.sampling import names, prompts, references, t2i2v
+from osjax.sampling import memory, names, prompts, references, t2i2v
 from osjax.sampling.pipeline import Job
 from osjax.sampling.settings import MODES, T2I2V, SampleSettings
 from osjax.sampling.write import Output
@@ -53,6 +54,9 @@ def add_options(parser) -> None:
     )
     for flag, (key, kind, text) in FLAGS.items():
         parser.add_argument(f"--{flag}", type=kind, help=f"{text} (config.{key})")
+    parser.add_argument(
+        "--memory", action="store_true", help="compile only: write a table of memory and compile time to the folder"
+    )
     for flag, (key, text) in SWITCHES.items():
         parser.add_argument(f"--{flag}", action="store_true", default=None, help=f"{text} (config.{key})")
 
@@ -60,6 +64,9 @@ def add_options(parser) -> None:
 def run(cfg: ConfigDict, args) -> None:
     for flag, (key, *_) in {**FLAGS, **SWITCHES}.items():
         _set(cfg, key, getattr(args, flag.replace("-", "_")))
+    if args.memory:
+        report_memory(Pipeline.from_config(cfg), Path(cfg.output.folder))
+        return
     requests = _requests(args)
     if cfg.output.samples < 1:
         raise UserError(f"output.samples is {cfg.output.samples}: ask for at least 1")
@@ -70,6 +77,28 @@ def run(cfg: ConfigDict, args) -> None:
         batch.make_first_frames()
     paths = batch.make()
     print(f"{len(batch.wanted)} samples in {Path(cfg.output.folder)}, {len(paths)} made now")
+
+
+def report_memory(pipe: Pipeline, folder: Path) -> None:
+    """Print a table of what these settings need, and keep it with the same figures as JSON."""
+    settings = pipe.settings
+    pipe.check(settings)
+    programs = memory.measure(pipe, settings)
+    height, width = pipe.size(settings)
+    device = jax.devices()[0]
+    title = f"{settings.mode}, {settings.frames} frames of {width}x{height}, compiled for {device.device_kind}"
+    table = memory.table(programs, title)
+    print(table)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "memory.md").write_text(table + "\n")
+    figures = {
+        "settings": pipe.describe(settings),
+        "device": device.device_kind,
+        "programs": [asdict(program) for program in programs],
+        "peak": memory.together(programs),
+        "peak_offloaded": memory.offloaded(programs),
+    }
+    (folder / "memory.json").write_text(json.dumps(figures, indent=2) + "\n")
 
 
 def keep_compiled(folder: str) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from osjax.models import tiling
@@ -16,9 +17,9 @@ from osjax.models.autoencoder import LatentScale
 class Autoencoder:
     """Pixels in [-1, 1] to normalised latents and back.
 
-    module: keeps the contract of models/autoencoder.py. params: arrays; a pipeline also takes a function that reads
-    them. scale: a further normalisation of its latents, measured on
-    data, per channel or the same for all; the released autoencoders need none.
+    module: keeps the contract of models/autoencoder.py. params: arrays; a pipeline also takes `Stored` ones.
+    scale: a further normalisation of its latents, measured on data, per channel or the same for all; the released
+    autoencoders need none.
     """
 
     module: nn.Module
@@ -42,6 +43,17 @@ class Autoencoder:
 
     def decode(self, latents_BTHWC: jax.Array) -> jax.Array:
         return self._run("decode", self.scale.restore(latents_BTHWC))
+
+    def lower(self, method: str, params: Any, shape: tuple[int, ...]) -> jax.stages.Lowered:
+        """The largest program that `encode` or `decode` runs on an input of this shape (B, T, H, W, C)."""
+        asked, stride = self.module.tiling, self.module.stride
+        space, time = (stride.space, stride.time) if method == "decode" else (1, 1)
+        B, T, H, W, C = shape
+        if asked.use_spatial_tiling:
+            H, W = (min(size, asked.spatial_tile_size // space) for size in (H, W))
+        if asked.use_temporal_tiling:
+            T = min(T, asked.temporal_tile_size // time + stride.causal)
+        return _apply.lower(self.module, params, jax.ShapeDtypeStruct((B, T, H, W, C), jnp.float32), method)
 
     def _run(self, method: str, x: jax.Array) -> jax.Array:
         asked = self.module.tiling

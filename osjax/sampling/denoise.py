@@ -5,6 +5,7 @@ same program runs the whole loop or, for a progress bar, one step after the othe
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -117,6 +118,32 @@ class Denoiser:
         inputs = jax.device_put(inputs, everywhere)
         with sharding.under(self.mesh):
             return self._run(params, noise_BTHWC, inputs, jax.device_put(calls, everywhere), ends, on_step)
+
+    def lower(
+        self, params: Any, latent_shape: tuple[int, int, int, int], text_tokens: int, settings: SampleSettings
+    ) -> jax.stages.Lowered:
+        """The program of a latent (T, H, W, C). params: shapes. Allocates nothing."""
+        cfg, calls = self.module.cfg, plan(settings, self.module, latent_shape)[0]
+        everywhere = rows = None
+        if self.mesh is not None:
+            everywhere, rows = sharding.replicated(self.mesh), sharding.batch_sharding(self.mesh)
+
+        def shape(sizes, sharding=everywhere, dtype=jnp.float32):
+            return jax.ShapeDtypeStruct(sizes, dtype, sharding=sharding)
+
+        self.check(latent_shape, text_tokens)
+        noise = shape((self.rows, *latent_shape), rows)
+        inputs = Inputs(
+            shape((2, self.rows, text_tokens, cfg.context_in_dim)),
+            shape((2, self.rows, cfg.vec_in_dim)),
+            shape((self.rows, *latent_shape[:3], latent_shape[3] + 1)) if cfg.cond_embed else None,
+            shape((self.rows,)) if cfg.guidance_embed else None,
+        )
+        tables = jax.tree.map(lambda x: shape(x.shape, dtype=x.dtype), calls)
+        bounds = (shape((), dtype=jnp.int32),) * 2
+        context = nullcontext() if self.mesh is None else sharding.under(self.mesh)
+        with context:
+            return advance.lower(self.module, params, noise, inputs, tables, *bounds)
 
     def _run(self, params, x, inputs, calls, ends, on_step) -> jax.Array:
         if on_step is None:

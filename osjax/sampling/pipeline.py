@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -18,7 +19,7 @@ from osjax.parallel import sharding
 from osjax.sampling import references, t2i2v
 from osjax.sampling.autoencoder import Autoencoder, to_float, to_uint8
 from osjax.sampling.denoise import Denoiser, Inputs
-from osjax.sampling.placement import Placed
+from osjax.sampling.placement import Placed, size_of
 from osjax.sampling.settings import T2I2V, SampleSettings
 
 __all__ = ["Autoencoder", "Job", "Pipeline", "Sample", "SampleSettings", "to_float", "to_uint8"]
@@ -82,7 +83,7 @@ class Pipeline:
         offload: bool = False,
         image: Callable[[], "Pipeline"] | None = None,
     ):
-        """module, params: a velocity model such as the MMDiT; params may be host arrays, or a function that reads them.
+        """module, params: a velocity model such as the MMDiT; params may be host arrays or `Stored`.
 
         text_encoder: has `encode_batch(prompts)` -> (states (B, M, C), pooled (B, C)).
         settings: what calls start from. mesh: to split the velocity model and its samples over; the rest runs on one
@@ -191,6 +192,16 @@ class Pipeline:
             x_BTHWC = self._latents(filled, given, settings, on_step)
             for video, latents, _ in zip(self._decoded(x_BTHWC, settings), x_BTHWC, group, strict=False):
                 yield video, latents
+
+    def programs(self, settings: SampleSettings) -> Iterator[tuple[str, int, Callable[[], jax.stages.Lowered]]]:
+        """(name, bytes of weights, how to lower it) of every program that these settings run; reads no weights."""
+        shape, ae, ae_params = self.latent_shape(settings), self._autoencoder, self._ae_params.shapes()
+        params, tokens = self._params.shapes(), self.text_encoder.max_length
+        for reference in settings.condition.references:
+            clip = (1, reference.pixel_frames(ae.causal), *self.size(settings), 3)
+            yield f"encode {reference.name}", size_of(ae_params), partial(ae.lower, "encode", ae_params, clip)
+        yield "denoise", size_of(params), partial(self._denoiser.lower, params, shape, tokens, settings)
+        yield "decode", size_of(ae_params), partial(ae.lower, "decode", ae_params, (1, *shape))
 
     def free(self) -> None:
         """Give the memory of the weights back; the pipeline cannot be used any more."""

@@ -1,17 +1,27 @@
 """Parameters that stay on the device, or that wait on the host and visit it while they are used (`offload`)."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
 
 
+@dataclass(frozen=True)
+class Stored:
+    """Parameters on disk. shapes: ShapeDtypeStructs of what `read` gives."""
+
+    shapes: Any
+    read: Callable[[], Any]
+
+
 class Placed:
     """A pytree of parameters.
 
-    params: arrays of host or device, or a function that reads them on first use, so that a model which is not used, or
+    params: arrays of host or device, or `Stored` ones that are read on first use, so that a model which is not used, or
     not yet, takes no memory. shardings: where the arrays go; None is the default device, arrays there stay.
     """
 
@@ -21,13 +31,20 @@ class Placed:
 
     def _loaded(self) -> Any:
         if self._params is None:
-            source = self._source() if callable(self._source) else self._source
+            source = self._source.read() if isinstance(self._source, Stored) else self._source
             self._params = jax.tree.map(np.asarray, source) if self._offload else self._put(source)
             self._source = None
         return self._params
 
     def _put(self, params: Any) -> Any:
         return jax.device_put(params) if self._shardings is None else jax.device_put(params, self._shardings)
+
+    def shapes(self) -> Any:
+        """ShapeDtypeStructs with the shardings that the parameters have on the device; reads nothing."""
+        params = self._source.shapes if isinstance(self._source, Stored) else self._source or self._params
+        if self._shardings is None:
+            return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params)
+        return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), params, self._shardings)
 
     @contextmanager
     def on_device(self) -> Iterator[Any]:
@@ -51,3 +68,14 @@ def _delete(params: Any) -> None:
     for leaf in jax.tree.leaves(params):
         if isinstance(leaf, jax.Array) and not leaf.is_deleted():
             leaf.delete()
+
+
+def size_of(params: Any) -> int:
+    """Bytes that one device holds of arrays or their shapes."""
+
+    def one(x) -> int:
+        sharding = getattr(x, "sharding", None)
+        shape = x.shape if sharding is None else sharding.shard_shape(x.shape)
+        return math.prod(shape) * x.dtype.itemsize
+
+    return sum(map(one, jax.tree.leaves(params)))

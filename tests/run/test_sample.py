@@ -168,3 +168,12 @@ def test_mistakes_are_one_line_before_any_work(workdir, tmp_path, capsys, flags,
     error = capsys.readouterr().err
     assert code in (1, 2) and says in error and "Traceback" not in error
     assert not (tmp_path / "out").exists()
+
+
+def test_memory_is_told_without_weights_and_kept_as_a_table(workdir, tmp_path, capsys):
+    sample(workdir, "--memory", "--mode=i2v_head", "--output", tmp_path)
+    table = (tmp_path / "memory.md").read_text()
+    assert table in capsys.readouterr().out and "| denoise |" in table
+    figures = json.loads((tmp_path / "memory.json").read_text())
+    assert 0 < figures["peak_offloaded"] < figures["peak"]
+    assert [p["name"] for p in figures["programs"]] == ["encode head_image", "denoise", "decode"]

@@ -41,5 +41,6 @@ def options() -> ConfigDict:
 
     cfg.mesh = ConfigDict({"data": 1, "fsdp": 1, "sequence": 1, "tensor": 1})  # of the video model; -1: devices left
     cfg.offload = False  # weights wait on the host; the models visit the device one after the other
+    cfg.int8 = False  # int8 weights in the blocks of the video model; needs osjax[int8]
     cfg.compilation_cache = "~/.cache/osjax"  # compiled programs are kept here; empty keeps none
     return cfg

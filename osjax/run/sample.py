@@ -41,6 +41,7 @@ FLAGS = {
 }
 SWITCHES = {
     "offload": ("offload", "keep weights on the host; models visit the device one after the other"),
+    "int8": ("int8", "int8 weights in the blocks of the video model"),
     "overwrite": ("output.overwrite", "make again what is there with other settings"),
 }
 

@@ -16,6 +16,7 @@ from osjax import models
 from osjax.conditioning import build, modes
 from osjax.errors import UserError
 from osjax.parallel import sharding
+from osjax.sampling import int8 as quantization
 from osjax.sampling import references, t2i2v
 from osjax.sampling.autoencoder import Autoencoder, to_float, to_uint8
 from osjax.sampling.denoise import Denoiser, Inputs
@@ -81,6 +82,7 @@ class Pipeline:
         settings: SampleSettings | None = None,
         mesh: Mesh | None = None,
         offload: bool = False,
+        int8: bool = False,
         image: Callable[[], "Pipeline"] | None = None,
     ):
         """module, params: a velocity model such as the MMDiT; params may be host arrays or `Stored`.
@@ -88,9 +90,13 @@ class Pipeline:
         text_encoder: has `encode_batch(prompts)` -> (states (B, M, C), pooled (B, C)).
         settings: what calls start from. mesh: to split the velocity model and its samples over; the rest runs on one
         device. offload: keep weights on the host and bring them to the device one model after the other.
+        int8: the velocity model's blocks with int8 weights, quantised on the host (see sampling/int8.py).
         image: makes the text-to-image pipeline of mode t2i2v, which is loaded, used and freed.
         """
-        shardings = None if mesh is None else sharding.of_boxed(models.abstract_params(module.cfg), mesh)
+        boxed = models.abstract_params(module.cfg)
+        if int8:
+            module, params, boxed = quantization.prepare(module, params)
+        shardings = None if mesh is None else sharding.of_boxed(boxed, mesh)
         self.module, self.text_encoder, self.image = module, text_encoder, image
         self.settings = settings or SampleSettings()
         self._denoiser, self._params = Denoiser(module, mesh), Placed(params, shardings, offload)

@@ -170,6 +170,14 @@ def test_mistakes_are_one_line_before_any_work(workdir, tmp_path, capsys, flags,
     assert not (tmp_path / "out").exists()
 
 
+def test_offload_and_int8_are_switches_of_the_command_line(workdir, tmp_path):
+    for name, flags in {"plain": (), "offload": ("--offload",), "int8": ("--offload", "--int8")}.items():
+        sample(workdir, "--prompt=a", *flags, "--output", tmp_path / name)
+    plain, offload, int8 = (video.decode(next((tmp_path / n).glob("*.mp4"))) for n in ("plain", "offload", "int8"))
+    np.testing.assert_array_equal(offload, plain)
+    assert 0 < np.abs(int8.astype(int) - plain).max() < 60
+
+
 def test_memory_is_told_without_weights_and_kept_as_a_table(workdir, tmp_path, capsys):
     sample(workdir, "--memory", "--mode=i2v_head", "--output", tmp_path)
     table = (tmp_path / "memory.md").read_text()

@@ -1,0 +1,104 @@
+"""The blocks of the velocity model with int8 weights: a quarter of float32's memory, half of bfloat16's.
+
+Weights only, one scale for every output channel; they become floats again inside each matrix product. Biases, norms,
+the embedders and the last layer stay as they are. By qwix, an optional dependency.
+"""
+
+import functools
+import importlib
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from osjax import models
+from osjax.errors import UserError
+from osjax.sampling.placement import Stored
+from osjax.types import Axis
+
+
+@functools.cache
+def module(plain: nn.Module) -> nn.Module:
+    """The module, one for equal ones, that takes quantised parameters. UserError where qwix is not installed."""
+    return _qwix().quantize_model(plain, _provider())
+
+
+def prepare(plain: nn.Module, params: Any) -> tuple[nn.Module, Stored, Any]:
+    """The quantised module, its parameters, made from `params` (arrays or `Stored`) on first use, and their boxes."""
+    stored = params if isinstance(params, Stored) else Stored(params, lambda: params)
+    boxed = abstract_params(plain, stored.shapes)
+    return module(plain), Stored(nn.unbox(boxed), lambda: quantize(plain, stored.read())), boxed
+
+
+def abstract_params(plain: nn.Module, shapes: Any) -> Any:
+    """Boxed shapes of the quantised parameters, from the shapes of plain ones; allocates nothing."""
+    qwix = _qwix()
+
+    def one(box, leaf):
+        if not _is_quantized(box):
+            return box.replace_boxed(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype))
+        found = jax.eval_shape(functools.partial(_quantized, box.names), leaf)
+        return qwix.QArray(box.replace_boxed(found.qvalue), box.replace_boxed(found.scale), qtype=found.qtype)
+
+    return jax.tree.map(one, models.abstract_params(plain.cfg), shapes, is_leaf=_is_box)
+
+
+def quantize(plain: nn.Module, params: Any) -> Any:
+    """Host arrays of the quantised parameters, made on the CPU one array after the other."""
+
+    def one(box, leaf):
+        leaf = np.asarray(leaf)
+        if not _is_quantized(box):
+            return leaf
+        return jax.tree.map(np.asarray, jax.jit(functools.partial(_quantized, box.names))(leaf))
+
+    with jax.default_device(jax.devices("cpu")[0]):
+        return jax.tree.map(one, models.abstract_params(plain.cfg), params, is_leaf=_is_box)
+
+
+def _quantized(names: tuple[str, ...], kernel: jax.Array) -> Any:
+    """A kernel as int8 with float32 scales, one for each block and output channel."""
+    contracted = 2 if names[1:3] == (Axis.HEADS, Axis.HEAD_DIM) else 1  # the projections behind attention
+    axes = (0, *range(1 + contracted, kernel.ndim))
+    return _qwix().quantize(kernel.astype(jnp.float32), "int8", channelwise_axes=axes)
+
+
+def _is_quantized(box: Any) -> bool:
+    """Kernels of the stacked blocks, which have at least a block, an input and an output axis and no norm's name."""
+    return box.names[0] == Axis.LAYERS and Axis.EMBED in box.names and box.value.ndim > 2
+
+
+def _is_box(x: Any) -> bool:
+    return isinstance(x, nn.LogicallyPartitioned)
+
+
+@functools.cache
+def _provider() -> Any:
+    qwix = _qwix()
+
+    class Int8Weights(qwix.QuantizationProvider):
+        """Lets quantised parameters through flax's check of shapes, and into matrix products."""
+
+        def get_intercept_map(self):
+            ours = {"jax.lax.dot_general": self.dot_general, "flax.linen.Module.param": self.param}
+            return super().get_intercept_map() | ours
+
+        def dot_general(self, lhs, rhs, dimension_numbers, *args, **kwargs):
+            if isinstance(rhs, qwix.QArray):
+                return qwix.dot_general(lhs, rhs, dimension_numbers)
+            return jax.lax.dot_general(lhs, rhs, dimension_numbers, *args, **kwargs)
+
+        def param(self, module: nn.Module, name: str, *args, **kwargs):
+            found = module.get_variable("params", name)
+            return found if isinstance(found, qwix.QArray) else module.param(name, *args, **kwargs)
+
+    return Int8Weights([])
+
+
+def _qwix():
+    try:
+        return importlib.import_module("qwix")
+    except ImportError as error:
+        raise UserError("int8 weights need qwix: pip install 'osjax[int8]'") from error

@@ -7,6 +7,11 @@ from ml_collections.config_dict import placeholder
 def options() -> ConfigDict:
     cfg = ConfigDict()
     cfg.workdir = placeholder(str)  # of a finished run, to sample from what was trained there
+    cfg.model = velocity_model()  # or from files with the original's names
+    cfg.autoencoder = autoencoder()
+    cfg.text = ConfigDict({"width": 64, "max_length": 16})  # built-in encoder: features, words
+    cfg.image = ConfigDict({"model": velocity_model("flux"), "autoencoder": autoencoder()})  # mode t2i2v: first frame
+    cfg.dtype = "bfloat16"  # of velocity models from files: weights and computation
     cfg.sample = ConfigDict()
     cfg.sample.mode = "t2v"  # t2v, i2v_head, i2v_tail, i2v_loop, v2v_head, v2v_tail, v2v_..._easy, t2i2v
     cfg.sample.resolution = placeholder(str)  # such as 256px or 720p: its size table by aspect ratio
@@ -43,4 +48,16 @@ def options() -> ConfigDict:
     cfg.offload = False  # weights wait on the host; the models visit the device one after the other
     cfg.int8 = False  # int8 weights in the blocks of the video model; needs osjax[int8]
     cfg.compilation_cache = "~/.cache/osjax"  # compiled programs are kept here; empty keeps none
+    return cfg
+
+
+def velocity_model(layout: str = "open_sora_v2") -> ConfigDict:
+    cfg = ConfigDict({"weights": placeholder(str), "layout": layout})  # .safetensors; open_sora_v2 or flux
+    cfg.config = ConfigDict()  # keys of MMDiTConfig; empty is the 11B video model
+    return cfg
+
+
+def autoencoder(family: str = "dcae") -> ConfigDict:
+    cfg = ConfigDict({"weights": placeholder(str), "family": family})
+    cfg.config = ConfigDict()  # keys of the family's config; empty is the released one
     return cfg

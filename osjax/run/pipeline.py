@@ -1,6 +1,7 @@
 """`osjax.Pipeline`: the sampling pipeline with its models loaded, from a config or from the workdir of a run."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
 
-from osjax import models
+from osjax import models, weights
+from osjax.conditioning.text import TextEncoder
 from osjax.errors import UserError
 from osjax.parallel import mesh as device_mesh
 from osjax.parallel import sharding
@@ -25,12 +29,29 @@ class Pipeline(pipeline.Pipeline):
     """`pipe(prompts, mode=..., refs=..., ...)` -> Sample, see `osjax.sampling.pipeline.Pipeline`."""
 
     @classmethod
-    def from_config(cls, cfg: ConfigDict) -> "Pipeline":
-        """The pipeline of a config such as configs/sample/t2v_256.py. Weights are read when they are first used."""
-        mesh = None if all(size == 1 for size in cfg.mesh.values()) else device_mesh.make(**cfg.mesh)
-        return cls.from_checkpoint(
-            cfg.workdir, settings=asked(cfg.sample), mesh=mesh, offload=cfg.offload, int8=cfg.int8
-        )
+    def from_config(cls, cfg: ConfigDict, mesh: Mesh | None = None) -> "Pipeline":
+        """The pipeline of a sampling config (keys in configs/sample/options.py). Weights are read when first used.
+
+        mesh: instead of the config's, such as one of devices that are only compiled for.
+        """
+        if mesh is None and any(size != 1 for size in cfg.mesh.values()):
+            mesh = device_mesh.make(**cfg.mesh)
+        options = {"mesh": mesh, "offload": cfg.offload, "int8": cfg.int8}
+        options["image"] = partial(cls._of_images, cfg) if cfg.image.model.weights else None
+        if cfg.workdir:
+            return cls.from_checkpoint(cfg.workdir, settings=asked(cfg.sample), **options)
+        if not cfg.model.weights:
+            raise UserError("nothing to sample from: give config.workdir, or config.model.weights", status=2)
+        text = config.to_dataclass(TextEncoder, cfg.text, "text")
+        settings = config.to_dataclass(SampleSettings, asked(cfg.sample), "sample")
+        return cls(*_model(cfg, "model"), _autoencoder(cfg, "autoencoder"), text, settings=settings, **options)
+
+    @classmethod
+    def _of_images(cls, cfg: ConfigDict) -> "Pipeline":
+        """The text-to-image pipeline of mode t2i2v, on one device."""
+        text = workdir.read(cfg.workdir).text if cfg.workdir else config.to_dataclass(TextEncoder, cfg.text, "text")
+        models_of = (*_model(cfg, "image.model"), _autoencoder(cfg, "image.autoencoder"))
+        return cls(*models_of, text, offload=cfg.offload, int8=cfg.int8)
 
     @classmethod
     def from_checkpoint(
@@ -82,3 +103,44 @@ def _stored(folder: Path, model: workdir.TrainedModel, mesh: Mesh | None, waits:
             store.close()
 
     return Stored(shapes, read)
+
+
+LAYOUTS = {"open_sora_v2": weights.OPEN_SORA_V2, "flux": weights.FLUX}
+
+
+def _model(cfg: ConfigDict, name: str) -> tuple[nn.Module, Stored]:
+    group = _group(cfg, name)
+    if group.layout not in LAYOUTS:
+        raise UserError(f"config key {name}.layout is {group.layout!r}: use one of {', '.join(LAYOUTS)}", status=2)
+    fields = {**group.config, "dtype": cfg.dtype}
+    model_cfg = config.to_dataclass(models.config_class("mmdit"), fields, f"{name}.config")
+    return models.build(model_cfg), _file(model_cfg, group.weights, cfg.dtype, layout=LAYOUTS[group.layout])
+
+
+def _autoencoder(cfg: ConfigDict, name: str) -> pipeline.Autoencoder:
+    group = _group(cfg, name)
+    ae_cfg = config.to_dataclass(models.config_class(group.family), group.config, f"{name}.config")
+    return pipeline.Autoencoder(models.build(ae_cfg), _file(ae_cfg, group.weights, "float32"))
+
+
+def _group(cfg: ConfigDict, name: str) -> ConfigDict:
+    for part in name.split("."):
+        cfg = cfg[part]
+    if not cfg.weights or not Path(cfg.weights).is_file():
+        raise UserError(f"config key {name}.weights is {cfg.weights!r}, which is no file: give a .safetensors")
+    return cfg
+
+
+def _file(model_cfg: Any, path: str, dtype: str, **options: Any) -> Stored:
+    """Parameters from a file with the original's names, as `dtype`."""
+    shapes = nn.unbox(models.abstract_params(model_cfg))
+
+    def read() -> Any:
+        try:
+            tensors = load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{path} is no readable .safetensors ({error}): fetch it again") from error
+        params = weights.from_torch(model_cfg, tensors, **options)
+        return jax.tree.map(lambda x: x.astype(jnp.dtype(dtype)), params)
+
+    return Stored(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.dtype(dtype)), shapes), read)

@@ -149,7 +149,7 @@ class Batch:
     def __init__(self, pipe: Pipeline, settings: SampleSettings, cfg: ConfigDict, requests: list[prompts.Request]):
         self.pipe, self.settings, self.overwrite = pipe, settings, cfg.output.overwrite
         self.output = Output(Path(cfg.output.folder), cfg.output.layout)
-        self.model = {"workdir": str(Path(cfg.workdir).resolve())}
+        self.model = _sources(cfg)
         _check_references(settings, requests)
         self.wanted = list(self._wanted(requests, cfg.output.samples))
         names.distinct([wanted.stem for wanted in self.wanted])
@@ -202,6 +202,16 @@ class Batch:
                 paths.append(self.output.write(wanted.stem, video, wanted.says, self.settings.fps))
                 bars.sample()
         return paths
+
+
+def _sources(cfg: ConfigDict) -> dict[str, str]:
+    """The files that the models come from."""
+    files = {"workdir": cfg.workdir}
+    if not cfg.workdir:
+        files = {"video": cfg.model.weights, "autoencoder": cfg.autoencoder.weights}
+    if cfg.sample.mode == T2I2V:
+        files |= {"image": cfg.image.model.weights, "image autoencoder": cfg.image.autoencoder.weights}
+    return {name: str(Path(file).resolve()) for name, file in files.items()}
 
 
 class _Bars:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -12,7 +13,7 @@ from osjax.parallel import mesh
 from osjax.sampling import workdir
 from osjax.sampling.pipeline import Pipeline
 from tests.golden import relative_error
-from tests.sampling import tiny, trained
+from tests.sampling import files, tiny, trained
 
 
 @pytest.fixture(scope="module")
@@ -65,3 +66,33 @@ def test_what_is_no_finished_run_is_said_in_one_line(folder, tmp_path):
     (tmp_path / workdir.FILE).write_text(json.dumps(good))
     with pytest.raises(UserError, match="did not finish"):
         osjax.Pipeline.from_checkpoint(tmp_path)(["a"])
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    return files.write(tmp_path_factory.mktemp("files"))
+
+
+def test_a_config_samples_from_files_with_the_original_names(config):
+    got = osjax.Pipeline.from_config(osjax.load_config(config))(["a red circle"], seed=3)
+    want = tiny.pipeline()(["a red circle"], seed=3)
+    np.testing.assert_array_equal(got.latents_BTHWC, want.latents_BTHWC)
+    np.testing.assert_array_equal(got.videos_BTHWC, want.videos_BTHWC)
+    low = osjax.Pipeline.from_config(osjax.load_config(config, {"dtype": "bfloat16"}))
+    assert 1e-4 < relative_error(low(["a red circle"], seed=3).latents_BTHWC, want.latents_BTHWC) < 0.1
+    with low._params.on_device() as params:
+        assert {str(x.dtype) for x in jax.tree.leaves(params)} == {"bfloat16"}
+
+
+def test_a_config_without_weights_or_with_a_broken_file_says_so(config, tmp_path):
+    (tmp_path / "broken.safetensors").write_bytes(b"\xff" * 100)
+    for says, changes in (
+        ("nothing to sample from", {"model.weights": ""}),
+        ("model.weights is 'no.safetensors', which is no file", {"model.weights": "no.safetensors"}),
+        ("no readable .safetensors", {"model.weights": str(tmp_path / "broken.safetensors")}),
+        ("weights do not fit the model", {"model.layout": "flux"}),
+        ("model.layout is 'split'", {"model.layout": "split"}),
+        ("unknown model family 'vae'", {"autoencoder.family": "vae"}),
+    ):
+        with pytest.raises(UserError, match=says):
+            osjax.Pipeline.from_config(osjax.load_config(config, changes))(["a"])

@@ -8,7 +8,7 @@ from PIL import Image
 
 from osjax.__main__ import main
 from osjax.data import video
-from tests.sampling import trained
+from tests.sampling import files, trained
 
 
 @pytest.fixture(scope="module")
@@ -185,3 +185,24 @@ def test_memory_is_told_without_weights_and_kept_as_a_table(workdir, tmp_path, c
     figures = json.loads((tmp_path / "memory.json").read_text())
     assert 0 < figures["peak_offloaded"] < figures["peak"]
     assert [p["name"] for p in figures["programs"]] == ["encode head_image", "denoise", "decode"]
+
+
+def test_an_image_model_makes_the_first_frames_once(tmp_path, capsys):
+    config = files.write(tmp_path)
+    flags = ("sample", f"--config={config}", "--cache=", "--mode=t2i2v", "--prompt=a", "--prompt=b", "--seed=4")
+    out = tmp_path / "out"
+    assert main([*flags, f"--output={out}"]) == 0
+    stills = sorted((out / "first_frames").glob("*.png"))
+    assert [p.stem for p in stills] == ["0000-a", "0001-b"] and Image.open(stills[0]).size == (32, 32)
+    refs = [flag for still in stills for flag in ("--ref", str(still))]
+    again = [f for f in flags if f != "--mode=t2i2v"]
+    assert main([*again, "--mode=i2v_head", *refs, f"--output={tmp_path / 'by_hand'}"]) == 0
+    for still in stills:
+        made, by_hand = (video.decode(folder / f"{still.stem}.mp4") for folder in (out, tmp_path / "by_hand"))
+        np.testing.assert_array_equal(made, by_hand)
+    before = [p.stat().st_mtime_ns for p in stills]
+    (out / "0001-b.mp4").unlink()
+    capsys.readouterr()
+    assert main([*flags, f"--output={out}"]) == 0
+    assert "1 made now" in capsys.readouterr().out
+    assert [p.stat().st_mtime_ns for p in stills] == before

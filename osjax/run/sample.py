@@ -1,17 +1,22 @@
 """`osjax sample`: prompts, images and clips to videos on disk. A batch that was interrupted goes on where it was."""
 
 import json
+import math
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import jax
+from jax.experimental import topologies
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
 import osjax
 from osjax.errors import UserError
+from osjax.parallel import mesh as device_mesh
 from osjax.run.pipeline import Pipeline
 from osjax.sampling import memory, names, prompts, references, t2i2v
 from osjax.sampling.pipeline import Job
@@ -58,6 +63,9 @@ def add_options(parser) -> None:
     parser.add_argument(
         "--memory", action="store_true", help="compile only: write a table of memory and compile time to the folder"
     )
+    parser.add_argument(
+        "--topology", metavar="NAME", help="with --memory: compile for this TPU, such as v5p:2x2x1, without having it"
+    )
     for flag, (key, text) in SWITCHES.items():
         parser.add_argument(f"--{flag}", action="store_true", default=None, help=f"{text} (config.{key})")
 
@@ -66,8 +74,11 @@ def run(cfg: ConfigDict, args) -> None:
     for flag, (key, *_) in {**FLAGS, **SWITCHES}.items():
         _set(cfg, key, getattr(args, flag.replace("-", "_")))
     if args.memory:
-        report_memory(Pipeline.from_config(cfg), Path(cfg.output.folder))
+        mesh = topology_mesh(args.topology, cfg.mesh) if args.topology else None
+        report_memory(Pipeline.from_config(cfg, mesh), Path(cfg.output.folder), mesh)
         return
+    if args.topology:
+        raise UserError("--topology goes with --memory: nothing can be sampled on devices that are not here", status=2)
     requests = _requests(args)
     if cfg.output.samples < 1:
         raise UserError(f"output.samples is {cfg.output.samples}: ask for at least 1")
@@ -80,13 +91,28 @@ def run(cfg: ConfigDict, args) -> None:
     print(f"{len(batch.wanted)} samples in {Path(cfg.output.folder)}, {len(paths)} made now")
 
 
-def report_memory(pipe: Pipeline, folder: Path) -> None:
+def topology_mesh(name: str, sizes: ConfigDict) -> Mesh:
+    """The config's mesh on TPUs that are only compiled for. UserError without libtpu or for an unknown name."""
+    # Do not look for a TPU's own settings on the network.
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    try:
+        found = topologies.get_topology_desc(topology_name=name, platform="tpu").devices
+    except (RuntimeError, NotImplementedError, ValueError) as error:
+        raise UserError(
+            f"topology {name!r} cannot be compiled for ({error}): install osjax[tpu], and give a name like v5p:2x2x1"
+        ) from error
+    wanted = math.prod(sizes.values()) if min(sizes.values()) > 0 else len(found)
+    return device_mesh.make(**sizes, devices=found[:wanted])
+
+
+def report_memory(pipe: Pipeline, folder: Path, mesh: Mesh | None = None) -> None:
     """Print a table of what these settings need, and keep it with the same figures as JSON."""
     settings = pipe.settings
     pipe.check(settings)
     programs = memory.measure(pipe, settings)
     height, width = pipe.size(settings)
-    device = jax.devices()[0]
+    device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
     title = f"{settings.mode}, {settings.frames} frames of {width}x{height}, compiled for {device.device_kind}"
     table = memory.table(programs, title)
     print(table)
@@ -147,6 +173,7 @@ class Batch:
     """All samples of a command line, of which those that are finished are not made again."""
 
     def __init__(self, pipe: Pipeline, settings: SampleSettings, cfg: ConfigDict, requests: list[prompts.Request]):
+        pipe.check(settings)
         self.pipe, self.settings, self.overwrite = pipe, settings, cfg.output.overwrite
         self.output = Output(Path(cfg.output.folder), cfg.output.layout)
         self.model = _sources(cfg)

@@ -161,6 +161,8 @@ def test_compiled_programs_are_kept_for_the_next_run(workdir, tmp_path):
         (("--prompt=a", "--aspect-ratio=2:7"), "aspect ratio '2:7' is unknown"),
         (("--prompt=a", "--resolution=256px", "--height=32", "--width=32"), "not both"),
         (("--prompt=a", "--steps=0"), "steps is 0"),
+        (("--prompt=a", "--topology=v5p:2x2x1"), "--topology goes with --memory"),
+        (("--memory", "--topology=no such thing"), "cannot be compiled for"),
     ],
 )
 def test_mistakes_are_one_line_before_any_work(workdir, tmp_path, capsys, flags, says):

@@ -1,24 +1,19 @@
 """`osjax sample`: prompts, images and clips to videos on disk. A batch that was interrupted goes on where it was."""
 
-import json
-import math
-import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import jax
-from jax.experimental import topologies
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
 import osjax
 from osjax.errors import UserError
-from osjax.parallel import mesh as device_mesh
+from osjax.run import sample_memory
 from osjax.run.pipeline import Pipeline
-from osjax.sampling import memory, names, prompts, references, t2i2v
+from osjax.sampling import names, prompts, references, t2i2v
 from osjax.sampling.pipeline import Job
 from osjax.sampling.settings import MODES, T2I2V, SampleSettings
 from osjax.sampling.write import Output
@@ -74,8 +69,8 @@ def run(cfg: ConfigDict, args) -> None:
     for flag, (key, *_) in {**FLAGS, **SWITCHES}.items():
         _set(cfg, key, getattr(args, flag.replace("-", "_")))
     if args.memory:
-        mesh = topology_mesh(args.topology, cfg.mesh) if args.topology else None
-        report_memory(Pipeline.from_config(cfg, mesh), Path(cfg.output.folder), mesh)
+        mesh = sample_memory.topology_mesh(args.topology, cfg.mesh) if args.topology else None
+        sample_memory.report(Pipeline.from_config(cfg, mesh), Path(cfg.output.folder), mesh)
         return
     if args.topology:
         raise UserError("--topology goes with --memory: nothing can be sampled on devices that are not here", status=2)
@@ -89,43 +84,6 @@ def run(cfg: ConfigDict, args) -> None:
         batch.make_first_frames()
     paths = batch.make()
     print(f"{len(batch.wanted)} samples in {Path(cfg.output.folder)}, {len(paths)} made now")
-
-
-def topology_mesh(name: str, sizes: ConfigDict) -> Mesh:
-    """The config's mesh on TPUs that are only compiled for. UserError without libtpu or for an unknown name."""
-    # Do not look for a TPU's own settings on the network.
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
-    try:
-        found = topologies.get_topology_desc(topology_name=name, platform="tpu").devices
-    except (RuntimeError, NotImplementedError, ValueError) as error:
-        raise UserError(
-            f"topology {name!r} cannot be compiled for ({error}): install osjax[tpu], and give a name like v5p:2x2x1"
-        ) from error
-    wanted = math.prod(sizes.values()) if min(sizes.values()) > 0 else len(found)
-    return device_mesh.make(**sizes, devices=found[:wanted])
-
-
-def report_memory(pipe: Pipeline, folder: Path, mesh: Mesh | None = None) -> None:
-    """Print a table of what these settings need, and keep it with the same figures as JSON."""
-    settings = pipe.settings
-    pipe.check(settings)
-    programs = memory.measure(pipe, settings)
-    height, width = pipe.size(settings)
-    device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
-    title = f"{settings.mode}, {settings.frames} frames of {width}x{height}, compiled for {device.device_kind}"
-    table = memory.table(programs, title)
-    print(table)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "memory.md").write_text(table + "\n")
-    figures = {
-        "settings": pipe.describe(settings),
-        "device": device.device_kind,
-        "programs": [asdict(program) for program in programs],
-        "peak": memory.together(programs),
-        "peak_offloaded": memory.offloaded(programs),
-    }
-    (folder / "memory.json").write_text(json.dumps(figures, indent=2) + "\n")
 
 
 def keep_compiled(folder: str) -> None:

@@ -1,0 +1,54 @@
+"""`osjax sample --memory`: what sampling needs of a device that is here, or of a TPU that is not."""
+
+import json
+import math
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+import jax
+from jax.experimental import topologies
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from osjax.errors import UserError
+from osjax.parallel import mesh as device_mesh
+from osjax.run.pipeline import Pipeline
+from osjax.sampling import memory
+
+
+def topology_mesh(name: str, sizes: ConfigDict) -> Mesh:
+    """The config's mesh on TPUs that are only compiled for. UserError without libtpu or for an unknown name."""
+    # Do not look for a TPU's own settings on the network.
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    try:
+        found = topologies.get_topology_desc(topology_name=name, platform="tpu").devices
+    except (RuntimeError, NotImplementedError, ValueError) as error:
+        raise UserError(
+            f"topology {name!r} cannot be compiled for ({error}): install osjax[tpu], and give a name like v5p:2x2x1"
+        ) from error
+    wanted = math.prod(sizes.values()) if min(sizes.values()) > 0 else len(found)
+    return device_mesh.make(**sizes, devices=found[:wanted])
+
+
+def report(pipe: Pipeline, folder: Path, mesh: Mesh | None = None) -> None:
+    """Print a table of what these settings need, and keep it with the same figures as JSON."""
+    settings = pipe.settings
+    pipe.check(settings)
+    programs = memory.measure(pipe, settings)
+    height, width = pipe.size(settings)
+    device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
+    title = f"{settings.mode}, {settings.frames} frames of {width}x{height}, compiled for {device.device_kind}"
+    table = memory.table(programs, title)
+    print(table)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "memory.md").write_text(table + "\n")
+    figures = {
+        "settings": pipe.describe(settings),
+        "device": device.device_kind,
+        "programs": [asdict(program) for program in programs],
+        "peak": memory.together(programs),
+        "peak_offloaded": memory.offloaded(programs),
+    }
+    (folder / "memory.json").write_text(json.dumps(figures, indent=2) + "\n")

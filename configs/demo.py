@@ -15,22 +15,22 @@ def get_config() -> ConfigDict:
     cfg.mesh = ConfigDict({"data": -1, "fsdp": 1, "sequence": 1, "tensor": 1})  # sizes; -1 takes the devices left
 
     cfg.data = ConfigDict()
-    cfg.data.train_clips = 576
+    cfg.data.train_clips = 1152
     cfg.data.held_out_clips = 96
     cfg.data.frames = 8
-    cfg.data.size = 96  # pixels of the rendered clips
+    cfg.data.size = 80  # pixels of the rendered clips
     cfg.data.fps = 8
     cfg.data.low = 64  # pixels of stages 1 and 2
-    cfg.data.high = 96  # pixels of stage 3
+    cfg.data.high = 80  # pixels of stage 3
 
     cfg.autoencoder = ConfigDict()
     cfg.autoencoder.model = autoencoder_model()
-    cfg.autoencoder.steps = 1200
+    cfg.autoencoder.steps = 1400
     cfg.autoencoder.batch = 8  # clips
     cfg.autoencoder.mse_weight = 4.0  # beside L1
     cfg.autoencoder.crop = 32  # pixels of random cuts to train on; 0 takes whole clips
     cfg.autoencoder.image_weight = 0.2  # loss on single frames, for given first frames
-    cfg.autoencoder.optimizer = optimizer(lr=6e-4, steps=1200, ema_decay=0.99)
+    cfg.autoencoder.optimizer = optimizer(lr=6e-4, steps=1400, ema_decay=0.99)
 
     cfg.text = ConfigDict({"width": 64, "max_length": 12})  # built-in encoder: features, words
     cfg.model = ConfigDict()
@@ -43,21 +43,23 @@ def get_config() -> ConfigDict:
     cfg.model.depth = 2
     cfg.model.depth_single_blocks = 4
     cfg.model.axes_dim = (8, 12, 12)  # head dimensions for frame, row, column
+    cfg.model.theta = 100.0  # rotary base: grids of five cells a side have no use for the slow rotations of 10,000
     cfg.model.patch_size = 1
 
     cfg.text_dropout = 0.1  # of states and pooled vector, each on its own
     cfg.stages = ConfigDict()  # run in the order of their names, each from the weights of the one before
-    cfg.stages.stage1_t2v_low = stage("low", 1400, 64, 1e-3, {"t2v": 1.0})
-    mix = {"t2v": 3.0, "i2v_head": 4.0, "i2v_loop": 0.5, "i2v_tail": 0.5}
-    cfg.stages.stage2_i2v_low = stage("low", 400, 64, 5e-4, mix)
-    cfg.stages.stage3_i2v_high = stage("high", 300, 32, 5e-4, mix)
+    cfg.stages.stage1_t2v_low = stage("low", 1000, 32, 2e-3, {"t2v": 1.0})
+    mix = {"t2v": 4.0, "i2v_head": 3.5, "i2v_loop": 0.25, "i2v_tail": 0.25}
+    cfg.stages.stage2_i2v_low = stage("low", 500, 32, 1.5e-3, mix)
+    cfg.stages.stage3_i2v_high = stage("high", 1100, 32, 1.5e-3, mix)
 
     cfg.sample = ConfigDict()
     cfg.sample.prompts = 96  # held-out prompts
     cfg.sample.i2v = 16  # given first frames
     cfg.sample.steps = 20
-    cfg.sample.guidance = 3.0
-    cfg.sample.guidance_img = 1.5
+    cfg.sample.guidance = 4.0  # on the text, without a given frame
+    cfg.sample.i2v_guidance = 2.0  # on the text, with one: more of it pulls away from the frame
+    cfg.sample.guidance_img = 1.5  # on the given frame
     cfg.sample.batch = 32
     return cfg
 

@@ -22,7 +22,8 @@ COLOURS = {
     "purple": (165, 50, 205),
     "white": (248, 248, 248),
 }
-SHAPES = ("circle", "square", "triangle", "cross")
+SHAPES = ("circle", "triangle", "bar", "pillar")  # a bar lies, a pillar stands
+LONGEST = 1.15  # of all shapes' reaches, in radii
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}  # x right, y down
 BACKGROUNDS = {"striped": 1, "wavy": 2, "cloudy": 5}  # waves that are added up
 
@@ -74,9 +75,10 @@ def specs(count: int, seed: int, chosen: Sequence[Combination]) -> list[ClipSpec
 
 def _draw(combination: Combination, rng: np.random.Generator) -> ClipSpec:
     colour, shape, direction = combination
-    radius, travel = rng.uniform(0.2, 0.28), rng.uniform(0.26, 0.4)
+    radius, travel = rng.uniform(0.18, 0.25), rng.uniform(0.26, 0.4)
     half_way = np.abs(DIRECTIONS[direction]) * travel / 2
-    centre = rng.uniform(radius + half_way, 1 - radius - half_way)
+    margin = LONGEST * radius + half_way
+    centre = rng.uniform(margin, 1 - margin)
     return ClipSpec(
         colour,
         shape,
@@ -109,8 +111,8 @@ def render(spec: ClipSpec, size: int, frames: int = 8) -> np.ndarray:
 def _texture(spec: ClipSpec):
     """A smooth grey pattern with a slight tint, dark enough to tell from white, too grey to be a colour."""
     rng = np.random.default_rng(spec.seed)
-    base, contrast = rng.uniform(70, 120), rng.uniform(8, 14)
-    waves = rng.uniform([-2.5, -2.5, 0], [2.5, 2.5, 2 * np.pi], (BACKGROUNDS[spec.background], 3))
+    base, contrast = rng.uniform(70, 120), rng.uniform(7, 12)
+    waves = rng.uniform([-1.5, -1.5, 0], [1.5, 1.5, 2 * np.pi], (BACKGROUNDS[spec.background], 3))
     tint = 1 + rng.uniform(-0.06, 0.06, 3)
 
     def at(x, y):
@@ -121,18 +123,14 @@ def _texture(spec: ClipSpec):
 
 
 def distance(shape: str, u: np.ndarray, v: np.ndarray, r: float) -> np.ndarray:
-    """Signed distance to the outline, negative inside; all shapes reach about r from the centre."""
+    """Signed distance to the outline, negative inside; no shape reaches farther than LONGEST * r from the centre
+    along an axis."""
     if shape == "circle":
         return np.hypot(u, v) - r
-    if shape == "square":
-        return np.maximum(abs(u), abs(v)) - 0.9 * r
     if shape == "triangle":
-        return np.maximum(v - 0.75 * r, (abs(u) * 0.894 - (v + 1.05 * r) * 0.447))
-    bar, reach = 0.33 * r, 1.05 * r
-    return np.minimum(
-        np.maximum(abs(u) - bar, abs(v) - reach),
-        np.maximum(abs(v) - bar, abs(u) - reach),
-    )
+        return np.maximum(v - 0.8 * r, abs(u) * 0.861 - (v + LONGEST * r) * 0.508)
+    across, down = (LONGEST * r, 0.5 * r) if shape == "bar" else (0.5 * r, LONGEST * r)
+    return np.maximum(abs(u) - across, abs(v) - down)
 
 
 def write_clips(folder: Path, clips: Sequence[ClipSpec], size: int, frames: int, fps: int) -> Path:

@@ -1,28 +1,94 @@
 """Checkpoints: one asynchronous Orbax composite of state, moving average, data iterator and config.
 
-The only module that knows Orbax. A checkpoint counts when Orbax has committed it; half-written ones are not seen.
+The only module that knows Orbax. A checkpoint counts when Orbax has committed it and its files are what they were
+then (`training/integrity.py`); half-written ones are not seen, damaged ones are set aside in favour of older ones.
 """
 
-from pathlib import Path
+import logging
+import threading
+import time
+from importlib.metadata import version
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
+from jax.experimental import multihost_utils
 
+import osjax
 from osjax.errors import UserError
+from osjax.training import integrity
 from osjax.training.state import TrainState
+
+log = logging.getLogger(__name__)
+LIBRARIES = ("jax", "flax", "optax", "orbax-checkpoint", "grain")
 
 
 class Checkpoints:
-    """Checkpoints of one stage in one folder. Close it: closing waits for writes under way."""
+    """Checkpoints of one stage in one folder. Close it: closing waits for writes under way.
 
-    def __init__(self, folder: Path, keep: int = 2):
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
-        self.folder = Path(folder).absolute()
+    folder: a local path, or gs:// and s3:// where etils and Orbax can reach them. keep: how many of the newest stay.
+    keep_every: steps whose multiples stay for good (0: none).
+    Opening verifies the newest: damaged ones are renamed to N.damaged, loudly, until a sound one is the newest.
+    """
+
+    def __init__(self, folder: epath.PathLike, keep: int = 2, keep_every: int = 0):
+        self.folder = _absolute(folder)
+        self._seals = self.folder.parent / f"{self.folder.name}.seals"
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep,
+            keep_period=keep_every or None,
+            enable_async_checkpointing=True,
+        )
         self._manager = ocp.CheckpointManager(self.folder, options=options)
+        self._sealing: threading.Thread | None = None
+        self._set_damaged_aside()
 
     def latest_step(self) -> int | None:
         return self._manager.latest_step()
+
+    def _seal_in_background(self) -> None:
+        """Seal the checkpoint under way as soon as it is in place, without holding up training."""
+        if jax.process_index() == 0:
+            self._sealing = threading.Thread(target=self._seal_new, name="seal", daemon=True)
+            self._sealing.start()
+
+    def _seal_new(self) -> None:
+        while self._manager.is_saving_in_progress():  # its own wait belongs to the thread that saves
+            time.sleep(0.1)
+        complete = {p.name for p in self.folder.iterdir() if p.name.isdigit()} if self.folder.exists() else set()
+        sealed = {p.stem: p for p in self._seals.iterdir() if p.suffix == ".json"} if self._seals.exists() else {}
+        for name in complete - sealed.keys():
+            try:
+                integrity.write_seal(self.folder / name, self._seals / f"{name}.json")
+            except OSError as error:  # removed by now, or a full disk: unsealed is still complete
+                log.info("checkpoint %s is not sealed: %s", name, error)
+        for name in sealed.keys() - complete:
+            sealed[name].unlink(missing_ok=True)
+
+    def _set_damaged_aside(self) -> None:
+        while (step := self._manager.latest_step()) is not None:
+            reason = None
+            if jax.process_index() == 0:
+                reason = integrity.damage(self.folder / str(step), self._seals / f"{step}.json")
+            if jax.process_count() > 1:
+                reason = "see process 0" if multihost_utils.broadcast_one_to_all(reason is not None) else None
+            if reason is None:
+                return
+            self._set_aside(step, reason)
+
+    def _set_aside(self, step: int, reason: str) -> None:
+        """Rename a damaged checkpoint so that it is kept but never read; the one before it becomes the newest."""
+        log.warning("checkpoint %s/%d is set aside as %d.damaged: %s", self.folder, step, step, reason)
+        if jax.process_index() == 0:
+            aside = self.folder / f"{step}.damaged"
+            if aside.exists():
+                aside.rmtree()
+            (self.folder / str(step)).rename(aside)
+            (self._seals / f"{step}.json").unlink(missing_ok=True)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices(f"checkpoint {step} set aside")
+        self._manager.reload()
 
     def save(self, step: int, state: TrainState, data: dict[str, Any] | None, config: dict[str, Any]) -> None:
         """Start writing; returns once the arrays are copied off the devices. A step that is there already is kept."""
@@ -33,17 +99,35 @@ class Checkpoints:
             "params": ocp.args.StandardSave(state.params),
             "data": ocp.args.JsonSave(data or {}),
             "config": ocp.args.JsonSave(config),
+            "versions": ocp.args.JsonSave(_versions()),
         }
         if state.ema is not None:
             items["ema"] = ocp.args.StandardSave(state.ema)
+        self._finish_sealing()
         self._manager.save(step, args=ocp.args.Composite(**items))
+        self._seal_in_background()
 
     def restore(self, abstract: TrainState, step: int | None = None) -> tuple[TrainState, dict[str, Any]]:
         """The newest (or given) checkpoint as (state, data iterator state), each array straight to its sharding.
 
-        abstract: ShapeDtypeStructs with the shardings wanted, of any mesh. UserError where nothing fits.
+        abstract: ShapeDtypeStructs with the shardings wanted, of any mesh. Where the newest cannot be read, the one
+        before it is taken, with a warning. UserError where nothing fits or can be read.
         """
-        step = self._require(step)
+        if step is not None:
+            return self._restore(step, abstract)
+        while True:
+            step = self._require(None)
+            self._check_shapes(step, "params", abstract.params)
+            try:
+                return self._restore(step, abstract)
+            except (UserError, OSError) as error:
+                # A sealed checkpoint was verified when the folder was opened: then it is the config that does not fit.
+                sealed = (self._seals / f"{step}.json").exists()
+                if sealed or step == min(self._manager.all_steps()):
+                    raise
+                self._set_aside(step, str(error)[:200])
+
+    def _restore(self, step: int, abstract: TrainState) -> tuple[TrainState, dict[str, Any]]:
         self._check_shapes(step, "params", abstract.params)
         items = {
             "state": ocp.args.StandardRestore(_without_weights(abstract)),
@@ -55,6 +139,16 @@ class Checkpoints:
         found = self._read(step, items)
         return found["state"].replace(params=found["params"], ema=found.get("ema")), found["data"]
 
+    def return_to(self, before: int) -> int | None:
+        """Make the newest checkpoint of step <= `before` the newest of all; later ones are set aside. None: no such."""
+        steps = self._manager.all_steps()
+        if not any(step <= before for step in steps):
+            return None
+        for step in sorted(steps, reverse=True):
+            if step > before:
+                self._set_aside(step, f"saved after the trouble that began at step {before}")
+        return self.latest_step()
+
     def restore_weights(self, abstract: Any, ema: bool, step: int | None = None) -> Any:
         """Only the averaged (`ema`) or raw parameters, for sampling or for the start of the next stage."""
         step = self._require(step)
@@ -64,6 +158,10 @@ class Checkpoints:
 
     def config(self, step: int | None = None) -> dict[str, Any]:
         return self._read(self._require(step), {"config": ocp.args.JsonRestore()})["config"]
+
+    def versions(self, step: int | None = None) -> dict[str, str]:
+        """The library versions that wrote a checkpoint."""
+        return self._read(self._require(step), {"versions": ocp.args.JsonRestore()})["versions"]
 
     def _check_shapes(self, step: int, item: str, abstract: Any) -> None:
         """UserError that names the first array that differs; Orbax would say so less clearly, and only half-way."""
@@ -97,11 +195,27 @@ class Checkpoints:
         return step
 
     def wait(self) -> None:
+        """Return once the last save is complete and sealed."""
         self._manager.wait_until_finished()
+        self._finish_sealing()
+
+    def _finish_sealing(self) -> None:
+        if self._sealing is not None:
+            self._sealing.join()
+            self._sealing = None
 
     def close(self) -> None:
-        self._manager.wait_until_finished()
+        self.wait()
         self._manager.close()
+
+
+def _versions() -> dict[str, str]:
+    return {"osjax": osjax.__version__, **{name: version(name) for name in LIBRARIES}}
+
+
+def _absolute(folder: epath.PathLike) -> epath.Path:
+    path = epath.Path(folder)
+    return path if "://" in str(folder) else path.absolute()
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:

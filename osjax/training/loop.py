@@ -22,22 +22,30 @@ from tqdm import tqdm
 from osjax.errors import UserError
 from osjax.parallel.host import to_global
 from osjax.training.checkpoint import Checkpoints
+from osjax.training.health import Health, HealthConfig, Illness
 from osjax.training.metrics import MetricsLog
 from osjax.training.state import TrainState
+from osjax.training.watchdog import Watchdog
 
 
 @dataclass(frozen=True)
 class LoopConfig:
     """stage: name in logs. total_steps: updates in all. save_every: steps between checkpoints (0: only the last).
 
-    eval_every: steps between evaluations. max_skipped: non-finite updates in a row after which the run stops.
+    eval_every: steps between evaluations. hang_factor: median steps without a step after which the process ends for a
+    restart (0: never), but not before hang_least_s seconds. max_failed_saves: saves in a row that may fail, as on a
+    full disk, before the run stops. profile_steps: steps of an XProf trace, from the fourth on.
     """
 
     stage: str
     total_steps: int
     save_every: int = 0
     eval_every: int = 0
-    max_skipped: int = 10
+    health: HealthConfig = HealthConfig()
+    hang_factor: float = 0.0
+    hang_least_s: float = 600.0
+    max_failed_saves: int = 3
+    profile_steps: int = 0
 
 
 class Interrupted(UserError):
@@ -62,32 +70,137 @@ def run(
     step_fn: jit-compiled, donates its state. batches: this host's numpy rows, already at the state's place.
     data_state: gives the iterator's place for the checkpoint. evaluate: measures a state every `eval_every` steps; its
     numbers join the metrics of the step that follows. On SIGTERM or Ctrl-C the state is saved, then Interrupted is
-    raised. UserError after `max_skipped` non-finite updates in a row, and when the batches end early.
+    raised. After `health.max_skipped` non-finite updates in a row, or a lasting loss spike, the run goes back to the
+    last good checkpoint and on with the batches that follow the bad ones; UserError when there is none, when it did so
+    `health.max_rollbacks` times, when saving keeps failing, and when the batches end early.
     """
-    first = int(jax.device_get(state.step))
+    step = first = int(jax.device_get(state.step))
     log = MetricsLog(workdir, cfg.stage, first) if jax.process_index() == 0 else None
-    late = _LateMetrics(cfg, log, first, int(jax.device_get(state.skipped)))
-    with _stop_requests() as stopped, _bar(cfg, first) as bar:
+    late = _LateMetrics(cfg, log, int(jax.device_get(state.skipped)))
+    saver = _Saver(cfg, checkpoints, data_state, config)
+    rollbacks = 0
+    watchdog = Watchdog(cfg.hang_factor, cfg.hang_least_s, workdir, jax.process_index())
+    with _stop_requests() as stopped, _bar(cfg, first) as bar, watchdog, _Profile(cfg, first, workdir) as profile:
         try:
-            for step in range(first, cfg.total_steps):
+            while step < cfg.total_steps:
                 stop = stopped(step)
                 found = evaluate(state) if evaluate and not stop and _due(step, cfg.eval_every) else {}
                 if stop or (_due(step, cfg.save_every) and step > first):
                     late.flush(bar)  # so that metrics.jsonl reaches as far as the checkpoint
-                    checkpoints.save(step, state, data_state and data_state(), config)
+                    saver.save(step, state)
                 if stop:
-                    checkpoints.wait()
+                    saver.finish(step, state)
                     raise Interrupted(f"{cfg.stage}: stopped at step {step}, saved; run the same command to go on")
                 batch, waited = _next_batch(batches, mesh, cfg, step)
+                profile.before(step)
                 with jax.transfer_guard("disallow"):  # a step that copies between host and device is a mistake
                     state, metrics = step_fn(state, batch, run_key)
-                late.push(step, metrics, {**found, "data_wait_s": waited}, bar)
-            late.flush(bar)
-            checkpoints.save(cfg.total_steps, state, data_state and data_state(), config)
+                ill = late.push(step, metrics, {**found, "data_wait_s": waited}, bar)
+                watchdog.beat()
+                step += 1
+                if step == cfg.total_steps:
+                    ill = late.flush(bar) or ill
+                if ill:
+                    rollbacks += 1
+                    state = _roll_back(cfg, checkpoints, state, ill, rollbacks)
+                    step = int(jax.device_get(state.step))
+                    late.rewind(step, int(jax.device_get(state.skipped)), bar)
+            saver.save(cfg.total_steps, state)
+            saver.finish(cfg.total_steps, state)
         finally:
             if log:
                 log.close()
     return state
+
+
+def _roll_back(cfg: LoopConfig, checkpoints: Checkpoints, state: TrainState, ill: Illness, times: int) -> TrainState:
+    """The newest state from before the trouble. The data iterator stays where it is: past the bad batches."""
+    advice = "lower the learning rate or look at the data"
+    if times > cfg.health.max_rollbacks:
+        raise UserError(f"{cfg.stage}: {ill.reason}, after {times - 1} returns to a checkpoint: {advice}")
+    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+    checkpoints.wait()
+    step = checkpoints.return_to(ill.since)
+    if step is None:
+        raise UserError(f"{cfg.stage}: {ill.reason}, and no checkpoint is older: {advice}")
+    tqdm.write(f"{cfg.stage}: {ill.reason}: back to the checkpoint of step {step}, on with new data", file=sys.stderr)
+    return checkpoints.restore(abstract, step)[0]
+
+
+class _Saver:
+    """Saves, and lets training go on when a save fails: the checkpoint before it is still there."""
+
+    def __init__(self, cfg: LoopConfig, checkpoints: Checkpoints, data_state: Callable | None, config: dict[str, Any]):
+        self.cfg, self.checkpoints, self.data_state, self.config = cfg, checkpoints, data_state, config
+        self.failed = 0
+        self.under_way = False
+
+    def save(self, step: int, state: TrainState) -> None:
+        data = self.data_state and self.data_state()
+        try:
+            self.checkpoints.save(step, state, data, self.config)
+        except UserError:
+            raise
+        except Exception as error:  # what a file system can raise here has no common class
+            self.under_way = False
+            self._count(step, error)
+            return
+        if self.under_way:  # then that one has arrived: the call would have raised its error
+            self.failed = 0
+        self.under_way = True
+
+    def finish(self, step: int, state: TrainState) -> None:
+        """Wait for the last save, and try it once more if it failed: here nothing can go on without it."""
+        try:
+            self.checkpoints.wait()
+        except Exception as error:
+            self._count(step, error)
+        if self.checkpoints.latest_step() == step:
+            return
+        try:
+            self.checkpoints.save(step, state, self.data_state and self.data_state(), self.config)
+            self.checkpoints.wait()
+        except Exception as error:
+            raise UserError(
+                f"{self.cfg.stage}: {self._words(step, error)}: make room and run the command again"
+            ) from error
+
+    def _count(self, step: int, error: Exception) -> None:
+        self.failed += 1
+        if self.failed >= self.cfg.max_failed_saves:
+            raise UserError(
+                f"{self.cfg.stage}: {self.failed} saves in a row failed; {self._words(step, error)}: make room or mend "
+                "the folder, then run the same command to go on from the last checkpoint"
+            ) from error
+        tqdm.write(f"{self.cfg.stage}: {self._words(step, error)}; training goes on", file=sys.stderr)
+
+    def _words(self, step: int, error: Exception) -> str:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        return f"the checkpoint of step {step} could not be written ({first})"
+
+
+class _Profile:
+    """An XProf trace of `profile_steps` steps, after those that compile."""
+
+    def __init__(self, cfg: LoopConfig, first: int, workdir: Path):
+        self.folder, self.on = workdir / "profile", False
+        self.start = first + 3 if cfg.profile_steps else -1
+        self.end = self.start + cfg.profile_steps
+
+    def __enter__(self) -> "_Profile":
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self.on:
+            jax.profiler.stop_trace()
+
+    def before(self, step: int) -> None:
+        if step == self.start:
+            jax.profiler.start_trace(self.folder)
+            self.on = True
+        elif self.on and step >= self.end:
+            jax.profiler.stop_trace()
+            self.on = False
 
 
 def _due(step: int, every: int) -> bool:
@@ -106,20 +219,21 @@ def _next_batch(batches: Iterator[Any], mesh: Mesh, cfg: LoopConfig, step: int) 
 class _LateMetrics:
     """Holds the metrics of one step until the next has been dispatched, then reads, logs and shows them."""
 
-    def __init__(self, cfg: LoopConfig, log: MetricsLog | None, first: int, skipped: int):
+    def __init__(self, cfg: LoopConfig, log: MetricsLog | None, skipped: int):
         self.cfg, self.log, self.held = cfg, log, None
-        self.first, self.skipped, self.in_a_row = first, skipped, 0
+        self.health = Health(cfg.health, skipped)
         self.last_time = None
         self.rate = 0.0
 
-    def push(self, step: int, metrics: dict[str, jax.Array], host: dict[str, float], bar: tqdm) -> None:
+    def push(self, step: int, metrics: dict[str, jax.Array], host: dict[str, float], bar: tqdm) -> Illness | None:
         """metrics: still on the devices. host: numbers of this step that are known already."""
-        self.flush(bar)
+        ill = self.flush(bar)
         self.held = (step, metrics, host)
+        return ill
 
-    def flush(self, bar: tqdm) -> None:
+    def flush(self, bar: tqdm) -> Illness | None:
         if self.held is None:
-            return
+            return None
         step, metrics, host = self.held
         self.held = None
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
@@ -131,18 +245,20 @@ class _LateMetrics:
             self.log.write(step, {**values, "steps_per_s": self.rate or None, **host})
         bar.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)
         bar.update()
-        self._check(step, values)
-
-    def _check(self, step: int, values: dict[str, float]) -> None:
-        self.in_a_row = self.in_a_row + 1 if values["skipped"] > self.skipped else 0
-        if self.in_a_row:
+        before = self.health.skipped
+        ill = self.health.observe(step, values["loss"], int(values["skipped"]))
+        if self.health.skipped > before:
             tqdm.write(f"{self.cfg.stage} step {step}: loss or gradient not finite, update skipped", file=sys.stderr)
-        self.skipped = values["skipped"]
-        if self.in_a_row >= self.cfg.max_skipped:
-            raise UserError(
-                f"{self.cfg.stage}: {self.in_a_row} updates in a row were not finite, the last at step {step}: "
-                "lower the learning rate or look at the data"
-            )
+        return ill
+
+    def rewind(self, step: int, skipped: int, bar: tqdm) -> None:
+        """Forget what came at or after `step`."""
+        self.held, self.last_time = None, None
+        self.health.restart(skipped)
+        if self.log:
+            self.log.rewind(step)
+        bar.n = step
+        bar.refresh()
 
 
 def _bar(cfg: LoopConfig, first: int) -> tqdm:

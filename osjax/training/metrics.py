@@ -1,11 +1,14 @@
 """metrics.jsonl: one line a step, appended once, continued after a restart without gaps or repeats."""
 
 import json
+import logging
 import math
 from pathlib import Path
 from typing import Any
 
 from osjax.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 class MetricsLog:
@@ -18,18 +21,38 @@ class MetricsLog:
     def __init__(self, folder: Path, stage: str, first_step: int):
         folder.mkdir(parents=True, exist_ok=True)
         self.path, self.stage = folder / "metrics.jsonl", stage
-        kept = [line for line in read(self.path) if line["stage"] != stage or line["step"] < first_step]
+        self._file = None
+        self._failed = False
+        self.rewind(first_step)
+
+    def rewind(self, first_step: int) -> None:
+        """Drop this stage's lines at or after `first_step`."""
+        self.close()
+        kept = [line for line in read(self.path) if line["stage"] != self.stage or line["step"] < first_step]
         partial = self.path.with_suffix(".partial")
         partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
         partial.replace(self.path)
         self._file = self.path.open("a", buffering=1)
 
     def write(self, step: int, values: dict[str, Any]) -> None:
+        """Append a line. A disk that takes none is reported once; training is worth more than its log."""
         line = {"stage": self.stage, "step": step, **{name: _plain(value) for name, value in values.items()}}
-        self._file.write(json.dumps(line) + "\n")
+        try:
+            self._file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            self._warn(error)
+
+    def _warn(self, error: OSError) -> None:
+        if not self._failed:
+            log.warning("%s cannot be written (%s): lines are missing", self.path, error)
+        self._failed = True
 
     def close(self) -> None:
-        self._file.close()
+        try:
+            if self._file is not None:
+                self._file.close()
+        except OSError as error:  # lines that still waited to be written
+            self._warn(error)
 
 
 def _plain(value: Any) -> Any:

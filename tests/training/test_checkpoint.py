@@ -88,6 +88,67 @@ def test_a_half_written_checkpoint_is_not_seen(tmp_path, trained):
     again.close()
 
 
+def two_saved(folder, trained):
+    """Checkpoints of step 1 and 2, closed."""
+    _, first, second, abstract, _ = trained
+    store = checkpoint.Checkpoints(folder)
+    store.save(1, put(first, abstract), {"place": 1}, {})
+    store.save(2, put(second, abstract), {"place": 2}, {})
+    store.close()
+    return first, second, abstract
+
+
+def largest_file(folder):
+    return max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+@pytest.mark.parametrize("harm", [flip_a_bit, truncate, lambda path: path.unlink()])
+def test_a_damaged_checkpoint_is_set_aside_loudly_for_the_one_before(tmp_path, trained, caplog, harm):
+    first, second, abstract = two_saved(tmp_path / "c", trained)
+    harm(largest_file(tmp_path / "c" / "2"))
+    again = checkpoint.Checkpoints(tmp_path / "c")
+    assert again.latest_step() == 1 and "2 is set aside" in caplog.text
+    state, data = again.restore(abstract)
+    assert tiny.same(state, first) and not tiny.same(state, second) and data == {"place": 1}
+    assert (tmp_path / "c" / "2.damaged").is_dir()  # nothing is thrown away
+    again.save(2, put(second, abstract), {"place": 2}, {})  # the step can be done and saved again
+    again.close()
+    assert tiny.same(checkpoint.Checkpoints(tmp_path / "c").restore(abstract)[0], second)
+
+
+def test_an_unsealed_checkpoint_that_does_not_read_gives_way_to_the_one_before(tmp_path, trained, caplog):
+    first, _, abstract = two_saved(tmp_path / "c", trained)
+    (tmp_path / "c.seals" / "2.json").unlink()  # killed between the commit and the seal
+    for path in (tmp_path / "c" / "2" / "params").rglob("*"):
+        if path.is_file() and path.parent.name == "d":  # where the arrays' bytes lie, some of them twice
+            truncate(path)
+    again = checkpoint.Checkpoints(tmp_path / "c")
+    state, _ = again.restore(abstract)
+    assert tiny.same(state, first) and "set aside" in caplog.text
+    again.close()
+
+
+def test_a_sound_checkpoint_of_another_model_is_not_set_aside(tmp_path, trained):
+    _, _, abstract = two_saved(tmp_path / "c", trained)
+    plain = tiny.start(tiny.single(), optimizer.OptimizerConfig(schedule="cosine", decay_steps=9, ema_decay=0.9))[1]
+    again = checkpoint.Checkpoints(tmp_path / "c")
+    with pytest.raises(UserError, match="does not fit this config"):
+        again.restore(plain.replace(opt_state=(*plain.opt_state, plain.step)))
+    assert again.latest_step() == 2
+    assert again.versions()["jax"] == jax.__version__
+    again.close()
+
+
 def test_only_the_newest_are_kept_and_the_same_step_twice_is_one(tmp_path):
     store = checkpoint.Checkpoints(tmp_path, keep=2)
     state, _, _ = tiny.start(tiny.single())

@@ -14,6 +14,7 @@ from osjax.errors import UserError
 from osjax.parallel import sharding
 from osjax.training import checkpoint, loop, metrics, optimizer, update
 from osjax.training import state as states
+from osjax.training.health import HealthConfig
 from tests.training import tiny
 
 CFG = optimizer.OptimizerConfig(lr=0.05, eps=1e-8, ema_decay=0.5)
@@ -167,11 +168,73 @@ def test_one_bad_batch_is_skipped_counted_and_shown(tmp_path, whole, capfd):
 
 
 def test_bad_batches_in_a_row_stop_the_run_and_scattered_ones_do_not(tmp_path):
-    run = Run(tmp_path / "row", max_skipped=3)
-    with pytest.raises(UserError, match="3 updates in a row were not finite, the last at step 4"):
+    run = Run(tmp_path / "row", health=HealthConfig(max_skipped=3))
+    with pytest.raises(UserError, match="3 updates in a row were not finite, the last at step 4, and no checkpoint"):
         run.go(8, Rows(poison=(2, 3, 4)))
-    scattered = Run(tmp_path / "scattered", max_skipped=2)
+    scattered = Run(tmp_path / "scattered", health=HealthConfig(max_skipped=2))
     assert int(scattered.go(8, Rows(poison=(1, 3, 5, 7))).skipped) == 4
+
+
+def test_a_run_in_trouble_goes_back_to_its_checkpoint_and_on_past_the_bad_batches(tmp_path, capfd):
+    run = Run(tmp_path, save_every=2, health=HealthConfig(max_skipped=3))
+    rows = Rows(poison=(4, 5, 6))
+    state = run.go(8, rows)
+    assert (int(state.step), int(state.skipped)) == (8, 0)  # as if the bad batches had never been
+    assert steps(run) == list(range(8)) and None not in losses(run)
+    assert "back to the checkpoint of step 4, on with new data" in capfd.readouterr().err
+    # Steps 0-3 used batches 0-3; 4-6 were bad, and 7 was drawn before that was known; then come 8-11.
+    assert rows.place == 12
+    assert any(p.name.endswith(".damaged") for p in (tmp_path / "checkpoints").iterdir())  # saved in the trouble
+
+
+def test_a_run_that_stays_in_trouble_stops_after_a_few_returns(tmp_path):
+    run = Run(tmp_path, save_every=2, health=HealthConfig(max_skipped=2, max_rollbacks=2))
+    with pytest.raises(UserError, match="after 2 returns to a checkpoint: lower the learning rate or look at the data"):
+        run.go(8, Rows(poison=range(4, 99)))
+
+
+def test_a_lasting_loss_spike_is_undone(tmp_path, capfd):
+    class Spiky(Rows):
+        def __next__(self):
+            rows = super().__next__()
+            return rows * 50 if 12 <= self.place - 1 < 15 else rows
+
+    health = HealthConfig(spike_factor=20.0, spike_window=8, spike_steps=2)
+    run = Run(tmp_path, save_every=5, health=health)
+    run.go(20, Spiky())
+    assert "the loss stayed above 20 times its median" in capfd.readouterr().err
+    assert steps(run) == list(range(20)) and max(losses(run)) < 100
+    plain = Run(tmp_path / "plain", save_every=5)
+    plain.go(20, Spiky())
+    assert max(losses(plain)) > 1000
+
+
+def lost(run):
+    """The folder of the checkpoints is gone and cannot be made again, as with a lost mount."""
+    (run.folder / "checkpoints").rename(run.folder / "elsewhere")
+    (run.folder / "checkpoints").write_text("")
+
+
+def found(run):
+    (run.folder / "checkpoints").unlink()
+    (run.folder / "elsewhere").rename(run.folder / "checkpoints")
+
+
+def test_training_goes_on_while_its_folder_is_lost_and_saves_again_when_it_is_back(tmp_path, whole, capfd):
+    run = Run(tmp_path, save_every=2)
+    state = run.go(8, Rows(on={3: lambda: lost(run), 5: lambda: found(run)}))
+    assert tiny.same(state, whole[1]) and losses(run) == losses(whole[0])
+    assert 8 in run.saved() and 4 not in run.saved()
+    err = capfd.readouterr().err
+    assert "the checkpoint of step 4 could not be written" in err and "training goes on" in err
+
+
+def test_a_folder_that_stays_lost_stops_the_run_with_what_to_do(tmp_path):
+    run = Run(tmp_path, save_every=1, max_failed_saves=3)
+    with pytest.raises(UserError, match="3 saves in a row failed; .* make room or mend the folder"):
+        run.go(30, Rows(on={3: lambda: lost(run)}))
+    found(run)
+    assert run.saved()  # what was written before is still there
 
 
 def test_data_that_ends_early_is_an_error_that_says_where(tmp_path):

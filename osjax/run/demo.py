@@ -32,6 +32,7 @@ from osjax.parallel import mesh as device_mesh
 from osjax.run import demo_report
 from osjax.run.config import to_dataclass
 from osjax.run.stage import Stage, Trained, train
+from osjax.sampling import workdir
 from osjax.sampling.pipeline import Autoencoder, Pipeline, SampleSettings, to_float, to_uint8
 from osjax.sampling.write import write_samples
 from osjax.training import autoencoder as ae_step
@@ -66,6 +67,7 @@ def run(cfg: ConfigDict, args) -> None:
         stages[name] = demo.train_stage(name, stage_cfg, features, autoencoder, params)
         params = stages[name].params
         spent.mark(name)
+    demo.describe(name, autoencoder.scale)
     demo.report(autoencoder, params, stages, spent)
 
 
@@ -271,22 +273,38 @@ class Demo:
 
     # Samples and report
 
+    def _sample_settings(self) -> dict[str, Any]:
+        data, cfg = self.cfg.data, self.cfg.sample
+        return {
+            "frames": data.frames,
+            "height": data.high,
+            "width": data.high,
+            "steps": cfg.steps,
+            "guidance": cfg.guidance,
+            "guidance_img": cfg.guidance_img,
+            "text_oscillation": False,
+            "image_oscillation": False,
+            "image_ramp": False,
+            "seed": self.cfg.seed,
+        }
+
+    def describe(self, last_stage: str, scale: LatentScale) -> None:
+        """Write down what was trained, so that `osjax sample` finds it."""
+        kept = {
+            name: workdir.TrainedModel(model, f"{stage}/checkpoints", averaged=ema > 0)
+            for name, model, stage, ema in (
+                ("denoiser", self.model_cfg, last_stage, self.cfg.stages[last_stage].optimizer.ema_decay),
+                ("autoencoder", self.ae_cfg, "autoencoder", self.cfg.autoencoder.optimizer.ema_decay),
+            )
+        }
+        settings = {k: v for k, v in self._sample_settings().items() if k != "seed"}
+        workdir.save(self.workdir, workdir.Workdir(**kept, text=self.text, latent_scale=scale, settings=settings))
+
     def report(self, autoencoder: Autoencoder, params, stages: dict[str, Trained], spent: Stopwatch) -> None:
         """Sample held-out prompts and given first frames with the final weights, measure, and write the report."""
         cfg = self.cfg.sample
         pipe = Pipeline(models.build(self.model_cfg), params, autoencoder, self.text)
-        settings = SampleSettings(
-            frames=self.cfg.data.frames,
-            height=self.cfg.data.high,
-            width=self.cfg.data.high,
-            steps=cfg.steps,
-            guidance=cfg.guidance,
-            guidance_img=cfg.guidance_img,
-            text_oscillation=False,
-            image_oscillation=False,
-            image_ramp=False,
-            seed=self.cfg.seed,
-        )
+        settings = SampleSettings(**self._sample_settings())
         specs = [self.held_out[i % len(self.held_out)] for i in range(cfg.prompts)]
         real = np.stack([clips.render(s, self.cfg.data.high, self.cfg.data.frames) for s in self.held_out])
         common = {"settings": settings, "batch_size": cfg.batch}

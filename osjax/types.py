@@ -31,6 +31,7 @@ class Axis:
     CONV_IN = "conv_in"
     CONV_OUT = "conv_out"
     NORM = "norm"  # norm scales and biases
+    VOCAB = "vocab"  # token ids of an embedding table
 
     # Activations.
     BATCH = "batch"
@@ -41,7 +42,7 @@ class Axis:
 
 PARAMETER_AXES = tuple(
     getattr(Axis, n)
-    for n in ("LAYERS EMBED MLP QKV HEADS HEAD_DIM MODULATION PATCH FEATURES CONV_KERNEL CONV_IN CONV_OUT NORM".split())
+    for n in ("LAYERS EMBED MLP QKV HEADS HEAD_DIM MODULATION PATCH FEATURES CONV_KERNEL CONV_IN CONV_OUT NORM VOCAB".split())
 )
 ACTIVATION_AXES = (Axis.BATCH, Axis.TOKENS, Axis.ACT_EMBED, Axis.ACT_HEADS)
 

@@ -26,6 +26,7 @@ TRANSFORMER: Mapping[str, MeshAxes] = {
     Axis.CONV_IN: None,
     Axis.CONV_OUT: WEIGHTS,
     Axis.NORM: None,
+    Axis.VOCAB: None,  # EMBED shards the table
     Axis.BATCH: ("data", "fsdp"),
     Axis.TOKENS: "sequence",
     Axis.ACT_EMBED: None,

@@ -56,6 +56,7 @@ class Rule:
     op:       layout change from torch values to leaf values.
     at:       index into the leaf, such as (block,) where scan stacks blocks, or (block, slice(None), 0) for q.
     part:     index into the torch tensor, where one tensor feeds several leaves.
+    alias_of: for a second name of the same tensor: the first. A file may hold either or both; export writes both.
     """
 
     torch: str
@@ -64,11 +65,26 @@ class Rule:
     op: Op = SAME
     at: tuple[Any, ...] = ()
     part: tuple[slice, ...] = ()
+    alias_of: str | None = None
 
 
 def torch_shapes(table: Sequence[Rule]) -> dict[str, tuple[int, ...]]:
     """Name -> shape of every torch tensor that the table knows. Allocates nothing."""
     return {rule.torch: tuple(rule.shape) for rule in table}
+
+
+def _one_name_each(table: Sequence[Rule], tensors: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The tensors with both names of every tensor that has two. UserError where a file holds both, but unlike."""
+    tensors = dict(tensors)
+    for rule in table:
+        if rule.alias_of is None:
+            continue
+        names = [name for name in (rule.alias_of, rule.torch) if name in tensors]
+        if len(names) == 2 and not np.array_equal(*(np.asarray(tensors[name]) for name in names)):
+            raise UserError(f"{names[0]} and {names[1]} are one tensor of this model, but differ in the file")
+        if len(names) == 1:
+            tensors[rule.alias_of] = tensors[rule.torch] = tensors[names[0]]
+    return tensors
 
 
 def _check_names(table: Sequence[Rule], tensors: Mapping[str, Any]) -> None:
@@ -104,7 +120,9 @@ def to_params(table: Sequence[Rule], leaf_shapes: Mapping, tensors: Mapping[str,
     Raises UserError listing every missing, unexpected and misshapen tensor at once; ValueError if the table itself
     leaves part of a leaf unfilled or fills it twice.
     """
+    tensors = _one_name_each(table, tensors)
     _check_names(table, tensors)
+    table = [rule for rule in table if rule.alias_of is None]
     flat = _paths(leaf_shapes)
     out: dict[Path, np.ndarray] = {}
     filled: dict[Path, int] = dict.fromkeys(flat, 0)

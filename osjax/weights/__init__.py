@@ -8,29 +8,52 @@ import flax.linen as nn
 import numpy as np
 
 from osjax import models
-from osjax.weights import rules
-from osjax.weights.layout import FLUX, OPEN_SORA_V2, Layout
+from osjax.weights import leaves, rules
+from osjax.weights.layout import FLUX, LAYOUTS, OPEN_SORA_V2, Layout
 
-__all__ = ["FLUX", "OPEN_SORA_V2", "Layout", "from_torch", "to_torch", "torch_shapes"]
+__all__ = [
+    "FLUX",
+    "LAYOUTS",
+    "OPEN_SORA_V2",
+    "Layout",
+    "from_torch",
+    "leaf_shapes",
+    "table",
+    "to_torch",
+    "torch_leaves",
+    "torch_shapes",
+]
 
 
-def _table(cfg, layout: Layout) -> list[rules.Rule]:
+def table(cfg, layout: Layout = OPEN_SORA_V2) -> list[rules.Rule]:
+    """The weight map of a model configuration, from `osjax/weights/<family>.py`."""
     family = models.family_of(cfg)
     module = import_module(f"osjax.weights.{family}")
     return module.table(cfg, layout) if family == "mmdit" else module.table(cfg)  # only the MMDiT has layouts
 
 
+def leaf_shapes(cfg) -> dict[rules.Path, tuple[int, ...]]:
+    """Shape of every parameter by its path in the params tree; allocates nothing."""
+    return {path: tuple(x.shape) for path, x in leaves.flatten(nn.unbox(models.abstract_params(cfg))).items()}
+
+
+def torch_leaves(cfg, tensors: Mapping[str, Any], *, layout: Layout = OPEN_SORA_V2) -> leaves.Leaves:
+    """Parameters from the original's tensors, each read when it is asked for. UserError lists all that do not fit."""
+    return leaves.of_tensors(table(cfg, layout), leaf_shapes(cfg), tensors)
+
+
 def from_torch(cfg, tensors: Mapping[str, np.ndarray], *, layout: Layout = OPEN_SORA_V2) -> dict[str, Any]:
     """Params pytree (numpy leaves) from the original's tensors. UserError lists all that do not fit, at once."""
-    shapes = nn.unbox(models.abstract_params(cfg))
-    return rules.to_params(_table(cfg, layout), shapes, tensors)
+    found = torch_leaves(cfg, tensors, layout=layout)
+    return leaves.unflatten({path: found.read(path, rules.whole(shape)) for path, shape in found.shapes.items()})
 
 
 def to_torch(cfg, params: Mapping[str, Any], *, layout: Layout = OPEN_SORA_V2) -> dict[str, np.ndarray]:
     """The original's tensors from a params pytree; the inverse of `from_torch`, byte-equal."""
-    return rules.to_tensors(_table(cfg, layout), params)
+    known, read = leaves.to_tensors(table(cfg, layout), leaves.of_params(params))
+    return {name: read(name) for name in known}
 
 
 def torch_shapes(cfg, *, layout: Layout = OPEN_SORA_V2) -> dict[str, tuple[int, ...]]:
     """{torch name: shape} of the original's state dict; allocates nothing."""
-    return rules.torch_shapes(_table(cfg, layout))
+    return rules.torch_shapes(table(cfg, layout))

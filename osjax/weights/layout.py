@@ -13,3 +13,4 @@ class Layout:
 
 OPEN_SORA_V2 = Layout(fused_qkv=False, interleaved_rope=False)
 FLUX = Layout(fused_qkv=True, interleaved_rope=True)
+LAYOUTS = {"open_sora_v2": OPEN_SORA_V2, "flux": FLUX}

@@ -1,11 +1,12 @@
 """Weight maps that run both ways from one table.
 
 A table is a list of `Rule`s. A rule says where one torch tensor, or a part of it, lives in the Flax tree.
-Import and export read the same rules, and both check that every torch key is used once and every leaf is filled once.
+Import (`leaves.of_tensors`) and export (`leaves.to_tensors`) read the same rules, piece by piece where pieces will do.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -13,36 +14,104 @@ import numpy as np
 from osjax.errors import UserError
 
 Path = tuple[str, ...]
+Window = tuple[slice, ...]  # a start and a stop for every axis
+Pull = Callable[[Window], tuple[Window, Callable[[np.ndarray], np.ndarray]]]
 
 
 @dataclass(frozen=True)
 class Op:
-    """An invertible change of layout. `to_leaf` maps torch values to leaf values, `to_torch` is its inverse."""
+    """An invertible change of layout. `to_leaf` maps torch values to leaf values, `to_torch` is its inverse.
+
+    pull: for a window of the leaf values, the window of torch values that it is made of, and what makes it of them.
+    None where all torch values are needed for any of the leaf's.
+    """
 
     to_leaf: Callable[[np.ndarray], np.ndarray]
     to_torch: Callable[[np.ndarray], np.ndarray]
+    pull: Pull | None = None
 
     def __matmul__(self, first: "Op") -> "Op":
         """`a @ b` applies b first on the way in, as functions compose."""
-        return Op(lambda x: self.to_leaf(first.to_leaf(x)), lambda y: first.to_torch(self.to_torch(y)))
+
+        def pull(window: Window):
+            between, second_half = self.pull(window)
+            inner, first_half = first.pull(between)
+            return inner, lambda x: second_half(first_half(x))
+
+        return Op(
+            lambda x: self.to_leaf(first.to_leaf(x)),
+            lambda y: first.to_torch(self.to_torch(y)),
+            pull if self.pull and first.pull else None,
+        )
 
 
 def transpose(*axes: int) -> Op:
     inverse = tuple(np.argsort(axes))
-    return Op(lambda x: x.transpose(axes), lambda y: y.transpose(inverse))
+
+    def pull(window: Window):
+        return tuple(window[i] for i in inverse), lambda x: x.transpose(axes)
+
+    return Op(lambda x: x.transpose(axes), lambda y: y.transpose(inverse), pull)
 
 
 def reshape(torch_shape: Sequence[int], leaf_shape: Sequence[int]) -> Op:
-    return Op(lambda x: x.reshape(tuple(leaf_shape)), lambda y: y.reshape(tuple(torch_shape)))
+    torch_shape, leaf_shape = tuple(torch_shape), tuple(leaf_shape)
+    groups = _matching_axes(torch_shape, leaf_shape)
+
+    def pull(window: Window):
+        inner, whole, crop = [], [], []  # of torch values; leaf values made of those; window inside these
+        for ours, theirs in groups:
+            part = _pull_axes([torch_shape[i] for i in ours], [(window[i], leaf_shape[i]) for i in theirs])
+            for collected, new in zip((inner, whole, crop), part, strict=True):
+                collected += new
+        return tuple(inner), lambda x: x.reshape(whole)[tuple(crop)]
+
+    return Op(lambda x: x.reshape(leaf_shape), lambda y: y.reshape(torch_shape), pull if groups else None)
+
+
+def _matching_axes(a: tuple[int, ...], b: tuple[int, ...]) -> list[tuple[list[int], list[int]]]:
+    """Smallest groups of neighbouring axes of both shapes that hold equally many values. Empty for empty arrays."""
+    groups, i, j = [], 0, 0
+    while i < len(a) and j < len(b) and prod(a) == prod(b) != 0:
+        ours, theirs = [i], [j]
+        while (left := prod(a[k] for k in ours)) != (right := prod(b[k] for k in theirs)):
+            (ours if left < right else theirs).append((ours if left < right else theirs)[-1] + 1)
+        i, j = ours[-1] + 1, theirs[-1] + 1
+        groups.append((ours, theirs))
+    if groups:  # axes of size 1 that are left over
+        groups[-1][0].extend(range(i, len(a)))
+        groups[-1][1].extend(range(j, len(b)))
+    return groups
+
+
+def _pull_axes(torch_sizes: list[int], leaf: list[tuple[slice, int]]) -> tuple[list[slice], list[int], list[slice]]:
+    """For one group of axes: torch window, shape of the leaf values that it gives, wanted window among those."""
+    (first, _), inside = leaf[0], [size for _, size in leaf[1:]]
+    if len(torch_sizes) == 1:  # one axis split in several: whole steps of the first
+        step, count = prod(inside), first.stop - first.start
+        crop = [slice(0, count), *(window for window, _ in leaf[1:])]
+        return [slice(first.start * step, first.stop * step)], [count, *inside], crop
+    if len(leaf) == 1:  # several axes merged into one: whole steps of the first of them
+        step = prod(torch_sizes[1:])
+        start, stop = first.start // step, -(-first.stop // step)
+        crop = [slice(first.start - start * step, first.stop - start * step)]
+        return [slice(start, stop), *(slice(0, n) for n in torch_sizes[1:])], [(stop - start) * step], crop
+    return [slice(0, n) for n in torch_sizes], [size for _, size in leaf], [window for window, _ in leaf]
 
 
 def take(order: np.ndarray, axis: int) -> Op:
     """Permute one axis: leaf[i] = torch[order[i]]."""
     inverse = np.argsort(order)
-    return Op(lambda x: np.take(x, order, axis), lambda y: np.take(y, inverse, axis))
+
+    def pull(window: Window):
+        inner, wanted = list(window), order[window[axis]]
+        inner[axis] = slice(int(wanted.min()), int(wanted.max()) + 1)
+        return tuple(inner), lambda x: np.take(x, wanted - inner[axis].start, axis)
+
+    return Op(lambda x: np.take(x, order, axis), lambda y: np.take(y, inverse, axis), pull)
 
 
-SAME = Op(lambda x: x, lambda y: y)
+SAME = Op(lambda x: x, lambda y: y, lambda window: (window, lambda x: x))
 LINEAR = transpose(1, 0)  # torch (out, in) -> flax (in, out)
 
 
@@ -73,21 +142,18 @@ def torch_shapes(table: Sequence[Rule]) -> dict[str, tuple[int, ...]]:
     return {rule.torch: tuple(rule.shape) for rule in table}
 
 
-def _one_name_each(table: Sequence[Rule], tensors: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The tensors with both names of every tensor that has two. UserError where a file holds both, but unlike."""
-    tensors = dict(tensors)
-    for rule in table:
-        if rule.alias_of is None:
-            continue
-        names = [name for name in (rule.alias_of, rule.torch) if name in tensors]
-        if len(names) == 2 and not np.array_equal(*(np.asarray(tensors[name]) for name in names)):
-            raise UserError(f"{names[0]} and {names[1]} are one tensor of this model, but differ in the file")
-        if len(names) == 1:
-            tensors[rule.alias_of] = tensors[rule.torch] = tensors[names[0]]
-    return tensors
+def whole(shape: Sequence[int], index: Sequence[Any] = ()) -> tuple[Any, ...]:
+    """The index of an array with an entry for every axis; slices get their start and stop."""
+    index = tuple(index) + (slice(None),) * (len(shape) - len(index))
+    return tuple(slice(*i.indices(n)[:2]) if isinstance(i, slice) else i for i, n in zip(index, shape, strict=True))
 
 
-def _check_names(table: Sequence[Rule], tensors: Mapping[str, Any]) -> None:
+def extent(window: Window) -> tuple[int, ...]:
+    return tuple(w.stop - w.start for w in window)
+
+
+def check_names(table: Sequence[Rule], tensors: Mapping[str, Any]) -> None:
+    """UserError that lists every missing, unexpected and misshapen tensor at once."""
     expected = torch_shapes(table)
     problems = [f"missing {name} {shape}" for name, shape in expected.items() if name not in tensors]
     problems += [f"unexpected {name} {tuple(t.shape)}" for name, t in tensors.items() if name not in expected]
@@ -101,63 +167,14 @@ def _check_names(table: Sequence[Rule], tensors: Mapping[str, Any]) -> None:
         raise UserError(f"weights do not fit the model: {shown}. Check the model config and the layout.")
 
 
-def _lookup(tree: Mapping, path: Path) -> Any:
-    for key in path:
-        tree = tree[key]
-    return tree
-
-
-def _paths(tree: Any, prefix: Path = ()) -> dict[Path, Any]:
-    if not isinstance(tree, Mapping):
-        return {prefix: tree}
-    return {p: leaf for key, sub in tree.items() for p, leaf in _paths(sub, (*prefix, key)).items()}
-
-
-def to_params(table: Sequence[Rule], leaf_shapes: Mapping, tensors: Mapping[str, np.ndarray]) -> dict:
-    """Torch tensors -> params pytree of numpy arrays.
-
-    leaf_shapes: pytree of the model's params with `.shape` leaves (from `jax.eval_shape`).
-    Raises UserError listing every missing, unexpected and misshapen tensor at once; ValueError if the table itself
-    leaves part of a leaf unfilled or fills it twice.
-    """
-    tensors = _one_name_each(table, tensors)
-    _check_names(table, tensors)
-    table = [rule for rule in table if rule.alias_of is None]
-    flat = _paths(leaf_shapes)
-    out: dict[Path, np.ndarray] = {}
-    filled: dict[Path, int] = dict.fromkeys(flat, 0)
+def check_table(table: Sequence[Rule], shapes: Mapping[Path, tuple[int, ...]]) -> None:
+    """ValueError where the table itself leaves part of a leaf unfilled, fills it twice, or names one that is not."""
+    filled = dict.fromkeys(shapes, 0)
     for rule in table:
-        if rule.leaf not in flat:
+        if rule.leaf not in shapes:
             raise ValueError(f"table of weights names {'/'.join(rule.leaf)}, which the model does not have")
-        value = np.asarray(tensors[rule.torch])
-        value = rule.op.to_leaf(value[rule.part])
-        leaf = out.setdefault(rule.leaf, np.empty(flat[rule.leaf].shape, value.dtype))
-        if leaf[rule.at].shape != value.shape:
-            raise ValueError(
-                f"{rule.torch}: {value.shape} does not fit {'/'.join(rule.leaf)}{rule.at} {leaf[rule.at].shape}"
-            )
-        leaf[rule.at] = value
-        filled[rule.leaf] += value.size
-    for path, leaf in flat.items():
-        if filled[path] != int(np.prod(leaf.shape)):
-            raise ValueError(
-                f"table of weights fills {filled[path]} of {np.prod(leaf.shape)} values of {'/'.join(path)}"
-            )
-    params: dict = {}
-    for path, leaf in out.items():
-        node = params
-        for key in path[:-1]:
-            node = node.setdefault(key, {})
-        node[path[-1]] = leaf
-    return params
-
-
-def to_tensors(table: Sequence[Rule], params: Mapping) -> dict[str, np.ndarray]:
-    """Params pytree -> torch tensors; the inverse of `to_params`, byte-equal."""
-    out: dict[str, np.ndarray] = {}
-    for rule in table:
-        leaf = np.asarray(_lookup(params, rule.leaf))
-        value = rule.op.to_torch(leaf[rule.at])
-        tensor = out.setdefault(rule.torch, np.empty(rule.shape, leaf.dtype))
-        tensor[rule.part] = value
-    return out
+        at = whole(shapes[rule.leaf], rule.at)
+        filled[rule.leaf] += prod(extent(tuple(i for i in at if isinstance(i, slice))))
+    for path, shape in shapes.items():
+        if filled[path] != prod(shape):
+            raise ValueError(f"table of weights fills {filled[path]} of {prod(shape)} values of {'/'.join(path)}")

@@ -308,12 +308,14 @@ class Demo:
         specs = [self.held_out[i % len(self.held_out)] for i in range(cfg.prompts)]
         real = np.stack([clips.render(s, self.cfg.data.high, self.cfg.data.frames) for s in self.held_out])
         common = {"settings": settings, "batch_size": cfg.batch}
-        t2v = pipe([s.caption for s in specs], progress=_bar("sample t2v"), **common)
+        seeds = range(self.cfg.seed, self.cfg.seed + cfg.prompts)  # or all prompts would start from one noise
+        t2v = pipe([s.caption for s in specs], seeds=seeds, progress=_bar("sample t2v"), **common)
         i2v_specs = self.held_out[: cfg.i2v]
         first = real[: cfg.i2v, :1]
         i2v = pipe(
             [s.caption for s in i2v_specs],
             refs=first,
+            seeds=seeds[: cfg.i2v],
             mode="i2v_head",
             guidance=cfg.i2v_guidance,
             progress=_bar("sample i2v"),

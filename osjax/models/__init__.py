@@ -11,6 +11,8 @@ from osjax.errors import UserError
 _FAMILIES = {
     "mmdit": ("osjax.models.mmdit.config", "MMDiTConfig", "osjax.models.mmdit.model", "MMDiT"),
     "dcae": ("osjax.models.dcae.config", "DCAEConfig", "osjax.models.dcae.model", "DCAE"),
+    "hunyuan": ("osjax.models.hunyuan.config", "HunyuanConfig", "osjax.models.hunyuan.model", "Hunyuan"),
+    "flux_ae": ("osjax.models.flux_ae", "FluxAEConfig", "osjax.models.flux_ae", "FluxAE"),
     "t5": ("osjax.models.t5", "T5Config", "osjax.models.t5", "T5Encoder"),
     "clip_text": ("osjax.models.clip_text", "CLIPTextConfig", "osjax.models.clip_text", "CLIPText"),
 }

@@ -1,0 +1,98 @@
+"""Tokenizers of T5 and CLIP from the user's local folders, with the original's padding and truncation.
+
+Every prompt becomes `max_length` ids: too long ones are cut before their end token, short ones are filled up with T5's
+padding or CLIP's end token. No attention mask exists; the models attend to the filling, as the original's do.
+Source: Open-Sora opensora/models/text/conditioner.py.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+from osjax.errors import UserError
+
+T5_LENGTH, CLIP_LENGTH = 512, 77
+T5_PAD = "<pad>"
+CLIP_START, CLIP_END = "<|startoftext|>", "<|endoftext|>"
+# Contractions, runs of letters, single digits, runs of anything else.
+CLIP_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+
+
+class PromptTokenizer:
+    """Prompts to ids of one length. `pad_id`: what fills up short ones."""
+
+    def __init__(self, tokenizer: Tokenizer, max_length: int, pad_token: str):
+        self.max_length, self.pad_id = max_length, tokenizer.token_to_id(pad_token)
+        if self.pad_id is None:
+            raise UserError(f"the tokenizer has no {pad_token} token: give the folder of the right text encoder")
+        tokenizer.enable_truncation(max_length)
+        tokenizer.enable_padding(pad_id=self.pad_id, pad_token=pad_token, length=max_length)
+        self._tokenizer = tokenizer
+
+    def __call__(self, prompts: Sequence[str], added_tokens: int = 0, align: int = 1) -> np.ndarray:
+        """Ids, int32 (B, M). M is max_length, or more where M + added_tokens has to be a multiple of `align`."""
+        ids = np.array([e.ids for e in self._tokenizer.encode_batch(list(prompts))], np.int32)
+        extra = -(ids.shape[1] + added_tokens) % align
+        return np.pad(ids, ((0, 0), (0, extra)), constant_values=self.pad_id)
+
+
+def t5(folder: Path | str, max_length: int = T5_LENGTH) -> PromptTokenizer:
+    """The tokenizer of a T5 folder in the Hugging Face layout. UserError where it cannot be read."""
+    folder = Path(folder)
+    if not (folder / "tokenizer.json").is_file() and (folder / "spiece.model").is_file():
+        raise UserError(
+            f"{folder} holds spiece.model but no tokenizer.json: make it once where transformers is installed, with "
+            'AutoTokenizer.from_pretrained("FOLDER").save_pretrained("FOLDER")'
+        )
+    return PromptTokenizer(_read(folder), max_length, T5_PAD)
+
+
+def clip(folder: Path | str, max_length: int = CLIP_LENGTH) -> PromptTokenizer:
+    """The tokenizer of a CLIP folder: tokenizer.json, or vocab.json with merges.txt. UserError where neither reads."""
+    folder = Path(folder)
+    if (folder / "tokenizer.json").is_file() or not (folder / "vocab.json").is_file():
+        return PromptTokenizer(_read(folder), max_length, CLIP_END)
+    return PromptTokenizer(_clip_from_vocabulary(folder), max_length, CLIP_END)
+
+
+def _read(folder: Path) -> Tokenizer:
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise UserError(f"{folder} holds no tokenizer.json: give the folder of a text encoder")
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception
+        raise UserError(f"{path} is not a tokenizer ({str(error)[:120]}): download it again") from error
+
+
+def _clip_from_vocabulary(folder: Path) -> Tokenizer:
+    """Byte-level BPE over lower-cased words, each closed by </w>, between a start and an end token."""
+    try:
+        vocabulary = json.loads((folder / "vocab.json").read_text())
+        lines = (folder / "merges.txt").read_text().splitlines()
+        merges = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
+        bpe = models.BPE(
+            vocabulary, merges, unk_token=CLIP_END, continuing_subword_prefix="", end_of_word_suffix="</w>"
+        )
+        start, end = vocabulary[CLIP_START], vocabulary[CLIP_END]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{folder} holds no readable vocab.json and merges.txt ({error}): download the CLIP folder again"
+        ) from error
+    tokenizer = Tokenizer(bpe)
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(CLIP_WORDS), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    ends = (CLIP_END, end), (CLIP_START, start)
+    tokenizer.post_processor = processors.RobertaProcessing(*ends, trim_offsets=False, add_prefix_space=False)
+    return tokenizer

@@ -1,0 +1,88 @@
+"""Tokenizers from real files, trained here: lengths, padding, truncation, and folders that do not fit."""
+
+import json
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+
+from osjax.data import tokenize
+from osjax.errors import UserError
+
+TEXTS = ["a red circle moves left over a striped background", "two dogs run, it's 24 fps.", "A Café's sign"] * 4
+
+
+@pytest.fixture(scope="module")
+def t5_folder(tmp_path_factory):
+    """A Unigram tokenizer as T5's: pieces of words behind a metaspace, and an end token."""
+    folder = tmp_path_factory.mktemp("t5")
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    special = ["<pad>", "</s>", "<unk>"]
+    tokenizer.train_from_iterator(
+        TEXTS, trainer=trainers.UnigramTrainer(vocab_size=80, special_tokens=special, unk_token="<unk>")
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def clip_folder(tmp_path_factory):
+    """vocab.json and merges.txt as a CLIP folder has them: bytes, bytes that end a word, merges, two special tokens."""
+    folder = tmp_path_factory.mktemp("clip")
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges = [("r", "e"), ("re", "d</w>"), ("l", "e"), ("d", "o"), ("do", "g"), ("dog", "s</w>")]
+    words = [*letters, *(x + "</w>" for x in letters), *map("".join, merges), "<|startoftext|>", "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(map(" ".join, merges)))
+    return folder
+
+
+def test_t5_prompts_are_filled_up_with_zero_and_cut_before_their_end_token(t5_folder):
+    ids = tokenize.t5(t5_folder)(["a red circle", "", "red " * 600])
+    assert ids.shape == (3, 512) and ids.dtype == np.int32
+    end = int(np.argmax(ids[0] == 1))
+    assert 2 < end < 20 and not ids[0, end + 1 :].any() and ids[0, :end].all()
+    assert list(ids[1, :2]) == [1, 0]
+    assert ids[2, -1] == 1 and 0 not in ids[2]
+
+
+def test_extra_padding_aligns_text_and_image_together(t5_folder):
+    read = tokenize.t5(t5_folder, max_length=10)
+    assert read(["a"], added_tokens=33, align=8).shape == (1, 15)
+    assert read(["a"], added_tokens=30, align=8).shape == (1, 10) and not read(["a"], 33, 8)[0, 10:].any()
+
+
+def test_clip_prompts_are_filled_up_with_their_end_token(clip_folder):
+    ids = tokenize.clip(clip_folder)(["Red  DOGS's 24", "x" * 200])
+    vocabulary = json.loads((clip_folder / "vocab.json").read_text())
+    end = vocabulary["<|endoftext|>"]
+    want = ["<|startoftext|>", "red</w>", "dogs</w>", "'", "s</w>", "2</w>", "4</w>"]
+    assert [int(i) for i in ids[0, :7]] == [vocabulary[w] for w in want]
+    assert ids.shape == (2, 77) and (ids[0, 7:] == end).all()
+    assert ids[1, -1] == end and (ids[1, 1:-1] != end).all()
+
+
+def test_a_saved_tokenizer_json_reads_the_same_as_the_vocabulary(clip_folder, tmp_path):
+    prompts = ["red dogs, it's 3 cafés", "a"]
+    first = tokenize.clip(clip_folder)
+    first._tokenizer.save(str(tmp_path / "tokenizer.json"))
+    assert np.array_equal(tokenize.clip(tmp_path)(prompts), first(prompts))
+
+
+def test_folders_that_do_not_fit_say_what_to_do(t5_folder, clip_folder, tmp_path):
+    with pytest.raises(UserError, match="holds no tokenizer.json"):
+        tokenize.t5(tmp_path)
+    (tmp_path / "spiece.model").write_bytes(b"\n")
+    with pytest.raises(UserError, match="make it once where transformers is installed"):
+        tokenize.t5(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(UserError, match="is not a tokenizer"):
+        tokenize.t5(tmp_path)
+    with pytest.raises(UserError, match="no <.endoftext.> token"):
+        tokenize.clip(t5_folder)
+    (tmp_path / "vocab.json").write_text("[1]")
+    (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises(UserError, match="no readable vocab.json and merges.txt"):
+        tokenize.clip(tmp_path)

@@ -51,13 +51,13 @@ def get_config() -> ConfigDict:
     cfg.stages.stage1_t2v_low = stage("low", 1000, 32, 2e-3, {"t2v": 1.0})
     mix = {"t2v": 4.0, "i2v_head": 3.5, "i2v_loop": 0.25, "i2v_tail": 0.25}
     cfg.stages.stage2_i2v_low = stage("low", 500, 32, 1.5e-3, mix)
-    cfg.stages.stage3_i2v_high = stage("high", 1100, 32, 1.5e-3, mix)
+    cfg.stages.stage3_i2v_high = stage("high", 1200, 32, 1.5e-3, mix)
 
     cfg.sample = ConfigDict()
     cfg.sample.prompts = 96  # held-out prompts
     cfg.sample.i2v = 16  # given first frames
     cfg.sample.steps = 20
-    cfg.sample.guidance = 4.0  # on the text, without a given frame
+    cfg.sample.guidance = 3.0  # on the text, without a given frame
     cfg.sample.i2v_guidance = 2.0  # on the text, with one: more of it pulls away from the frame
     cfg.sample.guidance_img = 1.5  # on the given frame
     cfg.sample.batch = 32

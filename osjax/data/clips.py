@@ -22,8 +22,8 @@ COLOURS = {
     "purple": (165, 50, 205),
     "white": (248, 248, 248),
 }
-SHAPES = ("circle", "triangle", "bar", "pillar")  # a bar lies, a pillar stands
-LONGEST = 1.15  # of all shapes' reaches, in radii
+SHAPES = ("circle", "bar", "pillar", "slash")  # a bar lies, a pillar stands, a slash leans
+LONGEST = 1.17  # of all shapes' reaches, in radii
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}  # x right, y down
 BACKGROUNDS = {"striped": 1, "wavy": 2, "cloudy": 5}  # waves that are added up
 
@@ -127,9 +127,9 @@ def distance(shape: str, u: np.ndarray, v: np.ndarray, r: float) -> np.ndarray:
     along an axis."""
     if shape == "circle":
         return np.hypot(u, v) - r
-    if shape == "triangle":
-        return np.maximum(v - 0.8 * r, abs(u) * 0.861 - (v + LONGEST * r) * 0.508)
-    across, down = (LONGEST * r, 0.5 * r) if shape == "bar" else (0.5 * r, LONGEST * r)
+    if shape == "slash":
+        u, v = (u + v) / np.sqrt(2), (u - v) / np.sqrt(2)  # a pillar leaning to the right
+    across, down = (1.15 * r, 0.5 * r) if shape == "bar" else (0.5 * r, 1.15 * r)
     return np.maximum(abs(u) - across, abs(v) - down)
 
 

@@ -88,9 +88,8 @@ def _fill(out: np.ndarray, window: Window, rule: Rule, leaf_shape: tuple[int, ..
         value = rule.op.to_leaf(np.asarray(tensor[part]))[tuple(wanted)]
     else:
         inner, finish = rule.op.pull(tuple(wanted))
-        value = finish(
-            np.asarray(tensor[tuple(slice(p.start + i.start, p.start + i.stop) for p, i in zip(part, inner))])
-        )
+        shifted = (slice(p.start + i.start, p.start + i.stop) for p, i in zip(part, inner, strict=True))
+        value = finish(np.asarray(tensor[tuple(shifted)]))
     if out[tuple(inside)].shape != value.shape:
         raise ValueError(f"{rule.torch}: {value.shape} does not fit {'/'.join(rule.leaf)}{rule.at}")
     out[tuple(inside)] = value

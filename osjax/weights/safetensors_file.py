@@ -1,0 +1,132 @@
+"""The safetensors format: a header that is checked before it is believed, and a writer that streams.
+
+The safetensors library reads whole tensors of its own dtypes and writes what is in memory; its byte layout is kept.
+"""
+
+import json
+import os
+import struct
+from collections.abc import Callable, Mapping
+from math import prod
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+
+from osjax.errors import UserError
+from osjax.weights.tensor_file import FileTensor, in_file
+
+MAX_HEADER = 100_000_000  # bytes, as in the library
+MAX_DIMENSIONS = 32
+
+# In the library's order: wider dtypes come first in a file, so that tensors are aligned.
+DTYPES = {
+    "BOOL": np.dtype(np.bool_),
+    "U8": np.dtype(np.uint8),
+    "I8": np.dtype(np.int8),
+    "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
+    "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
+    "F8_E8M0": np.dtype(ml_dtypes.float8_e8m0fnu),
+    "I16": np.dtype(np.int16),
+    "U16": np.dtype(np.uint16),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "I32": np.dtype(np.int32),
+    "U32": np.dtype(np.uint32),
+    "F32": np.dtype(np.float32),
+    "F64": np.dtype(np.float64),
+    "I64": np.dtype(np.int64),
+    "U64": np.dtype(np.uint64),
+}
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+def read(path: Path) -> dict[str, FileTensor]:
+    """Name -> tensor of one file. UserError for a file that is truncated, corrupt or no safetensors file at all."""
+    header, start = _header(path)
+    size = path.stat().st_size - start
+    tensors, end = {}, 0
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        tensor, stop = _tensor(path, name, entry, start)
+        tensors[name], end = tensor, max(end, stop)
+    if end > size:
+        raise UserError(f"{path} is cut off: {size} of {end} bytes of tensors are there; fetch it again")
+    if end < size:
+        raise UserError(f"{path} holds {size - end} bytes that belong to no tensor: fetch it again")
+    return tensors
+
+
+def _header(path: Path) -> tuple[dict, int]:
+    """The JSON header and the byte after it."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8).ljust(8, b"\0"))
+        if not 2 <= length <= min(MAX_HEADER, size - 8):
+            raise UserError(f"{path} is no safetensors file, or is cut off: fetch it again")
+        text = file.read(length)
+    try:
+        header = json.loads(text, object_pairs_hook=_unique)
+        if not isinstance(header, dict):
+            raise ValueError("no object")
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} has a header that is no table of tensors ({error}): fetch it again") from error
+    return header, 8 + length
+
+
+def _unique(pairs: list) -> dict:
+    out = dict(pairs)
+    if len(out) != len(pairs):
+        raise ValueError("a name is there twice")
+    return out
+
+
+def _tensor(path: Path, name: str, entry: object, start: int) -> tuple[FileTensor, int]:
+    """A tensor from its header entry, and the byte after it, counted from the end of the header."""
+    keys = ("dtype", "shape", "data_offsets")
+    dtype, shape, offsets = (entry.get(key) if isinstance(entry, dict) else None for key in keys)
+    if not (_sizes(shape) and len(shape) <= MAX_DIMENSIONS and _sizes(offsets) and len(offsets) == 2):
+        raise UserError(f"{path}: the header's entry of {name!r} is damaged; fetch it again")
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        raise UserError(f"{path}: {name!r} is of type {dtype!r}; osjax reads {', '.join(DTYPES)}")
+    begin, end = offsets
+    if end - begin != prod(shape) * DTYPES[dtype].itemsize:
+        raise UserError(f"{path}: {name!r} of {shape} {dtype} has {end - begin} bytes; fetch the file again")
+    return FileTensor(tuple(shape), DTYPES[dtype], in_file(path, start + begin)), end
+
+
+def _sizes(values: object) -> bool:
+    return isinstance(values, list) and all(type(n) is int and 0 <= n < 2**62 for n in values)
+
+
+def write(
+    path: Path, tensors: Mapping[str, tuple[tuple[int, ...], np.dtype]], fetch: Callable[[str], np.ndarray]
+) -> None:
+    """Write {name: (shape, dtype)} with values from `fetch(name)`, one tensor after the other, to a file.
+
+    Byte for byte what the library writes for the same tensors, with {"format": "pt"} as other readers expect it.
+    The file appears whole or not at all.
+    """
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    place = 0
+    for name in order(tensors):
+        shape, dtype = tensors[name]
+        size = prod(shape) * dtype.itemsize
+        header[name] = {"dtype": NAMES[dtype], "shape": list(shape), "data_offsets": [place, place + size]}
+        place += size
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for name in order(tensors):
+            value = np.ascontiguousarray(fetch(name))
+            file.write(memoryview(value.reshape(-1).view(np.uint8)))
+    os.replace(part, path)
+
+
+def order(tensors: Mapping[str, tuple[tuple[int, ...], np.dtype]]) -> list[str]:
+    """The library's order: wide dtypes first, then by name."""
+    rank = {dtype: i for i, dtype in enumerate(DTYPES.values())}
+    return sorted(tensors, key=lambda name: (-rank[tensors[name][1]], name))

@@ -10,6 +10,8 @@ def options() -> ConfigDict:
     cfg.model = velocity_model()  # or from files with the original's names
     cfg.autoencoder = autoencoder()
     cfg.text = ConfigDict({"width": 64, "max_length": 16})  # built-in encoder: features, words
+    cfg.text.t5 = placeholder(str)  # folder of T5 v1.1 in the Hugging Face layout; with clip, instead of the built-in
+    cfg.text.clip = placeholder(str)  # folder of CLIP-L
     cfg.image = ConfigDict({"model": velocity_model("flux"), "autoencoder": autoencoder()})  # mode t2i2v: first frame
     cfg.dtype = "bfloat16"  # of velocity models from files: weights and computation
     cfg.sample = ConfigDict()
@@ -54,6 +56,22 @@ def options() -> ConfigDict:
 def velocity_model(layout: str = "open_sora_v2") -> ConfigDict:
     cfg = ConfigDict({"weights": placeholder(str), "layout": layout})  # .safetensors; open_sora_v2 or flux
     cfg.config = ConfigDict()  # keys of MMDiTConfig; empty is the 11B video model
+    return cfg
+
+
+def released(resolution: str, frames: int) -> ConfigDict:
+    """The released Open-Sora v2 with the HunyuanVideo autoencoder, its files in `ckpts/`."""
+    cfg = options()
+    cfg.model.weights = "ckpts/Open_Sora_v2.safetensors"
+    cfg.autoencoder = autoencoder("hunyuan")
+    cfg.autoencoder.weights = "ckpts/hunyuan_vae.safetensors"
+    cfg.text.t5 = "ckpts/google/t5-v1_1-xxl"
+    cfg.text.clip = "ckpts/openai/clip-vit-large-patch14"
+    cfg.sample.resolution = resolution
+    cfg.sample.aspect_ratio = "16:9"
+    cfg.sample.frames = frames
+    cfg.sample.fps = 24
+    cfg.sample.motion_score = 4
     return cfg
 
 

@@ -18,7 +18,7 @@ from osjax.conditioning.text import TextEncoder
 from osjax.errors import UserError
 from osjax.parallel import mesh as device_mesh
 from osjax.parallel import sharding
-from osjax.run import config
+from osjax.run import config, text_encoders
 from osjax.sampling import pipeline, workdir
 from osjax.sampling.placement import Stored
 from osjax.sampling.settings import SampleSettings
@@ -42,14 +42,14 @@ class Pipeline(pipeline.Pipeline):
             return cls.from_checkpoint(cfg.workdir, settings=asked(cfg.sample), **options)
         if not cfg.model.weights:
             raise UserError("nothing to sample from: give config.workdir, or config.model.weights", status=2)
-        text = config.to_dataclass(TextEncoder, cfg.text, "text")
+        text = _text(cfg)
         settings = config.to_dataclass(SampleSettings, asked(cfg.sample), "sample")
         return cls(*_model(cfg, "model"), _autoencoder(cfg, "autoencoder"), text, settings=settings, **options)
 
     @classmethod
     def _of_images(cls, cfg: ConfigDict) -> "Pipeline":
         """The text-to-image pipeline of mode t2i2v, on one device."""
-        text = workdir.read(cfg.workdir).text if cfg.workdir else config.to_dataclass(TextEncoder, cfg.text, "text")
+        text = workdir.read(cfg.workdir).text if cfg.workdir else _text(cfg)
         models_of = (*_model(cfg, "image.model"), _autoencoder(cfg, "image.autoencoder"))
         return cls(*models_of, text, offload=cfg.offload, int8=cfg.int8)
 
@@ -103,6 +103,15 @@ def _stored(folder: Path, model: workdir.TrainedModel, mesh: Mesh | None, waits:
             store.close()
 
     return Stored(shapes, read)
+
+
+def _text(cfg: ConfigDict) -> Any:
+    """T5 and CLIP where their folders are given, else the built-in encoder."""
+    if bool(cfg.text.t5) != bool(cfg.text.clip):
+        raise UserError("config.text.t5 and config.text.clip belong together: give both folders, or neither", status=2)
+    if cfg.text.t5:
+        return text_encoders.load(cfg.text.t5, cfg.text.clip, cfg.dtype, cfg.offload)
+    return TextEncoder(cfg.text.width, cfg.text.max_length)
 
 
 LAYOUTS = {"open_sora_v2": weights.OPEN_SORA_V2, "flux": weights.FLUX}

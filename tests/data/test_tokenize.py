@@ -4,38 +4,23 @@ import json
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
 from osjax.data import tokenize
 from osjax.errors import UserError
-
-TEXTS = ["a red circle moves left over a striped background", "two dogs run, it's 24 fps.", "A Café's sign"] * 4
+from tests import tokenizer_files
 
 
 @pytest.fixture(scope="module")
 def t5_folder(tmp_path_factory):
-    """A Unigram tokenizer as T5's: pieces of words behind a metaspace, and an end token."""
     folder = tmp_path_factory.mktemp("t5")
-    tokenizer = Tokenizer(models.Unigram())
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    special = ["<pad>", "</s>", "<unk>"]
-    tokenizer.train_from_iterator(
-        TEXTS, trainer=trainers.UnigramTrainer(vocab_size=80, special_tokens=special, unk_token="<unk>")
-    )
-    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    tokenizer.save(str(folder / "tokenizer.json"))
+    tokenizer_files.write_t5(folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def clip_folder(tmp_path_factory):
-    """vocab.json and merges.txt as a CLIP folder has them: bytes, bytes that end a word, merges, two special tokens."""
     folder = tmp_path_factory.mktemp("clip")
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    merges = [("r", "e"), ("re", "d</w>"), ("l", "e"), ("d", "o"), ("do", "g"), ("dog", "s</w>")]
-    words = [*letters, *(x + "</w>" for x in letters), *map("".join, merges), "<|startoftext|>", "<|endoftext|>"]
-    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
-    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(map(" ".join, merges)))
+    tokenizer_files.write_clip(folder)
     return folder
 
 

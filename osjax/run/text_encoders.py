@@ -1,0 +1,78 @@
+"""Text encoders from the user's local folders in the Hugging Face layout: config.json, tokenizer and weights."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from osjax import models, weights
+from osjax.data import tokenize
+from osjax.errors import UserError
+from osjax.sampling.encoders import T5AndCLIP, TextModel
+from osjax.sampling.placement import Stored
+from osjax.weights import clip_text, io
+
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+
+
+def load(t5_folder: str, clip_folder: str, dtype: str = "bfloat16", offload: bool = False) -> T5AndCLIP:
+    """T5 and CLIP, their weights to be read on first use. UserError for a folder that lacks something."""
+    return T5AndCLIP(
+        _text_model("t5", Path(t5_folder), tokenize.t5, dtype),
+        _text_model("clip_text", Path(clip_folder), tokenize.clip, dtype),
+        offload,
+    )
+
+
+def _text_model(family: str, folder: Path, tokenizer, dtype: str) -> TextModel:
+    cfg = config(family, folder, dtype)
+    files = [folder / name for name in WEIGHT_FILES if (folder / name).is_file()]
+    if not files:
+        raise UserError(f"{folder} holds no weights: one of {', '.join(WEIGHT_FILES)}")
+    shapes = nn.unbox(models.abstract_params(cfg))
+
+    def read() -> Any:
+        tensors: Mapping[str, Any] = io.open_tensors(files[0])
+        wanted = weights.torch_shapes(cfg)
+        known = {name: tensors[name] for name in tensors if name in wanted or _unknown(family, name)}
+        params = weights.from_torch(cfg, known)
+        return jax.tree.map(lambda x: np.asarray(x).astype(jnp.dtype(dtype)), params)
+
+    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.dtype(dtype)), shapes)
+    return TextModel(tokenizer(folder), models.build(cfg), Stored(abstract, read))
+
+
+def _unknown(family: str, name: str) -> bool:
+    """Whether a tensor that the model does not have is a mistake, rather than a part of the file that is not for us.
+
+    Whole T5 files also hold the decoder, whole CLIP files the vision tower.
+    """
+    if family == "clip_text":
+        return clip_text.belongs(name)
+    return not name.startswith(("decoder.", "lm_head."))
+
+
+def config(family: str, folder: Path, dtype: str) -> Any:
+    """The configuration that a folder's config.json states. UserError where it is of another kind of model."""
+    path = folder / "config.json"
+    try:
+        stated = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}): give the folder of a text encoder") from error
+    kinds = {"t5": ("t5",), "clip_text": ("clip", "clip_text_model")}[family]
+    if stated.get("model_type") not in kinds:
+        raise UserError(f"{path} is of model_type {stated.get('model_type')!r}: give a folder of type {kinds[0]}")
+    stated = stated.get("text_config", stated)
+    fields = {f.name for f in dataclasses.fields(models.config_class(family))} - {"dtype"}
+    return models.config(family, **{k: v for k, v in stated.items() if k in fields}, dtype=dtype)

@@ -4,19 +4,36 @@ Scan keeps compile time flat in depth. What every block reads alike (the modulat
 broadcast, not carried, so it is not saved once per block.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
+from jax.ad_checkpoint import checkpoint_name
 
 from osjax.errors import UserError
+from osjax.ops.kernels import ATTENTION_OUT
 from osjax.types import Axis
 
-ATTENTION_OUT = "attention_out"  # checkpoint name that attention blocks give to their attention output
+BLOCK_INPUT = "block_input"  # checkpoint name of what a block is given
 
+POLICIES = jax.checkpoint_policies
 REMAT_POLICIES = {
     "none": None,  # keep every activation
-    "full": jax.checkpoint_policies.nothing_saveable,  # keep only block inputs
-    "save_attention": jax.checkpoint_policies.save_only_these_names(ATTENTION_OUT),  # full, without attention twice
+    "full": POLICIES.nothing_saveable,  # keep only block inputs
+    "save_attention": POLICIES.save_only_these_names(ATTENTION_OUT),  # full, without attention twice
+    "offload": POLICIES.save_and_offload_only_these_names(  # full, with the block inputs in the host's memory
+        names_which_can_be_saved=[],
+        names_which_can_be_offloaded=[BLOCK_INPUT],
+        offload_src="device",
+        offload_dst="pinned_host",
+    ),
 }
+
+
+def check_remat(remat: str) -> None:
+    """UserError for a policy that does not exist."""
+    if remat not in REMAT_POLICIES:
+        raise UserError(f"unknown remat policy {remat!r}: use one of {', '.join(REMAT_POLICIES)}")
 
 
 def stack(block: type[nn.Module], depth: int, *, broadcast: int, remat: str = "none") -> type[nn.Module]:
@@ -24,8 +41,7 @@ def stack(block: type[nn.Module], depth: int, *, broadcast: int, remat: str = "n
 
     Parameters gain a leading axis named `layers`. broadcast: how many inputs follow the carry.
     """
-    if remat not in REMAT_POLICIES:
-        raise UserError(f"unknown remat policy {remat!r}: use one of {', '.join(REMAT_POLICIES)}")
+    check_remat(remat)
     if remat != "none":
         # Inside scan, common-subexpression elimination cannot undo the recomputation, so its guard only costs time.
         block = nn.remat(block, policy=REMAT_POLICIES[remat], prevent_cse=False)
@@ -37,3 +53,57 @@ def stack(block: type[nn.Module], depth: int, *, broadcast: int, remat: str = "n
         length=depth,
         metadata_params={nn.PARTITION_NAME: Axis.LAYERS},
     )
+
+
+def run(
+    parent: nn.Module,
+    block: type[nn.Module],
+    fields: tuple,
+    name: str,
+    depth: int,
+    carry: Any,
+    invariants: tuple,
+    *,
+    dtype: Any,
+    remat: str = "none",
+    count: int | None = None,
+) -> Any:
+    """`stack` with one cast of the weights and with remat of some blocks; call it inside `parent`'s compact method.
+
+    block: `block(*fields)(carry, *invariants) -> (carry, None)`, `depth` of them; the last carry is returned.
+    name: their parameters lie in `parent` under it, with a leading axis named `layers`.
+    dtype: parameters are cast to it before the scan, all blocks together: a cast inside would run in every pass.
+    remat: one of REMAT_POLICIES, for the first `count` blocks (None: all); the others keep every activation.
+    """
+    check_remat(remat)
+    if parent.is_initializing():
+        return stack(block, depth, broadcast=len(invariants))(*fields, name=name)(carry, *invariants)[0]
+
+    def one(carry, params):
+        carry = jax.tree.map(lambda x: checkpoint_name(x, BLOCK_INPUT), carry)
+        return block(*fields, parent=None).apply({"params": params}, carry, *invariants)
+
+    params = _cast(parent.get_variable("params", name), dtype)
+    count = depth if count is None else min(count, depth)
+    if remat == "none" or count == 0:
+        return jax.lax.scan(one, carry, params)[0]
+    # Inside scan, common-subexpression elimination cannot undo the recomputation, so its guard only costs time.
+    again = jax.checkpoint(one, policy=REMAT_POLICIES[remat], prevent_cse=False)
+    if count == depth:
+        return jax.lax.scan(again, carry, params)[0]
+    first, rest = _split(params, count)
+    return jax.lax.scan(one, jax.lax.scan(again, carry, first)[0], rest)[0]
+
+
+def _cast(params: Any, dtype: Any) -> Any:
+    """Arrays in `dtype`; quantised ones (sampling/int8.py) stay as they are."""
+    return jax.tree.map(
+        lambda x: x.astype(dtype) if isinstance(x, jax.Array) else x, params, is_leaf=lambda x: not isinstance(x, dict)
+    )
+
+
+def _split(params: Any, count: int) -> tuple[Any, Any]:
+    """The first `count` blocks and the others. One split, whose gradient is one concatenation."""
+    leaves, tree = jax.tree.flatten(params)
+    parts = [jax.lax.split(x, (count, x.shape[0] - count)) for x in leaves]
+    return tuple(tree.unflatten([part[i] for part in parts]) for i in range(2))

@@ -54,6 +54,41 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def ways(axis: str) -> int:
+    """Size of an axis of the mesh that is in force where this is traced (see `under`); 1 where there is none."""
+    return jax.sharding.get_abstract_mesh().shape.get(axis, 1)
+
+
+def partition(names: tuple[str | None, ...], shape: tuple[int, ...]) -> PartitionSpec | None:
+    """Mesh axes of an array with these logical names under the mesh and rules in force; None where there are none.
+
+    KeyError for a name without a rule. Mesh axes that do not divide a dimension are dropped.
+    """
+    mesh, rules = jax.sharding.get_abstract_mesh(), dict(nn.get_logical_axis_rules())
+    if mesh.empty or not rules:
+        return None
+    return _fit(spec(names, rules), shape, mesh)
+
+
+def constrain(x: jax.Array, *names: str | None) -> jax.Array:
+    """x, split over the mesh as its logical names say. Outside `under` x as it is."""
+    found = partition(names, x.shape)
+    return x if found is None else jax.lax.with_sharding_constraint(x, found)
+
+
+def gather(kernel: jax.Array, *names: str) -> jax.Array:
+    """A kernel that is whole along the axes which only store it (fsdp, sequence), still split over `tensor`.
+
+    Said outright, because the compiler may otherwise move activations, or keep the kernels of all blocks gathered.
+    """
+    found = partition(names, kernel.shape)
+    if found is None:
+        return kernel
+    return jax.lax.with_sharding_constraint(
+        kernel, PartitionSpec(*("tensor" if p == "tensor" else None for p in found))
+    )
+
+
 def random_key(seed: int, mesh: Mesh) -> jax.Array:
     """The same random key on every device of every host (`device_put` cannot reach devices of other hosts)."""
     return jax.jit(lambda: jax.random.key(seed), out_shardings=replicated(mesh))()

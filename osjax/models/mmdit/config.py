@@ -3,6 +3,11 @@
 from dataclasses import dataclass
 
 from osjax.errors import UserError
+from osjax.ops.attention import IMPLEMENTATIONS, KERNELS
+from osjax.ops.stack import check_remat
+
+TEXT_TOKENS = ("sharded", "replicated")
+GRAD_REDUCE = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -29,10 +34,27 @@ class MMDiTConfig:
     patch_size: int = 2
     dtype: str = "float32"  # compute dtype; parameters are float32
     attention: str = "dense"  # see ops/attention.py
-    remat: str = "none"  # see ops/stack.py
+    attention_kernel: str = "flash"  # what each device runs inside ring, ulysses and ulysses_ring: flash or dense
+    text_tokens: str = "sharded"  # over `sequence`, like video; "replicated": whole on each device (docs in tokens.py)
+    remat: str = "none"  # none, full, save_attention or offload: see ops/stack.py
+    remat_blocks: tuple[int, int] | None = None  # only the first so many double and single blocks, such as (8, 100)
+    grad_reduce: str = "float32"  # in what gradients of kernels are summed over tokens and devices; or "bfloat16"
 
     def __post_init__(self):
         object.__setattr__(self, "axes_dim", tuple(self.axes_dim))
+        check_remat(self.remat)
+        for name, known in (
+            ("attention", IMPLEMENTATIONS),
+            ("attention_kernel", KERNELS),
+            ("text_tokens", TEXT_TOKENS),
+            ("grad_reduce", GRAD_REDUCE),
+        ):
+            if getattr(self, name) not in known:
+                raise UserError(f"unknown {name} {getattr(self, name)!r}: use one of {', '.join(known)}")
+        if self.remat_blocks is not None:
+            object.__setattr__(self, "remat_blocks", tuple(self.remat_blocks))
+            if len(self.remat_blocks) != 2 or min(self.remat_blocks) < 0:
+                raise UserError(f"remat_blocks {self.remat_blocks} must be two counts: of double and of single blocks")
         if self.hidden_size % self.num_heads:
             raise UserError(f"hidden_size {self.hidden_size} does not divide into num_heads {self.num_heads}")
         if sum(self.axes_dim) != self.head_dim or any(dim % 2 for dim in self.axes_dim):

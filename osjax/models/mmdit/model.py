@@ -1,6 +1,7 @@
 """The multimodal diffusion transformer: velocity of video latent tokens given text, time and a condition."""
 
 import math
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -8,11 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from osjax.errors import UserError
-from osjax.models.mmdit.blocks import DoubleStreamBlock, SingleStreamBlock
+from osjax.models.mmdit.blocks import DoubleStreamBlock, SingleStreamBlock, dense, tokens
 from osjax.models.mmdit.config import MMDiTConfig
-from osjax.ops.layers import Linear, layer_norm
+from osjax.models.mmdit.tokens import TokenLayout
+from osjax.ops import stack
+from osjax.ops.attention import SEQUENCE
+from osjax.ops.modulation import norm_modulate
 from osjax.ops.rope import angles
-from osjax.ops.stack import stack
+from osjax.parallel.sharding import ways
 from osjax.types import Axis
 
 TIME_FEATURES = 256
@@ -36,10 +40,9 @@ class MLPEmbedder(nn.Module):
 
     @nn.compact
     def __call__(self, x_BC: jax.Array) -> jax.Array:
-        width, dtype = (self.cfg.hidden_size,), jnp.dtype(self.cfg.dtype)
-        x = Linear(width, (Axis.FEATURES,), (Axis.EMBED,), dtype=dtype, name="in_layer")(x_BC)
+        linear = partial(dense(self.cfg), (self.cfg.hidden_size,), (Axis.FEATURES,), (Axis.EMBED,))
         # The square kernel names its sides differently: one logical axis cannot shard both.
-        return Linear(width, (Axis.FEATURES,), (Axis.EMBED,), dtype=dtype, name="out_layer")(jax.nn.silu(x))
+        return linear(name="out_layer")(jax.nn.silu(linear(name="in_layer")(x_BC)))
 
 
 class MMDiT(nn.Module):
@@ -66,38 +69,54 @@ class MMDiT(nn.Module):
         y_vec: pooled text (B, vec_in_dim). cond: packed condition (B, N, cond_channels), mask values first.
         guidance: strength (B,) for guidance-distilled models. UserError when cond or guidance is missing or unused.
         """
-        cfg, dtype = self.cfg, jnp.dtype(self.cfg.dtype)
+        cfg = self.cfg
         if cfg.cond_embed != (cond is not None):
             raise UserError(f"cond_embed is {cfg.cond_embed}, but cond is {'missing' if cond is None else 'given'}")
         if cfg.guidance_embed != (guidance is not None):
             raise UserError(
                 f"guidance_embed is {cfg.guidance_embed}, but guidance is {'missing' if guidance is None else 'given'}"
             )
+        M, N = txt_BMD.shape[1], img_BND.shape[1]
+        layout = TokenLayout(M, N, ways(SEQUENCE), joined=cfg.text_tokens == "sharded")
 
-        def embed(name, x, zero_init=False):
-            return Linear(
-                (cfg.hidden_size,), (Axis.PATCH,), (Axis.EMBED,), zero_init=zero_init, dtype=dtype, name=name
-            )(x)
+        def embed(name, x, axis=Axis.PATCH, zero_init=False):
+            return dense(cfg)((cfg.hidden_size,), (axis,), (Axis.EMBED,), zero_init=zero_init, name=name)(x)
 
-        img = embed("img_in", img_BND)
-        if cfg.cond_embed:
-            img = img + embed("cond_in", cond, zero_init=True)  # zero: starts as the unconditional model
+        img = embed("img_in", layout.pad_video(img_BND))
+        if cfg.cond_embed:  # zero: starts as the unconditional model
+            img = img + embed("cond_in", layout.pad_video(cond), zero_init=True)
         vec = MLPEmbedder(cfg, name="time_in")(timestep_features(timesteps_B))
         if cfg.guidance_embed:
             vec = vec + MLPEmbedder(cfg, name="guidance_in")(timestep_features(guidance))
         vec = vec + MLPEmbedder(cfg, name="vector_in")(y_vec)
-        txt = Linear((cfg.hidden_size,), (Axis.FEATURES,), (Axis.EMBED,), dtype=dtype, name="txt_in")(txt_BMD)
+        txt = embed("txt_in", layout.pad_text(txt_BMD), Axis.FEATURES)
+        img, txt = tokens(img), tokens(txt, whole=not layout.joined)
 
-        angle_BSd = angles(jnp.concatenate([txt_ids, img_ids], 1), cfg.axes_dim, cfg.theta)
-        invariants = (vec, jnp.cos(angle_BSd), jnp.sin(angle_BSd))
-        if cfg.depth:
-            double = stack(DoubleStreamBlock, cfg.depth, broadcast=3, remat=cfg.remat)
-            (img, txt), _ = double(cfg, name="double_blocks")((img, txt), *invariants)
-        x = jnp.concatenate([txt, img], 1)
-        if cfg.depth_single_blocks:
-            single = stack(SingleStreamBlock, cfg.depth_single_blocks, broadcast=3, remat=cfg.remat)
-            x, _ = single(cfg, name="single_blocks")(x, *invariants)
-        return FinalLayer(cfg, name="final_layer")(x[:, txt_BMD.shape[1] :], vec)
+        ids = layout.pad_text(txt_ids), layout.pad_video(img_ids)
+        txt_angle, img_angle = (_cos_sin(angles(x, cfg.axes_dim, cfg.theta)) for x in ids)
+        img, txt = self._blocks(DoubleStreamBlock, "double_blocks", layout, (img, txt), vec, txt_angle, img_angle)
+        if layout.joined:
+            angle = tuple(layout.join(*pair) for pair in zip(txt_angle, img_angle, strict=True))
+            (x,) = self._blocks(SingleStreamBlock, "single_blocks", layout, [layout.join(txt, img)], vec, angle)
+            img = layout.part(x)[1]
+        else:
+            streams = [txt, img]
+            _, img = self._blocks(SingleStreamBlock, "single_blocks", layout, streams, vec, txt_angle, img_angle)
+        return FinalLayer(cfg, name="final_layer")(img, vec)[:, :N]
+
+    def _blocks(self, block, name, layout, carry, *invariants):
+        cfg, double = self.cfg, block is DoubleStreamBlock
+        depth = cfg.depth if double else cfg.depth_single_blocks
+        if not depth:
+            return carry
+        count = None if cfg.remat_blocks is None else cfg.remat_blocks[0 if double else 1]
+        return stack.run(
+            self, block, (cfg, layout), name, depth, carry, invariants, dtype=cfg.dtype, remat=cfg.remat, count=count
+        )
+
+
+def _cos_sin(angle_BSd: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return jnp.cos(angle_BSd), jnp.sin(angle_BSd)
 
 
 class FinalLayer(nn.Module):
@@ -107,13 +126,12 @@ class FinalLayer(nn.Module):
 
     @nn.compact
     def __call__(self, x_BND: jax.Array, vec_BD: jax.Array) -> jax.Array:
-        cfg, dtype = self.cfg, jnp.dtype(self.cfg.dtype)
-        mod = Linear(
-            (2 * cfg.hidden_size,), (Axis.EMBED,), (Axis.MODULATION,), zero_init=True, dtype=dtype, name="modulation"
-        )(jax.nn.silu(vec_BD))
-        shift, scale = jnp.split(mod[:, None, :], 2, -1)
-        x = layer_norm(x_BND) * (1 + scale) + shift
-        return Linear((cfg.in_channels,), (Axis.EMBED,), (Axis.PATCH,), zero_init=True, dtype=dtype, name="linear")(x)
+        cfg = self.cfg
+        width, channels = (2 * cfg.hidden_size,), (cfg.in_channels,)
+        mod = dense(cfg)(width, (Axis.EMBED,), (Axis.MODULATION,), zero_init=True, name="modulation")
+        shift, scale = jnp.split(mod(jax.nn.silu(vec_BD))[:, None, :], 2, -1)
+        linear = dense(cfg)(channels, (Axis.EMBED,), (Axis.PATCH,), zero_init=True, name="linear")
+        return linear(norm_modulate(x_BND, shift, scale))
 
 
 def example_inputs(cfg: MMDiTConfig) -> tuple:

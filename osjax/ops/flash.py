@@ -1,0 +1,147 @@
+"""Flash attention: cuDNN on GPUs, splash (Pallas) on TPUs, each as the two halves that `ops.kernels` describes.
+
+The public calls of jax differentiate each as a whole. Ring attention needs the backward half alone, so this file takes
+the halves from the modules behind the public names; tests/ops/test_flash.py watches their signatures.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax._src.cudnn import fused_attention_stablehlo as fused
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
+
+from osjax.errors import UserError
+from osjax.ops.kernels import DENSE, Kernel
+
+LANES = 128  # width of a TPU vector register: splash's blocks are multiples of it
+BLOCKS = (1024, 768, 512, 384, 256, 128)  # lengths of splash's blocks, best first
+
+
+def platform() -> str:
+    """Where the program that is being traced will run: the platform of the mesh in force, else of the default backend.
+
+    The mesh is asked first, because a program for a TPU pod may be compiled on a machine without one.
+    """
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    name = jax.default_backend() if device is None else device.platform
+    return "gpu" if name == "cuda" else name
+
+
+def choose(name: str, q_BShd: jax.Array) -> Kernel:
+    """The kernel "dense" or "flash" for queries like these. UserError where it cannot run."""
+    if name == "dense":
+        return DENSE
+    if name != "flash":
+        raise UserError(f"unknown attention kernel {name!r}: use flash or dense")
+    where, d = platform(), q_BShd.shape[-1]
+    if where == "tpu":
+        return SPLASH
+    if where != "gpu":
+        raise UserError(f'flash attention needs a GPU or a TPU, this is {where}: use "dense" instead')
+    if q_BShd.dtype not in (jnp.bfloat16, jnp.float16):
+        raise UserError(
+            f'flash attention on a GPU needs bfloat16, not {q_BShd.dtype}: set dtype="bfloat16" or use "dense"'
+        )
+    if d % 8 or d > 256:
+        raise UserError(
+            f'flash attention on a GPU needs a head dimension of at most 256 and 8 | d, not {d}: use "dense"'
+        )
+    return CUDNN
+
+
+# cuDNN
+
+
+def _cudnn_settings(q, k, count):
+    """(seqlens of q and k, static settings) as the rules of jax's cuDNN attention take them."""
+    if count is None:
+        lengths, mask = (jnp.zeros(0, q.dtype),) * 2, fused.MaskType.NO_MASK
+    else:
+        B = q.shape[0]
+        lengths = jnp.full((B,), q.shape[1], jnp.int32), jnp.full((B,), count, jnp.int32)
+        mask = fused.MaskType.PADDING
+    seed, dropout, bias, window = 42, 0.0, (False, False), None
+    layout = fused.AttentionLayout.BTNH.value
+    return lengths, (q.shape[-1] ** -0.5, seed, dropout, bias, mask, layout, window)
+
+
+def _cudnn_forward(q, k, v, count):
+    none, version = jnp.zeros(0, q.dtype), fused.check_cudnn_version()
+    lengths, settings = _cudnn_settings(q, k, count)
+    rule = fused._dot_product_attention_fwd_rule
+    out, saved = rule(q, k, v, none, *lengths, none, none, none, none, *settings, version, False)
+    return out, saved[10]
+
+
+def _cudnn_backward(q, k, v, count, out, lse, dout):
+    none, version = jnp.zeros(0, q.dtype), fused.check_cudnn_version()
+    lengths, settings = _cudnn_settings(q, k, count)
+    saved = (q, k, v, none, *lengths, none, none, none, none, lse, out)
+    return fused._dot_product_attention_bwd_rule(*settings, version, False, saved, dout)[:3]
+
+
+CUDNN = Kernel(_cudnn_forward, _cudnn_backward)
+
+
+# Splash
+
+
+def _block(length: int) -> int:
+    """Length of splash's blocks: the longest that adds at most 2 % of padding to what the shortest would."""
+    least = -(-length // LANES) * LANES
+    return next(b for b in BLOCKS if -(-length // b) * b <= 1.02 * least or b == LANES)
+
+
+def _pad(x_BhSd, block):
+    return jnp.pad(x_BhSd, ((0, 0), (0, 0), (0, -x_BhSd.shape[2] % block)) + ((0, 0),) * (x_BhSd.ndim - 3))
+
+
+def _splash_call(q, k, count, interpret):
+    """The kernel without a mask, and segment ids that hide keys which are padding."""
+    h, block_q, block_k = q.shape[2], _block(q.shape[1]), _block(k.shape[1])
+    S, K = (-(-x.shape[1] // b) * b for x, b in ((q, block_q), (k, block_k)))
+    sizes = splash.BlockSizes(
+        block_q, block_k, block_k, block_q, block_k, block_k, block_q, block_k, use_fused_bwd_kernel=False
+    )
+    mask = masks.MultiHeadMask([masks.FullMask((S, K))] * h)
+    call = splash.make_splash_mha_single_device(mask, block_sizes=sizes, save_residuals=True, interpret=interpret)
+    if count is None and K == k.shape[1]:
+        return call, None, block_q, block_k
+    hidden = jnp.arange(K) >= (k.shape[1] if count is None else count)
+    return call, splash.SegmentIds(jnp.zeros(S, jnp.int32), hidden.astype(jnp.int32)), block_q, block_k
+
+
+def _heads_first(x_BShd):
+    return x_BShd.transpose(0, 2, 1, 3)
+
+
+def _scaled(q):
+    return (q.astype(jnp.float32) * q.shape[-1] ** -0.5).astype(q.dtype)  # splash does not scale
+
+
+def _splash_forward(q, k, v, count, interpret=False):
+    call, segments, block_q, block_k = _splash_call(q, k, count, interpret)
+    q_, k_, v_ = (_pad(_heads_first(x), b) for x, b in ((_scaled(q), block_q), (k, block_k), (v, block_k)))
+    out_BhSd, (lse_BhS,) = jax.vmap(call, in_axes=(0, 0, 0, None))(q_, k_, v_, segments)
+    return _heads_first(out_BhSd)[:, : q.shape[1]], lse_BhS[:, :, : q.shape[1]]
+
+
+def _splash_backward(q, k, v, count, out, lse, dout, interpret=False):
+    call, segments, block_q, block_k = _splash_call(q, k, count, interpret)
+    queries = [_pad(_heads_first(x), block_q) for x in (_scaled(q), out, dout)]
+    keys = [_pad(_heads_first(x), block_k) for x in (k, v)]
+    kept = {name: call.kwargs[name] for name in call.kwargs if name != "save_residuals"}
+
+    def one(q, out, dout, k, v, lse):
+        saved = (q, k, v, segments, None, out, lse, call.dq_mask_info, call.dkv_mask_info)
+        return splash._splash_attention_bwd(save_residuals=False, **kept, res=saved, do=dout)[3:6]
+
+    dq, dk, dv = jax.vmap(one)(*queries, *keys, _pad(lse, block_q))
+    dq = dq.astype(jnp.float32) * q.shape[-1] ** -0.5
+    return tuple(_heads_first(g)[:, : x.shape[1]] for g, x in ((dq, q), (dk, k), (dv, v)))
+
+
+SPLASH = Kernel(_splash_forward, _splash_backward)
+SPLASH_ON_CPU = Kernel(partial(_splash_forward, interpret=True), partial(_splash_backward, interpret=True))

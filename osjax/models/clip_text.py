@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from osjax.errors import UserError
+from osjax.ops import stack
 from osjax.ops.layers import Linear, logical
-from osjax.ops.stack import stack
 from osjax.types import Axis
 
 LAST_TOKEN_IS_HIGHEST = 2  # the eos_token_id that published configs state, though their end token is another
@@ -109,7 +109,7 @@ class CLIPText(nn.Module):
         places = self.param("positions", logical(init, Axis.FEATURES, Axis.EMBED), shape)
         x = (jnp.take(table, input_ids_BM, axis=0) + places[None, :M]).astype(dtype)
         causal_MM = jnp.tril(jnp.ones((M, M), bool))
-        x, _ = stack(Block, cfg.num_hidden_layers, broadcast=1)(cfg, name="blocks")(x, causal_MM)
+        x = stack.run(self, Block, (cfg,), "blocks", cfg.num_hidden_layers, x, (causal_MM,), dtype=dtype)
         x = _norm(cfg, "final_norm")(x)
         return x, jnp.take_along_axis(x, self._end(input_ids_BM)[:, None, None], axis=1)[:, 0]
 

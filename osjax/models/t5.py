@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from osjax.errors import UserError
+from osjax.ops import stack
 from osjax.ops.layers import Linear, logical
-from osjax.ops.stack import stack
 from osjax.types import Axis
 
 
@@ -117,8 +117,7 @@ class T5Encoder(nn.Module):
         relative = self.param("relative_bias", logical(nn.initializers.normal(0.1), Axis.FEATURES, Axis.HEADS), shape)
         x = jnp.take(table, input_ids_BM, axis=0).astype(cfg.dtype)
         bias_hMM = self.position_bias(relative, input_ids_BM.shape[1])
-        blocks = stack(Block, cfg.num_layers, broadcast=1)
-        x, _ = blocks(cfg, name="blocks")(x, bias_hMM)
+        x = stack.run(self, Block, (cfg,), "blocks", cfg.num_layers, x, (bias_hMM,), dtype=jnp.dtype(cfg.dtype))
         return Norm(cfg.layer_norm_epsilon, name="final_norm")(x)
 
     def position_bias(self, relative_bias: jax.Array, length: int) -> jax.Array:

@@ -82,6 +82,31 @@ def test_packed_condition_of_a_training_batch_equals_the_original():
 
 
 @pytest.mark.parametrize("case", CAUSAL, ids=lambda c: c["case"])
+def test_condition_of_a_causal_autoencoder_equals_the_original(case):
+    arrays, meta = golden.read("train_condition_causal")
+    video = training_video(arrays, case)
+    latents, cond = expected(arrays, case)
+    (name,) = case["condition_config"]
+    encode = encoder("hunyuan", "manifest_hunyuan_tiny")
+    got = build.encode_with_condition(encode, video, build.same_mode(name, len(video)), (name,), causal=True)
+    assert golden.relative_error(got[0], latents) <= meta["tolerance_relative"]
+    assert golden.relative_error(got[1], cond) <= meta["tolerance_relative"]
+    if name != "t2v" and len(cond) and cond.any():
+        assert golden.relative_error(np.roll(got[1], 1, axis=1), cond) > 0.1
+
+
+@pytest.mark.parametrize(("name", "mode"), [("train_inputs_causal", "i2v_head"), ("train_inputs_image", "t2v")])
+def test_latents_and_condition_of_a_causal_training_batch_equal_the_original(name, mode):
+    arrays, meta = golden.read(name)
+    video = channels_last(arrays["in.video"])
+    encode = encoder("hunyuan", "manifest_hunyuan_tiny")
+    latents, cond = build.encode_with_condition(encode, video, build.same_mode(mode, len(video)), (mode,), causal=True)
+    assert golden.relative_error(patch.pack(latents, 2), arrays["x_0_packed"]) <= meta["tolerance_relative"]
+    if "model_input.cond" in arrays:
+        assert golden.relative_error(patch.pack(cond, 2), arrays["model_input.cond"]) <= meta["tolerance_relative"]
+
+
+@pytest.mark.parametrize("case", CAUSAL, ids=lambda c: c["case"])
 def test_condition_of_a_causal_autoencoder_is_laid_out_as_in_the_original(case):
     """The references are cut out of the stored condition; laid out again they must give all of it."""
     arrays, _ = golden.read("train_condition_causal")

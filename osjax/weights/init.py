@@ -1,0 +1,64 @@
+"""One model as the start of another: FLUX.1-dev of the video model, Open-Sora v2 of the deep-compression model.
+
+Source: Open-Sora 2.0 report, sections 4.1.1 (FLUX) and 4.3.3 (deep compression: new input and output layers).
+"""
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from osjax import models, weights
+from osjax.errors import UserError
+from osjax.weights.leaves import Leaves, flatten
+from osjax.weights.rules import Path, Window
+
+# Layers between tokens and the model's width: taken over where they fit, else as the model initialises them (the layer
+# of the condition and the one at the end with zeros).
+BOUNDARY: tuple[Path, ...] = (("img_in",), ("cond_in",), ("final_layer", "linear"))
+DROPPED: tuple[Path, ...] = (("guidance_in",),)  # of a distilled model; the video model learns guidance by dropout
+
+
+def from_model(cfg, source: Leaves, seed: int = 0) -> Leaves:
+    """Leaves of the MMDiT `cfg`, copied from those of another MMDiT. seed: of layers that are made anew.
+
+    Import has already split fused projections and permuted rotary pairs (`weights.FLUX`).
+    UserError where anything but the layers at both ends differs.
+    """
+    wanted = weights.leaf_shapes(cfg)
+    fresh_layers = [layer for layer in BOUNDARY if _under(layer, wanted) != _under(layer, source.shapes)]
+    fresh = {path for layer in fresh_layers for path in _under(layer, wanted)}
+    _check(wanted, source, fresh)
+    made = _initial(cfg, fresh, seed)
+    dtype = np.dtype(source.dtypes[max(source.shapes, key=lambda path: np.prod(source.shapes[path]))])
+
+    def read(path: Path, window: Window) -> np.ndarray:
+        return made[path][window].astype(dtype) if path in fresh else source.read(path, window)
+
+    return Leaves(wanted, {path: dtype if path in fresh else source.dtypes[path] for path in wanted}, read)
+
+
+def _under(layer: Path, shapes) -> dict[Path, tuple[int, ...]]:
+    return {path: shape for path, shape in shapes.items() if path[: len(layer)] == layer}
+
+
+def _check(wanted, source: Leaves, fresh: set[Path]) -> None:
+    dropped = {path for layer in DROPPED for path in _under(layer, source.shapes) if path not in wanted}
+    dropped |= {path for layer in BOUNDARY for path in _under(layer, source.shapes)}
+    problems = [
+        f"{'/'.join(path)} is {source.shapes.get(path, 'nothing')} there and {wanted.get(path, 'nothing')} here"
+        for path in sorted(wanted.keys() | source.shapes.keys())
+        if path not in fresh and path not in dropped and wanted.get(path) != source.shapes.get(path)
+    ]
+    if problems:
+        raise UserError(f"one model cannot start from the other: {'; '.join(problems[:5])}. Check both configs.")
+
+
+def _initial(cfg, paths: set[Path], seed: int) -> dict[Path, np.ndarray]:
+    """What the model initialises these leaves with; the compiler drops the making of all others."""
+
+    def make(key: jax.Array) -> dict[str, jax.Array]:
+        params = flatten(nn.unbox(models.init_params(cfg, key)))
+        return {"/".join(path): params[path] for path in paths}
+
+    made = jax.jit(make)(jax.random.key(seed)) if paths else {}
+    return {path: np.asarray(made["/".join(path)]) for path in paths}

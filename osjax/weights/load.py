@@ -1,0 +1,102 @@
+"""Weights from what a user names straight to the devices: each gets its part, the host holds a piece at a time."""
+
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from osjax import models, weights
+from osjax.errors import UserError
+from osjax.weights import io, orbax_stream
+from osjax.weights.layout import OPEN_SORA_V2, Layout
+from osjax.weights.leaves import Leaves, flatten, slabs, unflatten
+from osjax.weights.rules import Window, whole
+
+PIECE = 2**29  # bytes of a device's part that are on the host at once
+OTHERS = {"t5": ("decoder.", "lm_head.")}  # prefixes in published files that hold a whole model, where we run a part
+
+
+def open_leaves(cfg, path: Path | str, *, layout: Layout = OPEN_SORA_V2) -> Leaves:
+    """The parameters of a model in a weight file, a folder of them or an osjax checkpoint; nothing is read yet.
+
+    layout: of files with the original's names. UserError that lists all that does not fit the model.
+    """
+    checkpoint = orbax_stream.find(Path(path))
+    if checkpoint is None:
+        return weights.torch_leaves(cfg, of_model(cfg, io.open_tensors(path)), layout=layout)
+    leaves = orbax_stream.open_leaves(checkpoint)
+    _check_shapes(checkpoint, leaves.shapes, weights.leaf_shapes(cfg))
+    return leaves
+
+
+def of_model(cfg, tensors: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Those tensors of a published file that are this model's, where such files also hold other models."""
+    family = models.family_of(cfg)
+    belongs = getattr(import_module(f"osjax.weights.{family}"), "belongs", lambda name: True)
+    return {name: t for name, t in tensors.items() if belongs(name) and not name.startswith(OTHERS.get(family, ()))}
+
+
+def _check_shapes(folder: Path, found: Mapping, wanted: Mapping) -> None:
+    problems = [
+        f"{'/'.join(path)} is {found.get(path, 'nothing')} there and {wanted.get(path, 'nothing')} in the model"
+        for path in sorted(found.keys() | wanted.keys())
+        if found.get(path) != wanted.get(path)
+    ]
+    if problems:
+        more = f"; and {len(problems) - 10} more" if len(problems) > 10 else ""
+        raise UserError(f"{folder} does not fit the model: {'; '.join(problems[:10])}{more}. Check the model config.")
+
+
+def load_sharded(
+    cfg, tensors: Mapping[str, Any], shardings: Any, dtype: Any = None, *, layout: Layout = OPEN_SORA_V2
+) -> Any:
+    """Params pytree on the devices of `shardings` from tensors with the original's names (`io.open_tensors`).
+
+    shardings: a tree like the params (`parallel.sharding.of_boxed`). dtype: None keeps the file's.
+    UserError listing every missing, unexpected and misshapen tensor.
+    """
+    return place(weights.torch_leaves(cfg, of_model(cfg, tensors), layout=layout), shardings, dtype)
+
+
+def place(leaves: Leaves, shardings: Any, dtype: Any = None) -> Any:
+    """Leaves as arrays with these shardings. Other hosts read and place the parts of their own devices."""
+    leaves = leaves.cast(dtype)
+    return unflatten({path: _place(leaves, path, sharding) for path, sharding in flatten(shardings).items()})
+
+
+def _place(leaves: Leaves, path: tuple[str, ...], sharding: jax.sharding.Sharding) -> jax.Array:
+    shape = leaves.shapes[path]
+    devices_of: dict[tuple, list[jax.Device]] = {}
+    for device, index in sharding.addressable_devices_indices_map(shape).items():
+        window = whole(shape, index)
+        devices_of.setdefault(tuple((w.start, w.stop) for w in window), []).append(device)
+    parts = []
+    for bounds, devices in devices_of.items():
+        parts += _part(leaves, path, tuple(slice(*b) for b in bounds), devices)
+    return jax.make_array_from_single_device_arrays(shape, sharding, parts, dtype=leaves.dtypes[path])
+
+
+def _part(leaves: Leaves, path: tuple[str, ...], window: Window, devices: list[jax.Device]) -> list[jax.Array]:
+    """One window of a leaf on each of these devices. A large one is put together there from pieces."""
+    dtype, shape = leaves.dtypes[path], tuple(w.stop - w.start for w in window)
+    if np.prod(shape) * dtype.itemsize <= PIECE:
+        piece = leaves.read(path, window)
+        return jax.block_until_ready([jax.device_put(piece, device) for device in devices])
+    buffers = [jnp.zeros(shape, dtype, device=device) for device in devices]
+    for inner in slabs(shape, dtype.itemsize, PIECE // 2):
+        shifted = [slice(w.start + i.start, w.start + i.stop) for w, i in zip(window, inner, strict=True)]
+        piece = leaves.read(path, tuple(shifted))
+        start = np.int32(inner[0].start)
+        for i, device in enumerate(devices):
+            buffers[i] = _write_rows(buffers[i], *jax.device_put((piece, start), device))
+        jax.block_until_ready(buffers)
+    return buffers
+
+
+@jax.jit(donate_argnums=0)
+def _write_rows(buffer: jax.Array, piece: jax.Array, start: jax.Array) -> jax.Array:
+    return jax.lax.dynamic_update_slice_in_dim(buffer, piece, start, 0)

@@ -1,0 +1,152 @@
+"""Parameters to and from an Orbax checkpoint piece by piece, in the layout that `training/checkpoint.py` reads.
+
+Orbax itself takes whole arrays, and a leaf that stacks 38 blocks of the 11B model has 2.9 GB. Here a leaf goes through
+memory in slabs: Orbax makes the folder, the metadata and the commit, this file's type handler writes the values.
+"""
+
+import asyncio
+import json
+import math
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orbax.checkpoint as ocp
+import tensorstore as ts
+
+import osjax
+from osjax.errors import UserError
+from osjax.weights.leaves import Leaves, slabs, unflatten
+from osjax.weights.rules import Path as LeafPath
+from osjax.weights.rules import Window, extent
+
+CHUNK = 2**24  # bytes; what another mesh reads of a chunk beyond its shard is wasted
+IN_FLIGHT = 2**28  # bytes between reading and the disk
+ITEM = "params"
+
+
+class _LazyArray:
+    """One leaf of `Leaves` as Orbax's tree of arrays holds it."""
+
+    def __init__(self, leaves: Leaves, path: LeafPath):
+        self.shape, self.dtype = leaves.shapes[path], leaves.dtypes[path]
+        self.read = lambda window: leaves.read(path, window)
+
+
+class _LazyHandler(ocp.type_handlers.NumpyHandler):
+    """Writes `_LazyArray`s slab by slab; restored they are arrays like any other."""
+
+    async def serialize(self, values, infos, args=None):
+        budget = _Budget(IN_FLIGHT)
+        # All leaves at once: what is written together becomes one commit of the store, and small leaves are many.
+        await asyncio.gather(*(self._write(*pair, budget) for pair in zip(values, infos, strict=True)))
+        return []
+
+    async def _write(self, value: _LazyArray, info: Any, budget: "_Budget") -> None:
+        await info.await_path_creation()
+        windows = list(slabs(value.shape, value.dtype.itemsize))
+        spec = ocp.type_handlers.get_json_tspec_write(
+            info,
+            use_ocdbt=True,
+            global_shape=value.shape,
+            local_shape=extent(windows[0]),
+            dtype=value.dtype,
+            process_index=0,
+            arg=ocp.SaveArgs(chunk_byte_size=CHUNK),
+        )
+        store = await ts.open(ts.Spec(spec), create=True, open=True, context=info.ts_context)
+        for window in windows:
+            async with budget.of(math.prod(extent(window)) * value.dtype.itemsize):
+                piece = await asyncio.to_thread(value.read, window)
+                await store[window].write(piece, can_reference_source_data_indefinitely=True)
+
+
+class _Budget:
+    """Bytes that may be in memory at once; one piece always may, whatever its size."""
+
+    def __init__(self, total: int):
+        self.total, self.taken, self.change = total, 0, asyncio.Condition()
+
+    @asynccontextmanager
+    async def of(self, size: int):
+        async with self.change:
+            await self.change.wait_for(lambda: not self.taken or self.taken + size <= self.total)
+            self.taken += size
+        try:
+            yield
+        finally:
+            async with self.change:
+                self.taken -= size
+                self.change.notify_all()
+
+
+def save(folder: Path, leaves: Leaves, config: dict[str, Any]) -> None:
+    """Write leaves as the parameters of checkpoint 0 in `folder`, with the model's config in JSON beside them."""
+    folder = Path(folder).absolute()
+    tree = unflatten({path: _LazyArray(leaves, path) for path in leaves.shapes})
+    registry = ocp.type_handlers.create_type_handler_registry((_LazyArray, _LazyHandler()))
+    options = ocp.CheckpointManagerOptions(enable_async_checkpointing=False)
+    handlers = {name: ocp.JsonCheckpointHandler() for name in ("data", "config", "versions")}
+    handlers[ITEM] = ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
+    versions = {"osjax": osjax.__version__, "jax": version("jax"), "orbax-checkpoint": version("orbax-checkpoint")}
+    items = {
+        ITEM: ocp.args.PyTreeSave(tree),
+        "data": ocp.args.JsonSave({}),
+        "config": ocp.args.JsonSave(config),
+        "versions": ocp.args.JsonSave(versions),
+    }
+    try:
+        with ocp.CheckpointManager(folder, options=options, item_handlers=handlers) as manager:
+            manager.save(0, args=ocp.args.Composite(**items))
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {error.strerror or error}") from error
+
+
+def find(path: Path) -> Path | None:
+    """The folder with the parameters of the newest checkpoint in or at `path`; None where there is none."""
+    if not path.is_dir():
+        return None
+    steps = sorted((p for p in path.iterdir() if p.name.isdigit() and p.is_dir()), key=lambda p: int(p.name))
+    for candidate in (path, path / ITEM, *(step / ITEM for step in steps[::-1])):
+        if (candidate / "_METADATA").is_file() and (candidate / "manifest.ocdbt").is_file():
+            return candidate
+    return None
+
+
+def open_leaves(folder: Path) -> Leaves:
+    """The parameters in an Orbax folder (see `find`), read where they are sliced. UserError for what is no such one."""
+    try:
+        stores = _open_all(folder)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        first = (str(error) or type(error).__name__).splitlines()[0][:200]
+        raise UserError(f"{folder} is no readable checkpoint ({first}): give one that osjax wrote") from error
+
+    def read(path: LeafPath, window: Window) -> np.ndarray:
+        try:
+            return stores[path][window].read().result()
+        except ValueError as error:
+            first = str(error).splitlines()[0][:200]
+            raise UserError(f"{folder} is damaged at {'/'.join(path)} ({first}): convert or train it anew") from error
+
+    return Leaves(
+        {path: tuple(store.shape) for path, store in stores.items()},
+        {path: np.dtype(store.dtype.numpy_dtype) for path, store in stores.items()},
+        read,
+    )
+
+
+def _open_all(folder: Path) -> dict[LeafPath, ts.TensorStore]:
+    content = json.loads((folder / "_METADATA").read_text())
+    base = {"driver": "file", "path": f"{folder.absolute()}/"}
+    context = ts.Context({"cache_pool": {"total_bytes_limit": CHUNK}})
+    opening = {}
+    for entry in content["tree_metadata"].values():
+        path = tuple(str(key["key"]) for key in entry["key_metadata"])
+        spec = {
+            "driver": "zarr3" if content.get("use_zarr3") else "zarr",
+            "kvstore": {"driver": "ocdbt", "base": base, "path": ".".join(path)},
+        }
+        opening[path] = ts.open(spec, open=True, read=True, context=context)
+    return {path: store.result() for path, store in opening.items()}

@@ -40,7 +40,8 @@ def _open_file(path: Path) -> dict[str, FileTensor]:
         start = file.read(16)
     if start.startswith(b"version https://"):
         raise UserError(f"{path} is only a Git LFS pointer to the weights: run `git lfs pull` where it lies")
-    if start.startswith((b"PK", b"\x80")) or path.suffix in TORCH_SUFFIXES and start[8:9] != b"{":
+    is_safetensors = start[8:9] == b"{"  # the eight bytes before are a length, and may look like anything
+    if not is_safetensors and (start.startswith((b"PK", b"\x80")) or path.suffix in TORCH_SUFFIXES):
         return torch_file.read(path)
     return safetensors_file.read(path)
 

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore as ts
@@ -86,7 +87,8 @@ def save(folder: Path, leaves: Leaves, config: dict[str, Any]) -> None:
     """Write leaves as the parameters of checkpoint 0 in `folder`, with the model's config in JSON beside them."""
     folder = Path(folder).absolute()
     tree = unflatten({path: _LazyArray(leaves, path) for path in leaves.shapes})
-    registry = ocp.type_handlers.create_type_handler_registry((_LazyArray, _LazyHandler()))
+    handler_of = {_LazyArray: _LazyHandler(), jax.Array: ocp.type_handlers.ArrayHandler()}  # else Orbax misses one
+    registry = ocp.type_handlers.create_type_handler_registry(*handler_of.items())
     options = ocp.CheckpointManagerOptions(enable_async_checkpointing=False)
     handlers = {name: ocp.JsonCheckpointHandler() for name in ("data", "config", "versions")}
     handlers[ITEM] = ocp.PyTreeCheckpointHandler(type_handler_registry=registry)

@@ -30,7 +30,7 @@ def get_config():
     for group in (cfg.autoencoder, cfg.image.autoencoder):
         group.weights = {str(folder / "autoencoder.safetensors")!r}
         group.config = ConfigDict({tiny.AUTOENCODER!r})
-    cfg.text = ConfigDict({tiny.TEXT!r})
+    cfg.text.update({tiny.TEXT!r})
     cfg.sample.update(dict(
         frames=8, height=32, width=32, steps=3, guidance=2.0, guidance_img=2.0, image_resolution="64px", image_steps=2
     ))

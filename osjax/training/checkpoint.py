@@ -24,6 +24,10 @@ log = logging.getLogger(__name__)
 LIBRARIES = ("jax", "flax", "optax", "orbax-checkpoint", "grain")
 
 
+class Misfit(UserError):
+    """A checkpoint that reads, but is of another model."""
+
+
 class Checkpoints:
     """Checkpoints of one stage in one folder. Close it: closing waits for writes under way.
 
@@ -117,10 +121,11 @@ class Checkpoints:
             return self._restore(step, abstract)
         while True:
             step = self._require(None)
-            self._check_shapes(step, "params", abstract.params)
             try:
                 return self._restore(step, abstract)
-            except (UserError, OSError) as error:
+            except Misfit:
+                raise
+            except (UserError, OSError, ValueError) as error:
                 # A sealed checkpoint was verified when the folder was opened: then it is the config that does not fit.
                 sealed = (self._seals / f"{step}.json").exists()
                 if sealed or step == min(self._manager.all_steps()):
@@ -173,7 +178,7 @@ class Checkpoints:
         for name in sorted(stored.keys() | wanted.keys()):
             here, there = wanted.get(name, "nothing"), stored.get(name, "nothing")
             if here != there:
-                raise UserError(
+                raise Misfit(
                     f"checkpoint {folder.parent} does not fit this config ({name} is {there} there and {here} in the "
                     "model): use the config it was made with, or another --config.workdir"
                 )

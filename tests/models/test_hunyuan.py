@@ -128,10 +128,12 @@ def test_rematerialised_gradients_equal_plain_ones(frames):
     video = channels_last(arrays["f5.in.video"])[:, :, :16, :16]
 
     def gradient(m):
-        return jax.jit(jax.grad(lambda p: jnp.abs(m.apply({"params": p}, video) - video).mean()))(params)
+        return jax.jit(jax.grad(lambda p: jnp.square(m.apply({"params": p}, video) - video).mean()))(params)
 
     plain, again = gradient(module), gradient(module.clone(remat=True))
-    assert jax.tree.all(jax.tree.map(lambda a, b: jnp.allclose(a, b, rtol=1e-3, atol=1e-5), plain, again))
+    largest = max(float(jnp.abs(g).max()) for g in jax.tree.leaves(plain))
+    off = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), plain, again)
+    assert max(jax.tree.leaves(off)) < 1e-4 * largest
     assert all(float(jnp.abs(g).max()) > 0 for g in jax.tree.leaves(plain["encoder"]["conv_in"]))
 
 
@@ -141,7 +143,7 @@ def test_rematerialised_gradients_equal_plain_ones(frames):
         ({"dropout": 0.1}, "dropout=0.1 is not supported"),
         ({"time_compression_ratio": 2}, "use 4 or 8"),
         ({"spatial_compression_ratio": 16}, "power of two below 2"),
-        ({"block_out_channels": (30, 60)}, "does not divide into 32 norm groups"),
+        ({"block_out_channels": (30, 60, 60, 60)}, "does not divide into 32 norm groups"),
     ],
 )
 def test_settings_that_do_not_work_are_refused(fields, words):

@@ -27,17 +27,29 @@ def open_leaves(cfg, path: Path | str, *, layout: Layout = OPEN_SORA_V2) -> Leav
     """
     checkpoint = orbax_stream.find(Path(path))
     if checkpoint is None:
-        return weights.torch_leaves(cfg, of_model(cfg, io.open_tensors(path)), layout=layout)
+        return weights.torch_leaves(cfg, _open_tensors(cfg, Path(path)), layout=layout)
     leaves = orbax_stream.open_leaves(checkpoint)
     _check_shapes(checkpoint, leaves.shapes, weights.leaf_shapes(cfg))
     return leaves
 
 
+def _open_tensors(cfg, path: Path) -> Mapping[str, Any]:
+    parts = sorted(path.glob("vgg*.pth")) if models.family_of(cfg) == "lpips" else []
+    if len(parts) == 2:  # published as two files: vgg.pth, which are the heads, and vgg16-....pth
+        heads, features = map(io.open_tensors, parts)
+        return _table_module(cfg).from_published(features, heads)
+    return of_model(cfg, io.open_tensors(path))
+
+
 def of_model(cfg, tensors: Mapping[str, Any]) -> Mapping[str, Any]:
     """Those tensors of a published file that are this model's, where such files also hold other models."""
-    family = models.family_of(cfg)
-    belongs = getattr(import_module(f"osjax.weights.{family}"), "belongs", lambda name: True)
-    return {name: t for name, t in tensors.items() if belongs(name) and not name.startswith(OTHERS.get(family, ()))}
+    others = OTHERS.get(models.family_of(cfg), ())
+    belongs = getattr(_table_module(cfg), "belongs", lambda name: True)
+    return {name: t for name, t in tensors.items() if belongs(name) and not name.startswith(others)}
+
+
+def _table_module(cfg):
+    return import_module(f"osjax.weights.{models.family_of(cfg)}")
 
 
 def _check_shapes(folder: Path, found: Mapping, wanted: Mapping) -> None:

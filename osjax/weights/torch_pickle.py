@@ -36,9 +36,9 @@ DTYPES = {  # of tensors whose storage is untyped
     "torch.uint64": np.dtype(np.uint64),
 }
 ORDERED_DICT = "collections.OrderedDict"
-TENSOR_V2, TENSOR_V3 = "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor_v3"
-PARAMETER = "torch._utils._rebuild_parameter"
-GLOBALS = {*STORAGES, *DTYPES, ORDERED_DICT, TENSOR_V2, TENSOR_V3, PARAMETER}
+TENSORS = tuple(f"torch._utils._rebuild_tensor{version}" for version in ("", "_v2", "_v3"))
+PARAMETERS = ("torch._utils._rebuild_parameter", "torch.nn.parameter.Parameter")
+GLOBALS = {*STORAGES, *DTYPES, ORDERED_DICT, *TENSORS, *PARAMETERS}
 
 
 @dataclass(frozen=True)
@@ -222,12 +222,12 @@ def _rebuild(called: Any, arguments: tuple) -> Any:
     if name == ORDERED_DICT:
         pairs = arguments[0] if arguments else []
         return _set_items({}, [part for pair in _of_type(pairs, list) for part in _pair(pair)])
-    if name == PARAMETER:
+    if name in PARAMETERS:
         return _of_type(arguments[0], TensorRef)
-    if name in (TENSOR_V2, TENSOR_V3):
+    if name in TENSORS:
         storage, offset, shape, strides = arguments[:4]
         dtype = _of_type(storage, StorageRef).dtype
-        if name == TENSOR_V3:
+        if name == TENSORS[-1]:
             dtype = DTYPES[_of_type(arguments[6], Global).name]
         return _checked(TensorRef(storage, dtype, offset, tuple(_sizes(shape)), tuple(_sizes(strides))))
     raise Refused(f"its pickle calls {name}")

@@ -15,8 +15,10 @@ from osjax import models, weights
 from osjax.errors import UserError
 from osjax.parallel import mesh, sharding
 from osjax.weights import io, leaves, load, orbax_stream
+from osjax.weights.rules import whole
 from tests import golden
 from tests.models.test_mmdit import LAYOUTS, config, tensors
+from tests.weights.torch_files import write_old, write_zip
 
 ROOT = Path(__file__).parents[2]
 
@@ -84,6 +86,19 @@ def test_text_towers_are_found_in_files_that_hold_more():
     names = weights.torch_shapes(cfg)
     more = {"vision_model.weight": 1, "logit_scale": 1, "text_model.embeddings.position_ids": 1}
     assert load.of_model(cfg, {**names, **more}).keys() == names.keys()
+
+
+def test_lpips_is_put_together_from_its_two_published_files(tmp_path):
+    cfg = models.config("lpips", chns=(4, 6, 8, 8, 8))
+    given = {name: golden.generate(name, shape) for name, shape in weights.torch_shapes(cfg).items()}
+    features = {f"features.{n.split('.', 2)[2]}": t for n, t in given.items() if n.startswith("net.")}
+    write_old(tmp_path / "vgg16-397923af.pth", {**features, "classifier.0.bias": np.ones(3, np.float32)})
+    write_zip(tmp_path / "vgg.pth", {n: t for n, t in given.items() if n.startswith("lin")})
+    found = load.open_leaves(cfg, tmp_path)
+    want = leaves.flatten(weights.from_torch(cfg, given))
+    for path, shape in found.shapes.items():
+        if path not in (("shift",), ("scale",)):  # constants of the original, not in any file
+            np.testing.assert_array_equal(found.read(path, whole(shape)), want[path])
 
 
 MEASURE = """

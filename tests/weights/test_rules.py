@@ -118,6 +118,10 @@ def test_named_models_have_the_released_names_and_shapes():
         "high_compression": "full_mmdit_high_compression",
         "flux_dev": "full_mmdit_flux_dev",
         "dc_ae_f32t4c128": "full_dc_ae_f32t4c128",
+        "hunyuan_vae": "full_hunyuan_vae",
+        "flux_ae": "full_autoencoder_2d",
+        "t5_xxl": "full_t5_v1_1_xxl_encoder",
+        "clip_l": "full_clip_l_text",
     }
     for name, manifest in manifests.items():
         group = named[name]

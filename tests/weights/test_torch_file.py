@@ -43,6 +43,24 @@ def test_state_dicts_are_read_bare_and_wrapped_in_both_formats(tmp_path, write, 
     same(open_tensors(write(tmp_path / "w.pt", wrap(STATE))), STATE)
 
 
+@pytest.mark.parametrize("kind", ["_rebuild_tensor", "_rebuild_parameter", "_rebuild_tensor_v3"])
+def test_tensors_of_older_and_newer_kinds_are_read(tmp_path, kind):
+    value = np.arange(6, dtype=np.float32).reshape(2, 3)
+    pickler = Pickler()
+    pickler.tensor(value.reshape(-1), 0, (2, 3), (3, 1))
+    body = pickler.out[2:]
+    if kind == "_rebuild_tensor":  # without whether it learns and its hooks
+        body = body.replace(b"_rebuild_tensor_v2", kind.encode()).replace(b"\x89ccollections\nOrderedDict\n)RtR", b"tR")
+    elif kind == "_rebuild_parameter":
+        body = b"ctorch._utils\n_rebuild_parameter\n(" + body + b"\x88ccollections\nOrderedDict\n)RtR"
+    else:  # of an untyped storage: the dtype comes last
+        value = np.arange(6).reshape(2, 3).astype(ml_dtypes.float8_e4m3fn)
+        body = body.replace(b"_rebuild_tensor_v2", kind.encode()).replace(b"ctorch\nFloat", b"ctorch.storage\nUntyped")
+        body = body.removesuffix(b"tR") + b"ctorch\nfloat8_e4m3fn\ntR"
+    path = write_entries(tmp_path / "w.pt", b"\x80\x02}X\x01\0\0\0a" + body + b"s.", [value])
+    same(open_tensors(path), {"a": value})
+
+
 def test_slices_of_a_tensor_are_read_alone(tmp_path):
     tensor = open_tensors(write_zip(tmp_path / "w.bin", STATE))["b"]
     np.testing.assert_array_equal(tensor[1:2, :, 2:4], STATE["b"][1:2, :, 2:4])

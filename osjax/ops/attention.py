@@ -75,20 +75,20 @@ def _dense(q, k, v, shared, valid):
 
 
 def _local(kernel, valid):
-    """Attention on one device that holds all tokens; keys that are padding are left out beforehand."""
+    """Attention on one device that holds all tokens. Keys that are padding are hidden, or left out if not the last."""
+    index = None if valid is None else np.flatnonzero(valid)
+    is_last = valid is not None and not valid[len(index) :].any()
+
+    def whole(q, k, v, shared):
+        return kernels.attention(q, k, v, kernel, shared + len(index) if is_last else None)
 
     def run(qkv, shared):
         q, k, v = qkv
-        if valid is not None:
-            k, v = (_take(x, np.flatnonzero(valid)) for x in (k, v))
-        return _joined(lambda q, k, v, _: kernels.attention(q, k, v, kernel), (q, k, v), shared)
+        if index is not None and not is_last:
+            k, v = k[:, index], v[:, index]
+        return _joined(whole, (q, k, v), shared)
 
     return run
-
-
-def _take(x_BShd, index):
-    """Tokens by static index; a slice where they are the first ones, which copies nothing."""
-    return x_BShd[:, : len(index)] if np.array_equal(index, np.arange(len(index))) else x_BShd[:, index]
 
 
 def _ring(kernel, valid, size, stride):

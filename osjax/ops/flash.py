@@ -16,7 +16,7 @@ from osjax.errors import UserError
 from osjax.ops.kernels import DENSE, Kernel
 
 LANES = 128  # width of a TPU vector register: splash's blocks are multiples of it
-BLOCKS = (1024, 768, 512, 384, 256, 128)  # lengths of splash's blocks, best first
+BLOCKS = range(1024, 0, -LANES)  # lengths of splash's blocks, best first
 
 
 def platform() -> str:
@@ -89,9 +89,9 @@ CUDNN = Kernel(_cudnn_forward, _cudnn_backward)
 
 
 def _block(length: int) -> int:
-    """Length of splash's blocks: the longest that adds at most 2 % of padding to what the shortest would."""
+    """Length of splash's blocks: the longest that adds at most half a percent of padding to what the shortest would."""
     least = -(-length // LANES) * LANES
-    return next(b for b in BLOCKS if -(-length // b) * b <= 1.02 * least or b == LANES)
+    return next(b for b in BLOCKS if -(-length // b) * b <= 1.005 * least or b == LANES)
 
 
 def _pad(x_BhSd, block):

@@ -20,7 +20,7 @@ class Kernel(NamedTuple):
     """forward(q_BShd, k_BShd, v_BShd, count) -> (out_BShd, lse_BhS): softmax attention scaled by d ** -0.5.
 
     backward(q, k, v, count, out, lse, dout) -> (dq, dk, dv) with out and lse over all keys, these and others.
-    count: how many of the keys, the first ones, are real, int32 scalar; None: all of them. lse is float32.
+    count: how many of the keys, the first ones, are real, int or int32 scalar; None: all of them. lse is float32.
     """
 
     forward: Callable
@@ -56,21 +56,21 @@ def _dense_backward(q, k, v, count, out, lse, dout):
 DENSE = Kernel(_dense_forward, _dense_backward)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3,))
-def attention(q_BShd: jax.Array, k_BShd: jax.Array, v_BShd: jax.Array, kernel: Kernel) -> jax.Array:
-    """Every query over every key by one kernel on one device: (B, S, h, d) in q's dtype."""
-    return kernel.forward(q_BShd, k_BShd, v_BShd, None)[0].astype(q_BShd.dtype)
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def attention(q_BShd: jax.Array, k_BShd: jax.Array, v_BShd: jax.Array, kernel: Kernel, count: int | None) -> jax.Array:
+    """Every query over the first `count` keys (None: all) on one device: (B, S, h, d) in q's dtype."""
+    return _attention_forward(q_BShd, k_BShd, v_BShd, kernel, count)[0]
 
 
-def _attention_forward(q, k, v, kernel):
-    out, lse = kernel.forward(q, k, v, None)
+def _attention_forward(q, k, v, kernel, count):
+    out, lse = kernel.forward(q, k, v, count)
     out, lse = (checkpoint_name(x, ATTENTION_OUT) for x in (out.astype(q.dtype), lse))
     return out, (q, k, v, out, lse)
 
 
-def _attention_backward(kernel, saved, dout):
+def _attention_backward(kernel, count, saved, dout):
     q, k, v, out, lse = saved
-    grads = kernel.backward(q, k, v, None, out, lse, dout)
+    grads = kernel.backward(q, k, v, count, out, lse, dout)
     return tuple(grad.astype(x.dtype) for grad, x in zip(grads, (q, k, v), strict=True))
 
 

@@ -7,8 +7,9 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from osjax.parallel.sharding import constrain, gather
+from osjax.parallel.sharding import constrain, gather, scatter
 from osjax.types import Axis
 
 
@@ -17,22 +18,29 @@ def logical(init, *axes: str):
     return nn.with_logical_partitioning(init, axes)
 
 
+MASTER = "master"  # variable collection with the float32 kernels behind those that `params` holds in another dtype
+
+
 class Contraction(NamedTuple):
     """in_axes, out_axes: logical names of the kernel's contracted and produced dimensions.
 
-    reduce_dtype: in what the kernel's gradient is summed over tokens and devices.
+    reduce_dtype: in what the kernel's gradient is summed over tokens and devices. grad_dtype: what it is then cast to.
+    few_rows: x is (B, in) with far fewer rows than the kernel has: rows then move between devices, the kernel stays.
     """
 
     in_axes: tuple[str, ...]
     out_axes: tuple[str, ...]
-    reduce_dtype: str = "float32"
+    reduce_dtype: str
+    grad_dtype: str
+    few_rows: bool = False
 
 
 class Linear(nn.Module):
     """x_...(in) -> x_...(out) for kernels of any rank, such as (D, 3, h, d) or (h, d, D).
 
     in_axes, out_axes: logical names of the contracted and the produced dimensions, one each.
-    features: sizes of the produced dimensions. reduce_dtype: see `Contraction`.
+    features: sizes of the produced dimensions. reduce_dtype: in what the kernel's
+    gradient is summed, float32 or bfloat16. few_rows: see `Contraction`.
     """
 
     features: Sequence[int]
@@ -42,6 +50,7 @@ class Linear(nn.Module):
     zero_init: bool = False
     dtype: jnp.dtype = jnp.float32
     reduce_dtype: str = "float32"
+    few_rows: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -52,47 +61,70 @@ class Linear(nn.Module):
         )
         init = nn.initializers.zeros if self.zero_init else init
         kernel = self.param("kernel", logical(init, *self.in_axes, *self.out_axes), (*in_shape, *features))
-        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-        if isinstance(kernel, jax.Array):
-            how = Contraction(tuple(self.in_axes), tuple(self.out_axes), self.reduce_dtype)
-            y = contract(x, kernel, how)
+        x = x.astype(self.dtype)
+        if isinstance(kernel, jax.Array | np.ndarray):
+            y = self._contract(x, jnp.asarray(kernel))
         else:  # quantised (sampling/int8.py), which has its own product
-            y = jax.lax.dot_general(x, kernel, _dimensions(x.ndim, n_in))
+            y = jax.lax.dot_general(x, kernel.astype(self.dtype), _dimensions(x.ndim, n_in))
         if self.use_bias:
             bias = self.param("bias", logical(nn.initializers.zeros, *self.out_axes), features)
             y = add_bias(y, bias.astype(self.dtype))
         return y
 
+    def _contract(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        cast = kernel.astype(self.dtype)
+        learned = kernel if self.reduce_dtype == "float32" else cast
+        if self.has_variable(MASTER, "kernel"):
+            learned = self.get_variable(MASTER, "kernel")
+        reduce_dtype = jnp.promote_types(self.reduce_dtype, self.dtype).name
+        axes = tuple(self.in_axes), tuple(self.out_axes)
+        how = Contraction(*axes, reduce_dtype, learned.dtype.name, self.few_rows)
+        return contract(x, jax.lax.stop_gradient(cast), learned, how)
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def contract(x: jax.Array, kernel: jax.Array, how: Contraction) -> jax.Array:
-    """x_...(in) times kernel (in..., out...), in x's dtype.
 
-    The kernel is gathered from the devices that store it here, and once more in the backward pass, instead of being
-    kept; its gradient is summed in `how.reduce_dtype` and scattered to where the kernel is stored.
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def contract(x: jax.Array, kernel: jax.Array, learned: jax.Array, how: Contraction) -> jax.Array:
+    """x_...(in) times kernel (in..., out...), in x's dtype; the gradient of the kernel goes to `learned`.
+
+    learned: the same values, perhaps in a wider dtype, of which nothing is read: so its gradient may be float32, and is
+    then summed in float32, although the kernel is bfloat16. The kernel is gathered from the devices that store it here,
+    and once more in the backward pass, instead of being kept; its gradient is scattered to where it is stored.
     """
-    return jax.lax.dot_general(x, gather(kernel, *how.in_axes, *how.out_axes), _dimensions(x.ndim, len(how.in_axes)))
+    dimensions = _dimensions(x.ndim, len(how.in_axes))
+    if not how.few_rows:
+        return jax.lax.dot_general(x, gather(kernel, *how.in_axes, *how.out_axes), dimensions)
+    y = jax.lax.dot_general(_all_rows(x, how), kernel, dimensions, preferred_element_type=jnp.float32)
+    return constrain(y, Axis.BATCH, *how.out_axes).astype(x.dtype)
+
+
+def _all_rows(x, how):
+    """Every row on every device, split along the contracted axes as the kernel is."""
+    return constrain(x, None, *how.in_axes)
 
 
 def _dimensions(ndim: int, n_in: int):
     return (tuple(range(ndim - n_in, ndim)), tuple(range(n_in))), ((), ())
 
 
-def _contract_forward(x, kernel, how):
-    return contract(x, kernel, how), (x, kernel)
+def _contract_forward(x, kernel, learned, how):
+    return contract(x, kernel, learned, how), (x, kernel)
 
 
 def _contract_backward(how, saved, dy):
     x, kernel = saved
     names, n_in = (*how.in_axes, *how.out_axes), len(how.in_axes)
     n_lead, n_out = x.ndim - n_in, len(how.out_axes)
-    whole = gather(kernel, *names)
     over_out = tuple(range(dy.ndim - n_out, dy.ndim)), tuple(range(n_in, n_in + n_out))
-    dx = jax.lax.dot_general(dy, whole, (over_out, ((), ())))
-    over_lead = tuple(range(n_lead)), tuple(range(n_lead))
-    reduce_dtype = jnp.promote_types(how.reduce_dtype, kernel.dtype)
-    dkernel = jax.lax.dot_general(x, dy, (over_lead, ((), ())), preferred_element_type=reduce_dtype)
-    return dx, constrain(dkernel, *names).astype(kernel.dtype)
+    if how.few_rows:
+        x, dy = _all_rows(x, how), constrain(dy, None, *how.out_axes)
+        dx = _all_rows(jax.lax.dot_general(dy, kernel, (over_out, ((), ()))), how)
+        dx = constrain(dx, Axis.BATCH, *(None,) * n_in)
+    else:
+        dx = jax.lax.dot_general(dy, gather(kernel, *names), (over_out, ((), ())))
+    over_lead = (tuple(range(n_lead)), tuple(range(n_lead))), ((), ())
+    dkernel = jax.lax.dot_general(x, dy, over_lead, preferred_element_type=how.reduce_dtype)
+    dkernel = constrain(dkernel, *names) if how.few_rows else scatter(dkernel, *names)
+    return dx, None, dkernel.astype(how.grad_dtype)
 
 
 contract.defvjp(_contract_forward, _contract_backward)

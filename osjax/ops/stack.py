@@ -8,10 +8,13 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.ad_checkpoint import checkpoint_name
 
 from osjax.errors import UserError
 from osjax.ops.kernels import ATTENTION_OUT
+from osjax.ops.layers import MASTER
 from osjax.types import Axis
 
 BLOCK_INPUT = "block_input"  # checkpoint name of what a block is given
@@ -65,6 +68,7 @@ def run(
     invariants: tuple,
     *,
     dtype: Any,
+    grad_dtype: str = "float32",
     remat: str = "none",
     count: int | None = None,
 ) -> Any:
@@ -72,34 +76,55 @@ def run(
 
     block: `block(*fields)(carry, *invariants) -> (carry, None)`, `depth` of them; the last carry is returned.
     name: their parameters lie in `parent` under it, with a leading axis named `layers`.
-    dtype: parameters are cast to it before the scan, all blocks together: a cast inside would run in every pass.
+    dtype: kernels are cast to it before the scan, all blocks together: a cast inside would run in every pass.
+    grad_dtype: "float32" or "bfloat16", in what their gradients leave the scan.
     remat: one of REMAT_POLICIES, for the first `count` blocks (None: all); the others keep every activation.
     """
     check_remat(remat)
     if parent.is_initializing():
         return stack(block, depth, broadcast=len(invariants))(*fields, name=name)(carry, *invariants)[0]
 
-    def one(carry, params):
+    def one(carry, variables):
         carry = jax.tree.map(lambda x: checkpoint_name(x, BLOCK_INPUT), carry)
-        return block(*fields, parent=None).apply({"params": params}, carry, *invariants)
+        return block(*fields, parent=None).apply(variables, carry, *invariants)
 
-    params = _cast(parent.get_variable("params", name), dtype)
+    variables = _cast(parent.get_variable("params", name), jnp.dtype(dtype), grad_dtype)
     count = depth if count is None else min(count, depth)
     if remat == "none" or count == 0:
-        return jax.lax.scan(one, carry, params)[0]
+        return jax.lax.scan(one, carry, variables)[0]
     # Inside scan, common-subexpression elimination cannot undo the recomputation, so its guard only costs time.
     again = jax.checkpoint(one, policy=REMAT_POLICIES[remat], prevent_cse=False)
     if count == depth:
-        return jax.lax.scan(again, carry, params)[0]
-    first, rest = _split(params, count)
+        return jax.lax.scan(again, carry, variables)[0]
+    first, rest = _split(variables, count)
     return jax.lax.scan(one, jax.lax.scan(again, carry, first)[0], rest)[0]
 
 
-def _cast(params: Any, dtype: Any) -> Any:
-    """Arrays in `dtype`; quantised ones (sampling/int8.py) stay as they are."""
-    return jax.tree.map(
-        lambda x: x.astype(dtype) if isinstance(x, jax.Array) else x, params, is_leaf=lambda x: not isinstance(x, dict)
-    )
+def _cast(params: Any, dtype: Any, grad_dtype: str) -> dict[str, Any]:
+    """Variables of the blocks, kernels in `dtype`. Where gradients shall be wider than that, `master` takes them.
+
+    Quantised kernels (sampling/int8.py) stay as they are, and so do biases and norms, which cost nothing to cast.
+    """
+
+    def kernel(path, x):
+        return path[-1].key == "kernel" and isinstance(x, jax.Array) and x.dtype != dtype
+
+    def is_leaf(x):
+        return not isinstance(x, dict)
+
+    with_master = grad_dtype == "float32" and dtype != jnp.float32
+
+    def cast(path, x):
+        if not kernel(path, x):
+            return x
+        return jax.lax.stop_gradient(x).astype(dtype) if with_master else x.astype(dtype)
+
+    used = jax.tree.map_with_path(cast, params, is_leaf=is_leaf)
+    if not with_master:
+        return {"params": used}
+    master = {path[:-1]: x for path, x in flatten_dict(params).items() if path[-1] == "kernel"}
+    master = unflatten_dict({(*path, "kernel"): x for path, x in master.items() if isinstance(x, jax.Array)})
+    return {"params": used, MASTER: master}
 
 
 def _split(params: Any, count: int) -> tuple[Any, Any]:

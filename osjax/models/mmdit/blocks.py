@@ -31,7 +31,7 @@ class Modulation(nn.Module):
     @nn.compact
     def __call__(self, vec_BD: jax.Array) -> list[jax.Array]:
         width = (self.count * self.cfg.hidden_size,)
-        linear = dense(self.cfg)(width, (Axis.EMBED,), (Axis.MODULATION,), zero_init=True, name="lin")
+        linear = dense(self.cfg)(width, (Axis.EMBED,), (Axis.MODULATION,), zero_init=True, few_rows=True, name="lin")
         return jnp.split(linear(jax.nn.silu(vec_BD))[:, None, :], self.count, -1)
 
 

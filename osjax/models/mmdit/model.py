@@ -12,10 +12,9 @@ from osjax.errors import UserError
 from osjax.models.mmdit.blocks import DoubleStreamBlock, SingleStreamBlock, dense, tokens
 from osjax.models.mmdit.config import MMDiTConfig
 from osjax.models.mmdit.tokens import TokenLayout
-from osjax.ops import stack
+from osjax.ops import rope, stack
 from osjax.ops.attention import SEQUENCE
 from osjax.ops.modulation import norm_modulate
-from osjax.ops.rope import angles
 from osjax.parallel.sharding import ways
 from osjax.types import Axis
 
@@ -93,7 +92,7 @@ class MMDiT(nn.Module):
         img, txt = tokens(img), tokens(txt, whole=not layout.joined)
 
         ids = layout.pad_text(txt_ids), layout.pad_video(img_ids)
-        txt_angle, img_angle = (_cos_sin(angles(x, cfg.axes_dim, cfg.theta)) for x in ids)
+        txt_angle, img_angle = (rope.tables(rope.angles(x, cfg.axes_dim, cfg.theta)) for x in ids)
         img, txt = self._blocks(DoubleStreamBlock, "double_blocks", layout, (img, txt), vec, txt_angle, img_angle)
         if layout.joined:
             angle = tuple(layout.join(*pair) for pair in zip(txt_angle, img_angle, strict=True))
@@ -111,12 +110,18 @@ class MMDiT(nn.Module):
             return carry
         count = None if cfg.remat_blocks is None else cfg.remat_blocks[0 if double else 1]
         return stack.run(
-            self, block, (cfg, layout), name, depth, carry, invariants, dtype=cfg.dtype, remat=cfg.remat, count=count
+            self,
+            block,
+            (cfg, layout),
+            name,
+            depth,
+            carry,
+            invariants,
+            dtype=cfg.dtype,
+            grad_dtype=cfg.grad_reduce,
+            remat=cfg.remat,
+            count=count,
         )
-
-
-def _cos_sin(angle_BSd: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return jnp.cos(angle_BSd), jnp.sin(angle_BSd)
 
 
 class FinalLayer(nn.Module):
@@ -128,7 +133,7 @@ class FinalLayer(nn.Module):
     def __call__(self, x_BND: jax.Array, vec_BD: jax.Array) -> jax.Array:
         cfg = self.cfg
         width, channels = (2 * cfg.hidden_size,), (cfg.in_channels,)
-        mod = dense(cfg)(width, (Axis.EMBED,), (Axis.MODULATION,), zero_init=True, name="modulation")
+        mod = dense(cfg)(width, (Axis.EMBED,), (Axis.MODULATION,), zero_init=True, few_rows=True, name="modulation")
         shift, scale = jnp.split(mod(jax.nn.silu(vec_BD))[:, None, :], 2, -1)
         linear = dense(cfg)(channels, (Axis.EMBED,), (Axis.PATCH,), zero_init=True, name="linear")
         return linear(norm_modulate(x_BND, shift, scale))

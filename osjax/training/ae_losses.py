@@ -1,7 +1,17 @@
-"""Reconstruction losses of autoencoders, float32 means over every pixel value."""
+"""Losses of autoencoders and of the discriminator beside them, float32.
+
+`l1` and `mse` are means over every pixel value. `nll`, `kl` and what follows keep the original's scale, on which its
+weights and the adaptive weight stand: sums over all values of a frame, means over frames.
+
+Source: Open-Sora opensora/models/vae/losses.py.
+"""
 
 import jax
 import jax.numpy as jnp
+import optax
+
+LOG_VARIANCE = (-30.0, 20.0)  # bounds of a posterior's
+LARGEST_WEIGHT = 1e4
 
 
 def l1(got: jax.Array, want: jax.Array) -> jax.Array:
@@ -10,3 +20,70 @@ def l1(got: jax.Array, want: jax.Array) -> jax.Array:
 
 def mse(got: jax.Array, want: jax.Array) -> jax.Array:
     return jnp.square(got.astype(jnp.float32) - want.astype(jnp.float32)).mean()
+
+
+def values_per_frame(video_BTHWC: jax.Array) -> int:
+    """What a mean over pixel values is multiplied with to be a sum over a frame."""
+    return video_BTHWC[0, 0].size
+
+
+def nll(l1: jax.Array, distance: jax.Array, values: int, perceptual_weight: float, log_variance: float = 0.0):
+    """Negative log likelihood of a frame under a Laplace-like density of this log variance.
+
+    l1: mean over pixel values. distance: mean LPIPS. values: of one frame. The original adds a frame's distance to each
+    of its pixel values before it sums them, so that L1 and distance weigh as in the report: L1 + 0.5 LPIPS.
+    """
+    error = (l1 + perceptual_weight * distance) * values
+    return error / jnp.exp(log_variance) + log_variance * values
+
+
+def kl(moments_BTHWC: jax.Array) -> jax.Array:
+    """Divergence of a Gaussian posterior from the standard normal, a frame's sum in the mean over frames.
+
+    moments: means and log variances side by side in the channels (`moments` of flux_ae and hunyuan).
+    """
+    mean, log_variance = jnp.split(moments_BTHWC.astype(jnp.float32), 2, axis=-1)
+    log_variance = jnp.clip(log_variance, *LOG_VARIANCE)
+    return 0.5 * (jnp.square(mean) + jnp.exp(log_variance) - 1 - log_variance).sum((2, 3, 4)).mean()
+
+
+def generator(fake_logits: jax.Array) -> jax.Array:
+    """What the autoencoder gains where its reconstructions look real."""
+    return -fake_logits.mean()
+
+
+def hinge(real_logits: jax.Array, fake_logits: jax.Array) -> jax.Array:
+    return 0.5 * (jax.nn.relu(1 - real_logits).mean() + jax.nn.relu(1 + fake_logits).mean())
+
+
+def vanilla(real_logits: jax.Array, fake_logits: jax.Array) -> jax.Array:
+    """Cross entropy of telling real from reconstructed patches."""
+    real = optax.sigmoid_binary_cross_entropy(real_logits, jnp.ones_like(real_logits))
+    fake = optax.sigmoid_binary_cross_entropy(fake_logits, jnp.zeros_like(fake_logits))
+    return 0.5 * (real.mean() + fake.mean())
+
+
+def wasserstein(real_logits: jax.Array, fake_logits: jax.Array) -> jax.Array:
+    return 0.5 * (fake_logits.mean() - real_logits.mean())
+
+
+DISCRIMINATOR = {"hinge": hinge, "vanilla": vanilla, "wgan-gp": wasserstein}  # the original's names
+
+
+def lecam(real: jax.Array, fake: jax.Array, past_real: jax.Array, past_fake: jax.Array) -> jax.Array:
+    """Keeps a discriminator of little data from running away: mean logits against their moving averages.
+
+    All scalars. Source: Tseng et al. 2021, "Regularizing Generative Adversarial Networks under Limited Data".
+    """
+    return jnp.square(jax.nn.relu(real - past_fake)) + jnp.square(jax.nn.relu(past_real - fake))
+
+
+def adaptive_weight(nll_gradient: jax.Array, generator_gradient: jax.Array) -> jax.Array:
+    """With it the generator loss pulls on the last layer as hard as the reconstruction does; it has no gradient."""
+    ratio = jnp.linalg.norm(nll_gradient.ravel()) / (jnp.linalg.norm(generator_gradient.ravel()) + 1e-4)
+    return jax.lax.stop_gradient(jnp.clip(ratio, 0.0, LARGEST_WEIGHT))
+
+
+def from_step(start: int, step: jax.Array) -> jax.Array:
+    """1 from update `start` on, counted from 0, and 0 before."""
+    return jnp.where(step < start, 0.0, 1.0)

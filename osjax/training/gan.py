@@ -1,0 +1,280 @@
+"""The adversarial phase of an autoencoder: two models, two optimisers, one pure step.
+
+The autoencoder lowers L1 + LPIPS and fools a patch discriminator, which learns beside it to tell clips from their
+reconstructions. The generator loss is weighted so that it pulls on the decoder's last layer as the reconstruction does.
+
+Source: Open-Sora 2.0 report, section 4.4, and scripts/vae/train.py.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from flax.traverse_util import flatten_dict
+
+from osjax.errors import UserError
+from osjax.models import discriminator
+from osjax.training import ae_losses
+from osjax.training import state as states
+from osjax.training.optimizer import OptimizerConfig, learning_rate, update_ema
+from osjax.training.state import TrainState
+from osjax.types import VideoBatch
+
+
+@dataclass(frozen=True)
+class GanConfig:
+    """Weights of the losses; defaults are the report's and, where it is silent, the original's.
+
+    perceptual_loss_weight: of LPIPS beside L1. logvar: log variance of a pixel value, constant. disc_weight: times the
+    adaptive weight. disc_factor: of both adversarial losses. gen_start, disc_start: updates before the one and the
+    other count. disc_loss_type: hinge, vanilla or wgan-gp. lecam_weight: of the regulariser of the discriminator that
+    compares its logits with their averages (`lecam_decay` per update); 0 leaves it out, as the original does.
+    """
+
+    perceptual_loss_weight: float = 0.5
+    logvar: float = 0.0
+    disc_weight: float = 0.05
+    disc_factor: float = 1.0
+    gen_start: int = 0
+    disc_start: int = 0
+    disc_loss_type: str = "hinge"
+    lecam_weight: float = 0.0
+    lecam_decay: float = 0.99
+
+    def __post_init__(self):
+        if self.disc_loss_type not in ae_losses.DISCRIMINATOR:
+            known = ", ".join(ae_losses.DISCRIMINATOR)
+            raise UserError(f"disc_loss_type {self.disc_loss_type!r} is unknown: use one of {known}")
+        if self.disc_factor <= 0 or self.disc_weight <= 0:
+            raise UserError(
+                f"disc_weight {self.disc_weight} and disc_factor {self.disc_factor} must be positive: "
+                "without a discriminator train in the reconstruction phase"
+            )
+
+
+class Adversary(struct.PyTreeNode):
+    """The discriminator in training. params: its trainable part. statistics: of its batch norms.
+
+    logit_means: moving averages (2,) of the mean logits of real and reconstructed clips.
+    """
+
+    params: Any
+    statistics: Any
+    opt_state: Any
+    logit_means: jax.Array
+
+    def whole_params(self) -> Any:
+        """The discriminator's params tree, for `apply` and for export."""
+        return discriminator.merge(self.params, self.statistics)
+
+
+class GanState(TrainState):
+    """The autoencoder's state with its adversary, and the parameters of LPIPS, which stay as they are.
+
+    LPIPS is part of it, so that it is sharded like all else and a run goes on without the user's file.
+    """
+
+    adversary: Adversary | None = None
+    perceptual: Any = None
+
+
+class Models(NamedTuple):
+    """The modules: autoencoder (its call reconstructs), discriminator and LPIPS."""
+
+    autoencoder: nn.Module
+    discriminator: nn.Module
+    lpips: nn.Module
+
+
+class Found(NamedTuple):
+    """What one batch gives: gradients of both models, what the adversary keeps, and losses by name."""
+
+    gradients: Any
+    adversary_gradients: Any
+    statistics: Any
+    logit_means: jax.Array
+    losses: dict[str, jax.Array]
+
+
+def create(
+    params: Any,
+    discriminator_params: Any,
+    perceptual: Any,
+    tx: optax.GradientTransformation,
+    disc_tx: optax.GradientTransformation,
+    with_ema: bool,
+) -> GanState:
+    """The phase's first state, from an autoencoder that reconstructs already. Trace it; boxes pass through."""
+    trainable, statistics = discriminator.split(discriminator_params)
+    adversary = Adversary(trainable, statistics, disc_tx.init(trainable), jnp.zeros(2))
+    start = states.create(lambda: params, tx, with_ema)
+    return GanState(**vars(start), adversary=adversary, perceptual=perceptual)
+
+
+def make_step(
+    modules: Models,
+    tx: optax.GradientTransformation,
+    disc_tx: optax.GradientTransformation,
+    gan: GanConfig,
+    cfg: OptimizerConfig,
+    disc_cfg: OptimizerConfig,
+) -> Callable[[GanState, VideoBatch, jax.Array], tuple[GanState, dict[str, jax.Array]]]:
+    """The pure step `(state, batch, run_key) -> (state, metrics)`; clips of one frame, images, are batches as well.
+
+    cfg, disc_cfg: of the two optimisers; the average is kept of the autoencoder alone. An update of which anything is
+    not finite leaves both models as they are. UserError where the two disagree on `accumulate`.
+    """
+    if disc_cfg.accumulate != cfg.accumulate or disc_cfg.ema_decay:
+        raise UserError(
+            f"the discriminator's accumulate {disc_cfg.accumulate} must be the autoencoder's, {cfg.accumulate}, "
+            f"and its ema_decay {disc_cfg.ema_decay} must be 0: no average is kept of it"
+        )
+
+    def step(state: GanState, batch: VideoBatch, run_key: jax.Array):
+        key = jax.random.fold_in(run_key, state.step)
+        found = _accumulated(modules, gan, state, batch.video_BTHWC, key, cfg.accumulate)
+        return _updated(state, found, tx, disc_tx, cfg, disc_cfg)
+
+    return step
+
+
+def gradients(modules: Models, gan: GanConfig, state: GanState, video_BTHWC: jax.Array, key: jax.Array) -> Found:
+    """Losses and gradients of one batch.
+
+    The discriminator judges three times, as in the original: the reconstruction for the autoencoder, then the clips and
+    the reconstruction for itself, each time normalising by what it sees and updating its running statistics.
+    """
+    adversary, keys = state.adversary, jax.random.split(key, 3)
+
+    def judge(params, statistics, clips_BTHWC, key):
+        variables = {"params": discriminator.merge(params, statistics)}
+        logits, after = modules.discriminator.apply(
+            variables, clips_BTHWC, train=True, rngs={"dropout": key}, mutable=["batch_stats"]
+        )
+        return logits, after["batch_stats"]
+
+    def reconstruction_loss(rebuilt):
+        l1 = ae_losses.l1(rebuilt, video_BTHWC)
+        distance = modules.lpips.apply({"params": state.perceptual}, video_BTHWC, rebuilt).mean()
+        values = ae_losses.values_per_frame(video_BTHWC)
+        nll = ae_losses.nll(l1, distance, values, gan.perceptual_loss_weight, gan.logvar)
+        return nll, {"nll": nll, "l1": l1, "lpips": distance}
+
+    def generator_loss(rebuilt):
+        logits, statistics = judge(adversary.params, adversary.statistics, rebuilt, keys[0])
+        return ae_losses.generator(logits), statistics
+
+    rebuilt, pull = jax.vjp(lambda p: modules.autoencoder.apply({"params": p}, video_BTHWC), state.params)
+    (nll, losses), by_nll = jax.value_and_grad(reconstruction_loss, has_aux=True)(rebuilt)
+    (generator, statistics), by_generator = jax.value_and_grad(generator_loss, has_aux=True)(rebuilt)
+
+    # Pulling back is linear: once for the weighted sum. For the weight only the last layer is needed, and the compiler
+    # drops the way to all others.
+    last = [_last_kernel(pull(cotangent)[0]) for cotangent in (by_nll, by_generator)]
+    weight = ae_losses.adaptive_weight(*last) * gan.disc_weight
+    pulls = weight * gan.disc_factor * ae_losses.from_step(gan.gen_start, state.step)
+    (by_params,) = pull(by_nll + pulls * by_generator)
+
+    def adversary_loss(params):
+        real, after_real = judge(params, statistics, video_BTHWC, keys[1])
+        fake, after_fake = judge(params, after_real, jax.lax.stop_gradient(rebuilt), keys[2])
+        means = jnp.stack([real.mean(), fake.mean()])
+        loss = ae_losses.DISCRIMINATOR[gan.disc_loss_type](real, fake)
+        if gan.lecam_weight:
+            loss += gan.lecam_weight * ae_losses.lecam(*means, *adversary.logit_means)
+        return loss * gan.disc_factor * ae_losses.from_step(gan.disc_start, state.step), (after_fake, means)
+
+    adversary_grad = jax.value_and_grad(adversary_loss, has_aux=True)
+    (adversarial, (statistics, means)), by_adversary = adversary_grad(adversary.params)
+    losses |= {
+        "loss": nll + pulls * generator,
+        "generator_loss": generator,
+        "adaptive_weight": weight,
+        "discriminator_loss": adversarial,
+        "logits_real": means[0],
+        "logits_fake": means[1],
+    }
+    logit_means = gan.lecam_decay * adversary.logit_means + (1 - gan.lecam_decay) * means
+    return Found(by_params, by_adversary, statistics, jax.lax.stop_gradient(logit_means), losses)
+
+
+def _last_kernel(params: Any) -> jax.Array:
+    """Kernel of the decoder's last convolution. ValueError for a model without one by these names."""
+    ends = {path: leaf for path, leaf in flatten_dict(params["decoder"]).items() if path[0] in LAST_LAYERS}
+    kernels = [leaf for path, leaf in ends.items() if path[-1] == "kernel"]
+    if len(kernels) != 1:
+        raise ValueError(f"the decoder has {len(kernels)} kernels under {LAST_LAYERS}, not one")
+    return kernels[0]
+
+
+LAST_LAYERS = ("project_out", "conv_out")  # of the DC-AE; of flux_ae and hunyuan
+
+
+def _accumulated(
+    modules: Models, gan: GanConfig, state: GanState, video_BTHWC: jax.Array, key: jax.Array, parts: int
+) -> Found:
+    """Mean gradients and losses over equal parts of the batch, one in memory at a time. UserError if it has no such."""
+    if parts == 1:
+        return gradients(modules, gan, state, video_BTHWC, key)
+    rows = video_BTHWC.shape[0]
+    if rows % parts:
+        raise UserError(f"a batch of {rows} does not divide into accumulate = {parts} parts: make it a multiple")
+    # Interleaved split: every device keeps rows of its own in each part, so no rows move between devices.
+    video = video_BTHWC.reshape(-1, parts, *video_BTHWC.shape[1:]).swapaxes(0, 1)
+
+    def one(carry, part):
+        total, statistics, logit_means = carry
+        now = state.replace(adversary=state.adversary.replace(statistics=statistics, logit_means=logit_means))
+        found = gradients(modules, gan, now, part[1], jax.random.fold_in(key, part[0]))
+        mean = (found.gradients, found.adversary_gradients, found.losses)
+        total = jax.tree.map(lambda t, x: t + x / parts, total, mean)
+        return (total, found.statistics, found.logit_means), None
+
+    shapes = jax.eval_shape(lambda: gradients(modules, gan, state, video[0], key))
+    zero = jax.tree.map(
+        lambda s: jnp.zeros(s.shape, s.dtype), (shapes.gradients, shapes.adversary_gradients, shapes.losses)
+    )
+    start = (zero, state.adversary.statistics, state.adversary.logit_means)
+    (total, statistics, logit_means), _ = jax.lax.scan(one, start, (jnp.arange(parts), video))
+    return Found(total[0], total[1], statistics, logit_means, total[2])
+
+
+def _updated(
+    state: GanState,
+    found: Found,
+    tx: optax.GradientTransformation,
+    disc_tx: optax.GradientTransformation,
+    cfg: OptimizerConfig,
+    disc_cfg: OptimizerConfig,
+) -> tuple[GanState, dict[str, jax.Array]]:
+    """The next state, or the old one with another skipped update where a loss or gradient is not finite."""
+    norm, disc_norm = optax.global_norm(found.gradients), optax.global_norm(found.adversary_gradients)
+    good = jnp.isfinite(found.losses["loss"] + found.losses["discriminator_loss"]) & jnp.isfinite(norm + disc_norm)
+    old, critic = state, state.adversary
+    updates, opt_state = tx.update(found.gradients, old.opt_state, old.params)
+    params = optax.apply_updates(old.params, updates)
+    ema = None if old.ema is None else update_ema(old.ema, params, cfg.ema_decay)
+    disc_updates, disc_opt_state = disc_tx.update(found.adversary_gradients, critic.opt_state, critic.params)
+    disc_params = optax.apply_updates(critic.params, disc_updates)
+    adversary = Adversary(disc_params, found.statistics, disc_opt_state, found.logit_means)
+    params, opt_state, ema, adversary = jax.tree.map(
+        lambda new, old: jnp.where(good, new, old),
+        (params, opt_state, ema, adversary),
+        (old.params, old.opt_state, old.ema, critic),
+    )
+    skipped = old.skipped + jnp.where(good, 0, 1)
+    done = old.step - old.skipped  # a skipped update does not move the schedules
+    metrics = {
+        **found.losses,
+        "grad_norm": norm,
+        "discriminator_grad_norm": disc_norm,
+        "lr": jnp.asarray(learning_rate(cfg)(done)),
+        "discriminator_lr": jnp.asarray(learning_rate(disc_cfg)(done)),
+        "skipped": skipped,
+    }
+    return GanState(old.step + 1, skipped, params, opt_state, ema, adversary, old.perceptual), metrics

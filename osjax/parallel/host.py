@@ -15,12 +15,15 @@ from osjax.parallel.sharding import batch_sharding
 def to_global(batch: Any, mesh: Mesh) -> Any:
     """Pytree of this host's numpy rows -> global arrays split over the batch axes.
 
-    Every host gives its own rows; together they are the global batch. UserError if the mesh does not divide the rows.
+    Every host gives its own rows; together they are the global batch. Arrays of jax are global already. UserError if the mesh does not divide the rows.
     """
     sharding = batch_sharding(mesh)
     ways = mesh.shape["data"] * mesh.shape["fsdp"]
 
-    def one(x: np.ndarray):
+    def one(x: np.ndarray | jax.Array):
+        if isinstance(x, jax.Array):  # made on the mesh: of all hosts already
+            same = x.sharding.is_equivalent_to(sharding, x.ndim)
+            return x if same else jax.jit(lambda a: a, out_shardings=sharding)(x)
         rows = x.shape[0] * jax.process_count()
         if rows % ways:
             raise UserError(

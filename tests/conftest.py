@@ -1,10 +1,20 @@
 """Every test runs on eight virtual CPU devices, with implicit rank promotion an error."""
 
+import gc
 import os
 
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax  # noqa: E402
+import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_programs_are_dropped():
+    """XLA maps memory for every program it compiles: the whole suite in one process meets the kernel's limit on maps."""
+    yield
+    jax.clear_caches()
+    gc.collect()

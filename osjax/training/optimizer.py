@@ -9,15 +9,18 @@ import optax
 
 from osjax.errors import UserError
 
-SCHEDULES = ("constant", "cosine")
+SCHEDULES = ("constant", "cosine", "step")
+MOMENT_DTYPES = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
     """Defaults are the report's (section 4.2): AdamW, eps 1e-15, no weight decay, gradients clipped to norm 1.
 
-    lr: peak learning rate. schedule: constant, or cosine to `final_lr_ratio * lr` over `decay_steps`, both after a
-    linear warm-up from `initial_lr`. accumulate: micro-batches per update. ema_decay: per update; 0 keeps no average.
+    lr: peak learning rate. schedule: constant, cosine to `final_lr_ratio * lr` over `decay_steps`, or step, which takes
+    the learning rate of each of `milestones` (update, learning rate) from that update on; each after a linear warm-up
+    from `initial_lr`. accumulate: micro-batches per update. ema_decay: per update; 0 keeps no average.
+    moment_dtype: of Adam's first moment; bfloat16 saves two bytes a parameter, the second moment needs its digits.
     """
 
     lr: float = 5e-5
@@ -31,10 +34,19 @@ class OptimizerConfig:
     initial_lr: float = 1e-6
     decay_steps: int = 0
     final_lr_ratio: float = 0.0
+    milestones: tuple[tuple[int, float], ...] = ()
     accumulate: int = 1
     ema_decay: float = 0.0
+    moment_dtype: str = "float32"
 
     def __post_init__(self):
+        if self.moment_dtype not in MOMENT_DTYPES:
+            raise UserError(f"unknown moment_dtype {self.moment_dtype!r}: use one of {', '.join(MOMENT_DTYPES)}")
+        updates = [update for update, _ in self.milestones]
+        if (self.schedule == "step") != bool(updates) or updates != sorted(set(updates)):
+            raise UserError(
+                f"milestones {self.milestones} must rise and belong to schedule step: give rows (update, learning rate)"
+            )
         if self.schedule not in SCHEDULES:
             raise UserError(f"unknown schedule {self.schedule!r}: use one of {', '.join(SCHEDULES)}")
         if self.schedule == "cosine" and self.decay_steps <= self.warmup_steps:
@@ -45,11 +57,7 @@ class OptimizerConfig:
 
 def learning_rate(cfg: OptimizerConfig) -> optax.Schedule:
     """Learning rate of an update, counted from 0. Warm-up: Open-Sora opensora/utils/optimizer.py (LinearWarmupLR)."""
-    after = (
-        optax.constant_schedule(cfg.lr)
-        if cfg.schedule == "constant"
-        else optax.cosine_decay_schedule(cfg.lr, cfg.decay_steps - cfg.warmup_steps, cfg.final_lr_ratio)
-    )
+    after = _after_warmup(cfg)
     if not cfg.warmup_steps:
         return after
 
@@ -62,11 +70,25 @@ def learning_rate(cfg: OptimizerConfig) -> optax.Schedule:
     return rate
 
 
+def _after_warmup(cfg: OptimizerConfig) -> optax.Schedule:
+    """Learning rate of an update, counted from the end of the warm-up."""
+    if cfg.schedule == "cosine":
+        return optax.cosine_decay_schedule(cfg.lr, cfg.decay_steps - cfg.warmup_steps, cfg.final_lr_ratio)
+    constant = optax.constant_schedule
+    if cfg.schedule == "step":
+        rates = [cfg.lr, *(lr for _, lr in cfg.milestones)]
+        boundaries = [update - cfg.warmup_steps for update, _ in cfg.milestones]
+        return optax.join_schedules([constant(lr) for lr in rates], boundaries)
+    return constant(cfg.lr)
+
+
 def make(cfg: OptimizerConfig) -> optax.GradientTransformation:
     """The update rule. Clipping divides by norm + 1e-6, as torch's clip_grad_norm_ does."""
     return optax.chain(
         optax.stateless(lambda updates, _: _clip(updates, cfg.clip_norm)) if cfg.clip_norm else optax.identity(),
-        optax.adamw(learning_rate(cfg), cfg.b1, cfg.b2, cfg.eps, weight_decay=cfg.weight_decay),
+        optax.adamw(
+            learning_rate(cfg), cfg.b1, cfg.b2, cfg.eps, weight_decay=cfg.weight_decay, mu_dtype=cfg.moment_dtype
+        ),
     )
 
 

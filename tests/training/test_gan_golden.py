@@ -41,7 +41,7 @@ def test_losses_weights_and_gradients_of_a_step_match_the_original():
     for name, value in got.items():
         assert float(value) == pytest.approx(info[name], rel=tolerance), name
     # A mean of signed logits is judged by the largest of them.
-    size = np.abs(arrays["fake_logits"]).max()
+    size = float(np.abs(arrays["fake_logits"]).max())
     assert float(found.losses["generator_loss"]) == pytest.approx(info["g_loss"], abs=tolerance * size)
     assert float(found.losses["logits_real"]) == pytest.approx(arrays["real_logits"].mean(), abs=tolerance * size)
     assert float(found.losses["logits_fake"]) == pytest.approx(arrays["fake_logits"].mean(), abs=tolerance * size)

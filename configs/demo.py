@@ -7,61 +7,83 @@ Time:      under 20 minutes
 
 from ml_collections import ConfigDict
 
+from configs import base
+
 
 def get_config() -> ConfigDict:
-    cfg = ConfigDict()
+    low, high = "64px", "80px"
+    stages = {
+        "autoencoder": autoencoder(high, 1400, 8, 6e-4),
+        "stage1_t2v_low": stage(low, 1000, 2e-3),
+        "stage2_i2v_low": stage(low, 500, 1.5e-3, start="stage1_t2v_low"),
+        "stage3_i2v_high": stage(high, 1200, 1.5e-3, start="stage2_i2v_low"),
+    }
+    mix = {"t2v": 4.0, "i2v_head": 3.5, "i2v_loop": 0.25, "i2v_tail": 0.25}
+    stages["stage2_i2v_low"].modes = ConfigDict(mix)
+    stages["stage3_i2v_high"].modes = ConfigDict(mix)
+
+    cfg = base.curriculum("demo", stages)
+    cfg.clips.train = 1152
+    cfg.clips.held_out = 96
+    cfg.clips.frames = 8
+    cfg.clips.size = 80  # pixels of the rendered clips
+    cfg.clips.fps = 8
+
+    cfg.report = ConfigDict()
+    cfg.report.prompts = 96  # held-out prompts
+    cfg.report.i2v = 16  # given first frames
+    cfg.report.i2v_guidance = 2.0  # on the text with a given frame: more of it pulls away from the frame
+    cfg.report.batch = 32
+    return cfg
+
+
+def autoencoder(resolution: str, steps: int, batch: int, lr: float) -> ConfigDict:
+    cfg = base.autoencoder()
     cfg.seed = 0
-    cfg.workdir = "runs/demo"
-    cfg.mesh = ConfigDict({"data": -1, "fsdp": 1, "sequence": 1, "tensor": 1})  # sizes; -1 takes the devices left
+    cfg.steps = steps
+    cfg.model = autoencoder_model()
+    cfg.data.buckets = ((resolution, 8, 1.0, batch),)
+    cfg.losses.mse_weight = 4.0
+    cfg.losses.crop = 32
+    cfg.losses.image_weight = 0.2  # for given first frames
+    cfg.latent_statistics.clips = 256
+    cfg.checkpoint.every = 200
+    from_scratch(cfg.optimizer, lr, steps)
+    return cfg
 
-    cfg.data = ConfigDict()
-    cfg.data.train_clips = 1152
-    cfg.data.held_out_clips = 96
-    cfg.data.frames = 8
-    cfg.data.size = 80  # pixels of the rendered clips
-    cfg.data.fps = 8
-    cfg.data.low = 64  # pixels of stages 1 and 2
-    cfg.data.high = 80  # pixels of stage 3
 
-    cfg.autoencoder = ConfigDict()
-    cfg.autoencoder.model = autoencoder_model()
-    cfg.autoencoder.steps = 1400
-    cfg.autoencoder.batch = 8  # clips
-    cfg.autoencoder.mse_weight = 4.0  # beside L1
-    cfg.autoencoder.crop = 32  # pixels of random cuts to train on; 0 takes whole clips
-    cfg.autoencoder.image_weight = 0.2  # loss on single frames, for given first frames
-    cfg.autoencoder.optimizer = optimizer(lr=6e-4, steps=1400, ema_decay=0.99)
-
-    cfg.text = ConfigDict({"width": 64, "max_length": 12})  # built-in encoder: features, words
-    cfg.model = ConfigDict()
+def stage(resolution: str, steps: int, lr: float, start: str | None = None) -> ConfigDict:
+    cfg = base.diffusion()
+    cfg.seed = 0
+    cfg.steps = steps
+    cfg.start.stage = start
     cfg.model.in_channels = 32
     cfg.model.vec_in_dim = 64
     cfg.model.context_in_dim = 64
     cfg.model.hidden_size = 160
-    cfg.model.mlp_ratio = 4.0
     cfg.model.num_heads = 5
     cfg.model.depth = 2
     cfg.model.depth_single_blocks = 4
-    cfg.model.axes_dim = (8, 12, 12)  # head dimensions for frame, row, column
-    cfg.model.theta = 100.0  # rotary base: grids of five cells a side have no use for the slow rotations of 10,000
+    cfg.model.axes_dim = (8, 12, 12)
+    cfg.model.theta = 100.0  # grids of five cells a side have no use for the slow rotations of 10,000
     cfg.model.patch_size = 1
-
-    cfg.text_dropout = 0.1  # of states and pooled vector, each on its own
-    cfg.stages = ConfigDict()  # run in the order of their names, each from the weights of the one before
-    cfg.stages.stage1_t2v_low = stage("low", 1000, 32, 2e-3, {"t2v": 1.0})
-    mix = {"t2v": 4.0, "i2v_head": 3.5, "i2v_loop": 0.25, "i2v_tail": 0.25}
-    cfg.stages.stage2_i2v_low = stage("low", 500, 32, 1.5e-3, mix)
-    cfg.stages.stage3_i2v_high = stage("high", 1200, 32, 1.5e-3, mix)
-
-    cfg.sample = ConfigDict()
-    cfg.sample.prompts = 96  # held-out prompts
-    cfg.sample.i2v = 16  # given first frames
-    cfg.sample.steps = 20
-    cfg.sample.guidance = 3.0  # on the text, without a given frame
-    cfg.sample.i2v_guidance = 2.0  # on the text, with one: more of it pulls away from the frame
-    cfg.sample.guidance_img = 1.5  # on the given frame
-    cfg.sample.batch = 32
+    cfg.model.dtype = "float32"
+    cfg.autoencoder.stage = "autoencoder"
+    cfg.text = ConfigDict({**cfg.text, "width": 64, "max_length": 12})
+    cfg.text_dropout = ConfigDict({"t5": 0.1, "clip": 0.1})
+    cfg.data.buckets = ((resolution, 8, 1.0, 32),)
+    cfg.data.cached = True
+    cfg.checkpoint.every = 200
+    from_scratch(cfg.optimizer, lr, steps)
+    cfg.sample = ConfigDict({"frames": 8, "height": 80, "width": 80, "fps": 8, "steps": 20})
+    cfg.sample.update(guidance=3.0, guidance_img=1.5, text_oscillation=False, image_oscillation=False, image_ramp=False)
     return cfg
+
+
+def from_scratch(optimizer: ConfigDict, lr: float, steps: int) -> None:
+    """Warm-up and cosine decay: short runs from scratch want both."""
+    optimizer.update(lr=lr, b2=0.98, eps=1e-8, schedule="cosine", warmup_steps=50, decay_steps=steps)
+    optimizer.update(final_lr_ratio=0.05, ema_decay=0.99)
 
 
 def autoencoder_model() -> ConfigDict:
@@ -84,23 +106,3 @@ def autoencoder_model() -> ConfigDict:
     model.decoder.block_type = blocks
     model.decoder.temporal_upsample = in_time
     return model
-
-
-def optimizer(lr: float, steps: int, ema_decay: float) -> ConfigDict:
-    """AdamW with warm-up and cosine decay: short runs from scratch want both."""
-    cfg = ConfigDict({"lr": lr, "b1": 0.9, "b2": 0.98, "eps": 1e-8, "weight_decay": 0.0, "clip_norm": 1.0})
-    cfg.schedule = "cosine"
-    cfg.warmup_steps = 50
-    cfg.decay_steps = steps
-    cfg.final_lr_ratio = 0.05
-    cfg.accumulate = 1
-    cfg.ema_decay = ema_decay
-    return cfg
-
-
-def stage(resolution: str, steps: int, batch: int, lr: float, modes: dict[str, float]) -> ConfigDict:
-    """A stage of the curriculum: resolution is `low` or `high`; modes are condition modes with their weights."""
-    cfg = ConfigDict({"resolution": resolution, "steps": steps, "batch": batch})
-    cfg.modes = ConfigDict(modes)
-    cfg.optimizer = optimizer(lr, steps, ema_decay=0.99)
-    return cfg

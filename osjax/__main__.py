@@ -36,6 +36,7 @@ class Verb:
 
 VERBS = {
     "demo": Verb("osjax.run.demo", "the whole curriculum on small procedural clips, on a CPU", "configs/demo.py"),
+    "train": Verb("osjax.run.train", "a stage or a whole curriculum, resumed where it stands"),
     "sample": Verb("osjax.run.sample", "prompts, images and clips to videos", "configs/sample/demo.py"),
     "convert": Verb("osjax.run.convert", "weight files to osjax checkpoints, and back", "configs/models.py"),
     "data": Verb("osjax.run.data", "probe clips, build data sets from them", needs_config=False),

@@ -14,7 +14,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled_programs_are_dropped():
-    """XLA maps memory for every program it compiles: the whole suite in one process meets the kernel's limit on maps."""
+    """XLA maps memory for every program that it compiles: a whole suite would meet the kernel's limit on maps."""
     yield
     jax.clear_caches()
     gc.collect()

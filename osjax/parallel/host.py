@@ -15,7 +15,8 @@ from osjax.parallel.sharding import batch_sharding
 def to_global(batch: Any, mesh: Mesh) -> Any:
     """Pytree of this host's numpy rows -> global arrays split over the batch axes.
 
-    Every host gives its own rows; together they are the global batch. Arrays of jax are global already. UserError if the mesh does not divide the rows.
+    Every host gives its own rows; together they are the global batch. Arrays of jax are
+    global already. UserError if the mesh does not divide the rows.
     """
     sharding = batch_sharding(mesh)
     ways = mesh.shape["data"] * mesh.shape["fsdp"]

@@ -39,7 +39,11 @@ class Pipeline(pipeline.Pipeline):
         options = {"mesh": mesh, "offload": cfg.offload, "int8": cfg.int8}
         options["image"] = partial(cls._of_images, cfg) if cfg.image.model.weights else None
         if cfg.workdir:
-            return cls.from_checkpoint(cfg.workdir, settings=asked(cfg.sample), **options)
+            found = workdir.read(cfg.workdir)
+            # What was not trained there comes from the files that the config names.
+            missing = {} if found.autoencoder else {"autoencoder": _autoencoder(cfg, "autoencoder")}
+            missing |= {} if found.text else {"text": _text(cfg)}
+            return cls.from_checkpoint(cfg.workdir, settings=asked(cfg.sample), **missing, **options)
         if not cfg.model.weights:
             raise UserError("nothing to sample from: give config.workdir, or config.model.weights", status=2)
         text = _text(cfg)
@@ -55,23 +59,35 @@ class Pipeline(pipeline.Pipeline):
 
     @classmethod
     def from_checkpoint(
-        cls, folder: Path | str, *, settings: Mapping[str, Any] | None = None, mesh: Mesh | None = None, **options: Any
+        cls,
+        folder: Path | str,
+        *,
+        settings: Mapping[str, Any] | None = None,
+        mesh: Mesh | None = None,
+        autoencoder: pipeline.Autoencoder | None = None,
+        text: Any = None,
+        **options: Any,
     ) -> "Pipeline":
         """The models that `osjax demo` or a training run left in its workdir, with its sizes as defaults.
 
-        settings: keys of SampleSettings on top of the workdir's. options: `offload`, `int8`, `image` of the pipeline.
-        UserError where the folder holds no finished run.
+        settings: keys of SampleSettings on top of the workdir's. autoencoder, text: for runs that used those of files.
+        options: `offload`, `int8`, `image` of the pipeline. UserError where the folder holds no finished run.
         """
         folder = Path(folder)
         found = workdir.read(folder)
-        denoiser, ae = found.denoiser, found.autoencoder
+        denoiser, text = found.denoiser, found.text or text
+        if text is None or not (found.autoencoder or autoencoder):
+            raise UserError(f"the run in {folder} used an autoencoder or text encoders of files: name them in a config")
         waits = bool(options.get("offload") or options.get("int8"))
         config.to_dataclass(SampleSettings, {**found.settings, **(settings or {})}, "sample")  # names wrong keys
+        if ae := found.autoencoder:
+            params = _stored(folder, ae, None, waits)
+            autoencoder = pipeline.Autoencoder(models.build(ae.config), params, found.latent_scale)
         return cls(
             models.build(denoiser.config),
             _stored(folder, denoiser, mesh, waits),
-            pipeline.Autoencoder(models.build(ae.config), _stored(folder, ae, None, waits), found.latent_scale),
-            found.text,
+            autoencoder,
+            text,
             settings=SampleSettings(**found.settings).changed(**(settings or {})),
             mesh=mesh,
             **options,
@@ -114,16 +130,15 @@ def _text(cfg: ConfigDict) -> Any:
     return TextEncoder(cfg.text.width, cfg.text.max_length)
 
 
-LAYOUTS = {"open_sora_v2": weights.OPEN_SORA_V2, "flux": weights.FLUX}
-
-
 def _model(cfg: ConfigDict, name: str) -> tuple[nn.Module, Stored]:
     group = _group(cfg, name)
-    if group.layout not in LAYOUTS:
-        raise UserError(f"config key {name}.layout is {group.layout!r}: use one of {', '.join(LAYOUTS)}", status=2)
+    if group.layout not in weights.LAYOUTS:
+        raise UserError(
+            f"config key {name}.layout is {group.layout!r}: use one of {', '.join(weights.LAYOUTS)}", status=2
+        )
     fields = {**group.config, "dtype": cfg.dtype}
     model_cfg = config.to_dataclass(models.config_class("mmdit"), fields, f"{name}.config")
-    return models.build(model_cfg), _file(model_cfg, group.weights, cfg.dtype, layout=LAYOUTS[group.layout])
+    return models.build(model_cfg), _file(model_cfg, group.weights, cfg.dtype, layout=weights.LAYOUTS[group.layout])
 
 
 def _autoencoder(cfg: ConfigDict, name: str) -> pipeline.Autoencoder:

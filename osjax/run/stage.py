@@ -1,113 +1,194 @@
-"""One training stage from a config: fresh, continued from its checkpoint, or from another stage's weights."""
+"""One stage of a run: fresh, continued from its checkpoint, or started from other weights; then the loop."""
 
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
+from etils import epath
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
 from osjax import models
+from osjax.errors import UserError
 from osjax.parallel import rules, sharding
-from osjax.training import checkpoint, loop, metrics, optimizer, state
+from osjax.run.config import dotted_keys, to_dataclass
+from osjax.run.train_data import Batches
+from osjax.training import checkpoint, health, loop, metrics, optimizer, state
+from osjax.weights import init, load, orbax_stream
+from osjax.weights.layout import LAYOUTS
+from osjax.weights.leaves import Leaves
 
-
-class Batches(Iterator, Protocol):
-    """Batches of numpy rows whose place can be saved and set."""
-
-    def get_state(self) -> dict[str, Any]: ...
-
-    def set_state(self, state: dict[str, Any]) -> None: ...
-
-
-@dataclass(frozen=True)
-class Stage:
-    """What one stage is. init_from: parameters to start from (host arrays) instead of fresh ones."""
-
-    name: str
-    steps: int
-    optimizer: optimizer.OptimizerConfig
-    save_every: int = 0
-    init_from: Any = None
+log = logging.getLogger(__name__)
+MAY_CHANGE = ("steps", "mesh", "checkpoint", "health", "hang", "evaluate", "data.threads", "start", "sample")
 
 
 @dataclass(frozen=True)
-class Trained:
-    """params: averaged parameters where the stage keeps an average, else the raw ones. lines: its metrics."""
+class Place:
+    """Where a run keeps what it makes. checkpoints: a folder for all stages' checkpoints, local or gs:// or s3://."""
 
-    params: Any
-    lines: list[dict[str, Any]]
-    seconds: float
+    workdir: Path
+    checkpoints: str
+
+    def of(self, stage: str) -> epath.Path:
+        """Folder of a stage's checkpoints."""
+        return epath.Path(self.checkpoints) / stage / "checkpoints"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Flags of one command rather than keys of the config. profile: steps of an XProf trace."""
+
+    profile: int = 0
+
+
+def optimizer_config(cfg: ConfigDict, key: str = "optimizer") -> optimizer.OptimizerConfig:
+    return to_dataclass(optimizer.OptimizerConfig, cfg.optimizer, key)
+
+
+def loop_config(name: str, cfg: ConfigDict, options: Options) -> loop.LoopConfig:
+    return loop.LoopConfig(
+        name,
+        cfg.steps,
+        save_every=cfg.checkpoint.every,
+        eval_every=cfg.evaluate.every,
+        health=to_dataclass(health.HealthConfig, cfg.health, "health"),
+        hang_factor=cfg.hang.factor,
+        hang_least_s=cfg.hang.least_s,
+        profile_steps=options.profile,
+    )
 
 
 def train(
-    stage: Stage,
+    name: str,
+    cfg: ConfigDict,
+    place: Place,
+    mesh: Mesh,
     model_cfg: Any,
     make_step: Callable[[nn.Module, Any, optimizer.OptimizerConfig], Callable],
-    batches: Batches,
-    mesh: Mesh,
-    workdir: Path,
-    seed: int,
-    config: dict[str, Any],
+    batches: Callable[[], Batches],
+    options: Options,
+    evaluate: Callable[[state.TrainState], dict[str, float]] | None = None,
     axis_rules: Any = rules.TRANSFORMER,
-) -> Trained:
-    """Bring the stage to its last step, from wherever its checkpoints in `workdir/stage.name` stand."""
-    folder = workdir / stage.name
-    store = checkpoint.Checkpoints(folder / "checkpoints")
+) -> None:
+    """Bring a stage to its last step, from wherever its checkpoints stand. A finished stage reads no data."""
+    store = open_store(name, cfg, place)
     try:
-        tx = optimizer.make(stage.optimizer)
-        key = jax.random.key(seed)
-        init = partial(
-            state.create, lambda: models.init_params(model_cfg, key), tx, with_ema=stage.optimizer.ema_decay > 0
-        )
-        boxed = jax.eval_shape(init)
+        if store.latest_step() == cfg.steps:
+            return
+        opt = optimizer_config(cfg)
+        tx = optimizer.make(opt)
+        key = jax.random.key(cfg.seed)
+        create = partial(state.create, lambda: models.init_params(model_cfg, key), tx, with_ema=opt.ema_decay > 0)
+        boxed = jax.eval_shape(create)
         shardings = sharding.of_boxed(boxed, mesh, axis_rules)
-        abstract = checkpoint.abstract_like(nn.unbox(boxed), shardings)
-        if store.latest_step() != stage.steps:
-            now = _start(stage, store, init, abstract, shardings, mesh, axis_rules, batches)
-            step_fn = make_step(models.build(model_cfg), tx, stage.optimizer)
-            compiled = sharding.jit_step(step_fn, shardings, mesh, axis_rules)
-            settings = loop.LoopConfig(stage.name, stage.steps, stage.save_every)
-            run_key = sharding.random_key(seed, mesh)
-            loop.run(
-                settings, now, compiled, batches, run_key, mesh, store, folder, config, data_state=batches.get_state
-            )
-            store.wait()
-        weights = abstract.params if abstract.ema is None else abstract.ema
-        params = store.restore_weights(weights, ema=abstract.ema is not None)
-        lines = [line for line in metrics.read(folder / "metrics.jsonl") if line["stage"] == stage.name]
-        return Trained(params, lines, seconds_of(lines))
+        rows = batches()
+        if store.latest_step() is None:
+            now = sharding.init_sharded(create, mesh, rules=axis_rules)
+            leaves = starting_leaves(cfg, model_cfg, place)
+            now = now if leaves is None else _start_from(leaves, now, shardings)
+        else:
+            _name_changes(name, store, cfg)
+            now, data = store.restore(checkpoint.abstract_like(nn.unbox(boxed), shardings))
+            rows.set_state(data)
+        step = sharding.jit_step(make_step(models.build(model_cfg), tx, opt), shardings, mesh, axis_rules)
+        loop.run(
+            loop_config(name, cfg, options),
+            now,
+            step,
+            rows,
+            sharding.random_key(cfg.seed, mesh),
+            mesh,
+            store,
+            place.workdir,
+            plain(cfg),
+            data_state=rows.get_state,
+            evaluate=evaluate,
+        )
     finally:
         store.close()
 
 
-def _start(stage, store, init, abstract, shardings, mesh, axis_rules, batches) -> state.TrainState:
-    if store.latest_step() is not None:
-        now, data = store.restore(abstract)
-        batches.set_state(data)
-        return now
-    now = sharding.init_sharded(init, mesh, rules=axis_rules)
-    if stage.init_from is None:
-        return now
-    params = jax.tree.map(jax.device_put, stage.init_from, shardings.params)
+def count_parameters(model_cfg: Any) -> int:
+    return sum(x.size for x in jax.tree.leaves(models.abstract_params(model_cfg)))
+
+
+def open_store(name: str, cfg: ConfigDict, place: Place) -> checkpoint.Checkpoints:
+    return checkpoint.Checkpoints(place.of(name), cfg.checkpoint.keep, cfg.checkpoint.keep_every)
+
+
+def plain(cfg: ConfigDict) -> dict[str, Any]:
+    """A config as JSON values."""
+    return json.loads(cfg.to_json_best_effort())
+
+
+def _name_changes(name: str, store: checkpoint.Checkpoints, cfg: ConfigDict) -> None:
+    """Warn of keys that differ from those of the checkpoint: the loss may jump for a reason that nobody remembers."""
+    before, now = ConfigDict(store.config()), ConfigDict(plain(cfg))
+    keys = sorted({*dotted_keys(before), *dotted_keys(now)})
+    changed = [k for k in keys if not k.startswith(MAY_CHANGE) and _value(before, k) != _value(now, k)]
+    if changed:
+        words = "; ".join(f"{k} was {_value(before, k)!r}, is {_value(now, k)!r}" for k in changed)
+        log.warning("%s goes on with another config than it was saved with: %s", name, words)
+
+
+def _value(cfg: ConfigDict, key: str) -> Any:
+    for part in key.split("."):
+        if not isinstance(cfg, ConfigDict) or part not in cfg:
+            return None
+        cfg = cfg[part]
+    return None if isinstance(cfg, ConfigDict) else cfg
+
+
+def starting_leaves(cfg: ConfigDict, model_cfg: Any, place: Place) -> Leaves | None:
+    """The parameters that a fresh stage starts from, fitted to its model; None for new ones."""
+    start = cfg.start
+    if start.stage and start.weights:
+        raise UserError("give one of start.stage and start.weights", status=2)
+    if start.stage:
+        source = of_checkpoint(place.of(start.stage), start.average)
+    elif start.weights:
+        source = _of_weights(start, model_cfg)
+    else:
+        return None
+    if models.family_of(model_cfg) != "mmdit":
+        return source
+    return init.from_model(model_cfg, source, cfg.seed)
+
+
+def of_checkpoint(folder: Any, average: bool = True) -> Leaves:
+    """The parameters of the newest checkpoint in a folder; average: their moving average where it has one."""
+    found = orbax_stream.find(Path(folder), average=average)
+    if found is None:
+        raise UserError(f"{folder} holds no checkpoint to start from: train that stage first")
+    return orbax_stream.open_leaves(found)
+
+
+def _of_weights(start: ConfigDict, model_cfg: Any) -> Leaves:
+    if Path(start.weights).is_dir() and orbax_stream.find(Path(start.weights)) is not None:
+        return of_checkpoint(start.weights, start.average)
+    family = models.family_of(model_cfg)
+    source_cfg = models.config(family, **{**asdict(model_cfg), **start.config.to_dict()})
+    if start.layout not in LAYOUTS:
+        raise UserError(f"start.layout is {start.layout!r}: use one of {', '.join(LAYOUTS)}", status=2)
+    return load.open_leaves(source_cfg, start.weights, layout=LAYOUTS[start.layout])
+
+
+def _start_from(leaves: Leaves, now: state.TrainState, shardings: Any) -> state.TrainState:
+    params = load.place(leaves, shardings.params, jnp.float32)
+    if now.ema is None:
+        return now.replace(params=params)
     # The moving average starts at the same weights, in buffers of its own: both are donated.
-    ema = None if now.ema is None else jax.tree.map(lambda p, s: jax.device_put(p.copy(), s), params, shardings.ema)
-    return now.replace(params=params, ema=ema)
+    copy = jax.jit(lambda tree: jax.tree.map(lambda x: x + 0, tree), out_shardings=shardings.ema)
+    return now.replace(params=params, ema=copy(params))
 
 
-def seconds_of(lines: list[dict[str, Any]]) -> float:
-    """Time that the steps of a metrics file took (compilation counted as a step of median length)."""
-    rates = sorted(line["steps_per_s"] for line in lines if line.get("steps_per_s"))
-    if not rates:
-        return 0.0
-    return sum(1 / (line.get("steps_per_s") or rates[len(rates) // 2]) for line in lines)
-
-
-def timed(work: Callable[[], Any]) -> tuple[Any, float]:
-    """The result of `work` and the seconds it took."""
-    started = time.monotonic()
-    return work(), time.monotonic() - started
+def lines_of(name: str, place: Place) -> list[dict[str, Any]]:
+    """The metrics of a stage."""
+    return [line for line in metrics.read(place.workdir / "metrics.jsonl") if line["stage"] == name]

@@ -36,14 +36,15 @@ class TrainedModel:
 
 @dataclass(frozen=True)
 class Workdir:
-    """denoiser, autoencoder: what was trained. latent_scale: normalisation of the autoencoder's latents, measured.
+    """denoiser, autoencoder: what was trained; an autoencoder that was not trained there is None.
 
-    text: the built-in encoder. settings: what to sample with where nothing else is asked for (keys of SampleSettings).
+    latent_scale: normalisation of its latents, measured. text: the built-in encoder; None for T5 and CLIP.
+    settings: what to sample with where nothing else is asked for (keys of SampleSettings).
     """
 
     denoiser: TrainedModel
-    autoencoder: TrainedModel
-    text: TextEncoder
+    autoencoder: TrainedModel | None
+    text: TextEncoder | None
     latent_scale: LatentScale = LatentScale()
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -54,9 +55,9 @@ def save(workdir: Path, description: Workdir) -> Path:
     content = {
         "version": VERSION,
         "denoiser": _model_to_json(description.denoiser),
-        "autoencoder": _model_to_json(description.autoencoder),
+        "autoencoder": description.autoencoder and _model_to_json(description.autoencoder),
         "latent_scale": scale,
-        "text": asdict(description.text),
+        "text": description.text and asdict(description.text),
         "settings": dict(description.settings),
     }
     SampleSettings(**description.settings)  # a wrong key is the caller's, not the reader's
@@ -79,8 +80,8 @@ def read(workdir: Path | str) -> Workdir:
         scale = [np.asarray(x, np.float32) if isinstance(x, list) else x for x in content["latent_scale"].values()]
         return Workdir(
             _model_from_json(content["denoiser"], path.parent),
-            _model_from_json(content["autoencoder"], path.parent),
-            TextEncoder(**content["text"]),
+            content["autoencoder"] and _model_from_json(content["autoencoder"], path.parent),
+            content["text"] and TextEncoder(**content["text"]),
             LatentScale(*scale),
             content["settings"],
         )

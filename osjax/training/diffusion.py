@@ -5,6 +5,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import optax
 
 from osjax.flow import path, shift
@@ -59,3 +60,24 @@ def make_step(
         return update.apply(state, batch, jax.random.fold_in(run_key, state.step), loss_fn, tx, cfg)
 
     return step
+
+
+TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)  # of the evaluation
+
+
+def make_evaluation(
+    module: nn.Module, prepare: Prepare | None = None, times: tuple[float, ...] = TIMES
+) -> Callable[[Any, Any, jax.Array], jax.Array]:
+    """`(params, batch, key) -> losses (len(times),)`, with the same noise at every time: a fixed key, a fixed grid.
+
+    The training loss draws its times, so it shows little of a model's progress from one step to the next; this does.
+    """
+
+    def evaluate(params, batch, key):
+        key_prepare, key_noise = jax.random.split(key)
+        batch = batch if prepare is None else prepare(batch, key_prepare)
+        noise = path.draw_noise(key_noise, batch.latents_BTHWC)
+        B = noise.shape[0]
+        return jax.lax.map(lambda t: loss(module, params, batch, noise, jnp.full(B, t, jnp.float32)), jnp.array(times))
+
+    return evaluate

@@ -106,12 +106,16 @@ def save(folder: Path, leaves: Leaves, config: dict[str, Any]) -> None:
         raise UserError(f"{folder} cannot be written: {error.strerror or error}") from error
 
 
-def find(path: Path) -> Path | None:
-    """The folder with the parameters of the newest checkpoint in or at `path`; None where there is none."""
+def find(path: Path, average: bool = False) -> Path | None:
+    """The folder with the parameters of the newest checkpoint in or at `path`; None where there is none.
+
+    average: their moving average instead, where the checkpoint has one.
+    """
+    items = ("ema", ITEM) if average else (ITEM,)
     if not path.is_dir():
         return None
     steps = sorted((p for p in path.iterdir() if p.name.isdigit() and p.is_dir()), key=lambda p: int(p.name))
-    for candidate in (path, path / ITEM, *(step / ITEM for step in steps[::-1])):
+    for candidate in (path, *(folder / item for folder in (path, *steps[::-1]) for item in items)):
         if (candidate / "_METADATA").is_file() and (candidate / "manifest.ocdbt").is_file():
             return candidate
     return None

@@ -17,30 +17,36 @@ ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.timeout(1500)  # several processes, each compiling every stage
 STAGES = ("stage1_t2v_low", "stage2_i2v_low", "stage3_i2v_high")
 TINY = {
-    "data.train_clips": 12,
-    "data.held_out_clips": 4,
-    "data.size": 64,
-    "data.low": 32,
-    "data.high": 48,
-    "autoencoder.steps": 4,
-    "autoencoder.batch": 2,
-    "autoencoder.crop": 16,
-    "autoencoder.optimizer.warmup_steps": 1,
-    "autoencoder.optimizer.decay_steps": 4,
-    "model.hidden_size": 32,
-    "model.num_heads": 2,
-    "model.axes_dim": "(4,6,6)",
-    "model.depth": 1,
-    "model.depth_single_blocks": 1,
-    "sample.prompts": 4,
-    "sample.i2v": 2,
-    "sample.steps": 2,
-    "sample.batch": 4,
-    **{f"stages.{name}.steps": 3 for name in STAGES},
-    **{f"stages.{name}.batch": 2 for name in STAGES},
-    **{f"stages.{name}.optimizer.warmup_steps": 1 for name in STAGES},
-    **{f"stages.{name}.optimizer.decay_steps": 3 for name in STAGES},
+    "clips.train": 12,
+    "clips.held_out": 4,
+    "clips.size": 64,
+    "report.prompts": 4,
+    "report.i2v": 2,
+    "report.batch": 4,
+    "stages.autoencoder.steps": 4,
+    "stages.autoencoder.data.buckets": '(("64px", 8, 1.0, 2),)',
+    "stages.autoencoder.losses.crop": 16,
+    "stages.autoencoder.optimizer.warmup_steps": 1,
+    "stages.autoencoder.optimizer.decay_steps": 4,
 }
+for _name in STAGES:
+    TINY |= {
+        f"stages.{_name}.{key}": value
+        for key, value in {
+            "steps": 3,
+            "data.buckets": f'(("{48 if _name == STAGES[-1] else 64}px", 8, 1.0, 2),)',
+            "model.hidden_size": 32,
+            "model.num_heads": 2,
+            "model.axes_dim": "(4,6,6)",
+            "model.depth": 1,
+            "model.depth_single_blocks": 1,
+            "optimizer.warmup_steps": 1,
+            "optimizer.decay_steps": 3,
+            "sample.steps": 2,
+            "sample.height": 48,
+            "sample.width": 48,
+        }.items()
+    }
 
 
 def command(workdir, **overrides):
@@ -59,23 +65,27 @@ def run(workdir, timeout=800, **overrides):
     return subprocess.run(process, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=timeout)
 
 
+def of_stage(workdir, name):
+    """The lines of a stage; none while the file is being started."""
+    return [line for line in read(workdir / "metrics.jsonl") if line["stage"] == name]
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A demo that is killed in its first diffusion stage and then started again."""
     workdir = tmp_path_factory.mktemp("demo")
     errors = (workdir / "first.log").open("w")
     first = subprocess.Popen(command(workdir), cwd=ROOT, env=environment(), stderr=errors)
-    metrics = workdir / "stage1_t2v_low" / "metrics.jsonl"
     deadline = time.monotonic() + 600
-    while not metrics.exists() and first.poll() is None and time.monotonic() < deadline:
+    while not of_stage(workdir, STAGES[0]) and first.poll() is None and time.monotonic() < deadline:
         time.sleep(0.2)
     first.send_signal(signal.SIGKILL)
     first.wait()
-    assert metrics.exists(), (workdir / "first.log").read_text()[-2000:]
-    autoencoder = (workdir / "autoencoder" / "metrics.jsonl").read_text()
+    assert of_stage(workdir, STAGES[0]), (workdir / "first.log").read_text()[-2000:]
+    autoencoder = of_stage(workdir, "autoencoder")
     again = run(workdir)
     assert again.returncode == 0, again.stderr[-2000:]
-    assert (workdir / "autoencoder" / "metrics.jsonl").read_text() == autoencoder, "a finished part was done again"
+    assert of_stage(workdir, "autoencoder") == autoencoder, "a finished part was done again"
     return workdir, again
 
 
@@ -94,7 +104,7 @@ def test_report_holds_every_figure(finished):
 def test_metrics_have_one_line_a_step_after_a_kill(finished):
     workdir, _ = finished
     for name, steps in zip(("autoencoder", *STAGES), (4, 3, 3, 3), strict=True):
-        assert [line["step"] for line in read(workdir / name / "metrics.jsonl")] == list(range(steps))
+        assert [line["step"] for line in of_stage(workdir, name)] == list(range(steps))
 
 
 def test_samples_are_playable_and_pages_name_files_that_exist(finished):
@@ -111,19 +121,20 @@ def test_samples_are_playable_and_pages_name_files_that_exist(finished):
 
 def test_a_finished_demo_only_reports_again(finished):
     workdir, _ = finished
-    before = (workdir / "stage3_i2v_high" / "metrics.jsonl").read_text()
+    before = (workdir / "metrics.jsonl").read_text()
     assert run(workdir).returncode == 0
-    assert (workdir / "stage3_i2v_high" / "metrics.jsonl").read_text() == before
+    assert (workdir / "metrics.jsonl").read_text() == before
 
 
 @pytest.mark.parametrize(
     "overrides,message",
     [
-        ({"data.low": 40}, "height 40 is not a multiple of the autoencoder's spatial stride 16"),
-        ({"data.frames": 6}, "6 frames do not fit the autoencoder's temporal stride 4"),
-        ({"mesh.fsdp": 3}, "does not fit 1 devices"),
-        ({"model.in_channels": 16}, "model.in_channels 16 does not fit"),
-        ({"stages.stage1_t2v_low.resolution": "middle"}, "'middle' is not one of low, high"),
+        ({"stages.stage3_i2v_high.sample.height": 40}, "height 40 is not a multiple of the autoencoder's spatial"),
+        ({f"stages.{STAGES[0]}.data.buckets": '(("64px",6,1.0,2),)'}, "6 frames do not fit the autoencoder's temporal"),
+        ({f"stages.{STAGES[0]}.data.buckets": '(("64qx",8,1.0,2),)'}, "resolution '64qx' is not understood"),
+        ({"stages.autoencoder.mesh.fsdp": 3}, "does not fit 1 devices"),
+        ({"stages.stage1_t2v_low.model.in_channels": 16}, "model.in_channels 16 does not fit"),
+        ({"stages.stage2_i2v_low.start.stage": "stage9"}, "start.stage 'stage9' is none of the stages before it"),
         ({"stages.stage1_t2v_low.stepz": 3}, "stages.stage1_t2v_low.steps"),
     ],
 )

@@ -70,8 +70,9 @@ def test_noise_and_empty_scenes_score_no_better_than_chance(drawn):
 
 
 def test_an_untrained_model_scores_no_better_than_chance():
-    cfg = load_config("configs/demo.py")
+    cfg = load_config("configs/demo.py").stages
     ae_cfg = to_dataclass(models.config_class("dcae"), cfg.autoencoder.model)
+    cfg = cfg.stage3_i2v_high
     model_cfg = to_dataclass(models.config_class("mmdit"), cfg.model)
     fresh = [
         nn.unbox(jax.jit(lambda key, c=c: models.init_params(c, key))(jax.random.key(0))) for c in (ae_cfg, model_cfg)

@@ -51,7 +51,9 @@ def boxed():
 def host_params():
     def made(cfg):
         tensors = {name: golden.generate(name, shape) for name, shape in weights.torch_shapes(cfg).items()}
-        counters = {name: np.zeros(t.shape, np.int32) for name, t in tensors.items() if name.endswith("num_batches_tracked")}
+        counters = {
+            name: np.zeros(t.shape, np.int32) for name, t in tensors.items() if name.endswith("num_batches_tracked")
+        }
         return weights.from_torch(cfg, tensors | counters)
 
     shapes = nn.unbox(boxed()[0])

@@ -1,0 +1,120 @@
+"""A run as a list of stages: checked together before the first begins, finished ones skipped, in order."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from osjax.conditioning.text import TextEncoder
+from osjax.errors import UserError
+from osjax.run import stage, train_data
+from osjax.run.autoencoder_stage import AutoencoderStage
+from osjax.run.autoencoders import read_scale
+from osjax.run.diffusion_stage import DiffusionStage
+from osjax.sampling import workdir as sampling_workdir
+from osjax.sampling.workdir import TrainedModel
+
+log = logging.getLogger(__name__)
+KINDS = {"autoencoder": AutoencoderStage, "diffusion": DiffusionStage}
+RUN_KEYS = ("workdir", "clips", "compilation_cache", "tensorboard", "checkpoints", "name")
+
+
+def stages_of(cfg: ConfigDict) -> dict[str, ConfigDict]:
+    """The stages of a run in order, by name."""
+    if "stages" not in cfg:
+        if "kind" not in cfg:
+            raise UserError("this config is no training run: make one with configs/base.py, such as configs/smoke.py")
+        return {cfg.name: ConfigDict({key: value for key, value in cfg.items() if key not in RUN_KEYS})}
+    if sorted(cfg.order) != sorted(cfg.stages):
+        raise UserError(f"order {tuple(cfg.order)} must name every stage once: {', '.join(cfg.stages)}", status=2)
+    return {name: cfg.stages[name] for name in cfg.order}
+
+
+class Curriculum:
+    """All stages of a run, checked."""
+
+    def __init__(self, cfg: ConfigDict):
+        self.cfg = cfg
+        workdir = Path(cfg.workdir)
+        self.place = stage.Place(workdir, cfg.checkpoints or str(workdir))
+        self.own = train_data.Clips(cfg.clips, workdir)
+        self.configs = stages_of(cfg)
+        self.stages = {}
+        for name, stage_cfg in self.configs.items():
+            self.stages[name] = self._made(name, stage_cfg)
+
+    def _made(self, name: str, cfg: ConfigDict) -> Any:
+        """One stage, which may refer to those before it."""
+        if not name.replace("_", "").replace("-", "").isalnum():
+            raise UserError(f"stage name {name!r} is used as a folder: write letters, digits, - and _ only", status=2)
+        if cfg.kind not in KINDS:
+            raise UserError(f"{name}: unknown kind {cfg.kind!r}: use one of {', '.join(KINDS)}", status=2)
+        if cfg.steps < 1:
+            raise UserError(f"{name}: steps is {cfg.steps}: give at least 1", status=2)
+        before = {known: self.configs[known] for known in self.stages}
+        if cfg.start.stage and cfg.start.stage not in before:
+            raise UserError(f"{name}: start.stage {cfg.start.stage!r} is none of the stages before it", status=2)
+        try:
+            return KINDS[cfg.kind](name, cfg, self.place, before)
+        except UserError as error:
+            raise UserError(f"{name}: {error}", status=error.status) from error
+
+    def train(self, options: stage.Options, each: Any = None) -> None:
+        """Every stage to its end. each: called with a stage's name when it is finished."""
+        self.place.workdir.mkdir(parents=True, exist_ok=True)
+        for name, made in self.stages.items():
+            made.train(self.own, options)
+            if each is not None:
+                each(name)
+        self._describe()
+
+    def check_inputs(self) -> None:
+        """UserError where data sets or weights that the config names are not there."""
+        for name, cfg in self.configs.items():
+            given = {
+                "data.source": cfg.data.source,
+                "data.held_out": cfg.data.held_out,
+                "start.weights": cfg.start.weights,
+                **({"autoencoder.weights": cfg.autoencoder.weights} if cfg.kind == "diffusion" else {}),
+            }
+            for key, path in given.items():
+                if path and "://" not in path and not Path(path).exists():
+                    raise UserError(f"{name}: {key} {path} does not exist", status=2)
+            if not cfg.data.source and not self.cfg.clips.train:
+                raise UserError(f"{name}: no data: give data.source, a data set of `osjax data build`", status=2)
+
+    def _describe(self) -> None:
+        """model.json: what `osjax sample --config.workdir=DIR` finds."""
+        last = next((n for n in reversed(self.configs) if self.configs[n].kind == "diffusion"), None)
+        if last is None or self.cfg.checkpoints:  # paths in model.json never lead out of the workdir
+            return
+        cfg, made = self.configs[last], self.stages[last]
+        ae_stage = cfg.autoencoder.stage
+        autoencoder = self._trained(ae_stage, made.ae_cfg) if ae_stage else None
+        sampling_workdir.save(
+            self.place.workdir,
+            sampling_workdir.Workdir(
+                self._trained(last, made.model_cfg),
+                autoencoder,
+                None if cfg.text.t5 else TextEncoder(cfg.text.width, cfg.text.max_length),
+                read_scale(self.place.workdir / ae_stage) if ae_stage else sampling_workdir.LatentScale(),
+                dict(cfg.sample),
+            ),
+        )
+
+    def _trained(self, name: str, model_cfg: Any) -> TrainedModel:
+        averaged = self.configs[name].optimizer.ema_decay > 0
+        return TrainedModel(model_cfg, f"{name}/checkpoints", averaged)
+
+
+def summary(configs: Mapping[str, ConfigDict]) -> list[str]:
+    """A line per stage, for --dry-run."""
+    lines = []
+    for name, cfg in configs.items():
+        start = cfg.start.stage or cfg.start.weights or "new weights"
+        rows = ", ".join(f"{r} x {frames} (batch {batch})" for r, frames, _, batch in cfg.data.buckets[:4])
+        more = f", {len(cfg.data.buckets) - 4} more" if len(cfg.data.buckets) > 4 else ""
+        lines.append(f"{name}: {cfg.kind}, {cfg.steps} steps from {start}; {rows}{more}")
+    return lines

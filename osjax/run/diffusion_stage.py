@@ -1,0 +1,176 @@
+"""A stage of the video model: its encoders, its batches of latents, and the train step of its condition modes."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from osjax import models
+from osjax.conditioning import build, modes, text
+from osjax.errors import UserError
+from osjax.parallel import host, sharding
+from osjax.parallel import mesh as device_mesh
+from osjax.run import autoencoders, latents, stage, text_encoders, train_data
+from osjax.run.config import to_dataclass
+from osjax.sampling.autoencoder import Autoencoder
+from osjax.sampling.settings import SampleSettings
+from osjax.training import diffusion, state
+from osjax.types import LatentBatch
+
+
+class DiffusionStage:
+    """Made from a config, it has checked whatever can be checked without data or weights; `train` does the work."""
+
+    def __init__(self, name: str, cfg: ConfigDict, place: stage.Place, stages: Mapping[str, ConfigDict]):
+        self.name, self.cfg, self.place = name, cfg, place
+        self.mesh = device_mesh.make(**cfg.mesh)
+        self.model_cfg = to_dataclass(models.config_class("mmdit"), cfg.model, "model")
+        self.ae_cfg = autoencoders.config_of(cfg.autoencoder, stages)
+        self.module = models.build(self.ae_cfg)
+        stage.optimizer_config(cfg)
+        self.text_of = check_text(cfg.text)
+        self.dropout = cfg.text_dropout.t5, cfg.text_dropout.clip
+        self.table = train_data.bucket_table(cfg.data, self.module.stride.space, self.mesh)
+        self._check_sizes()
+
+    def _check_sizes(self) -> None:
+        tokens = self.ae_cfg.latent_channels * self.model_cfg.patch_size**2
+        if self.model_cfg.in_channels != tokens:
+            raise UserError(
+                f"model.in_channels {self.model_cfg.in_channels} does not fit the autoencoder's "
+                f"{self.ae_cfg.latent_channels} latent channels * patch_size ** 2: set it to {tokens}"
+            )
+        stride = self.module.stride
+        for _, T, H, W, _ in self.table.every_shape():  # also names sizes that the stride does not divide
+            T_latent, *size = self.module.latent_shape(T, H, W)
+            modes.usable_weights(dict(self.cfg.modes), T_latent, stride.causal, stride.time)
+            if any(side % self.model_cfg.patch_size for side in size):
+                raise UserError(
+                    f"latents of {size[0]}x{size[1]} do not divide into patches of {self.model_cfg.patch_size}"
+                )
+
+        sample = to_dataclass(SampleSettings, self.cfg.sample, "sample")
+        if sample.height and sample.width:
+            self.module.latent_shape(sample.frames, sample.height, sample.width)
+
+    def parameters(self) -> int:
+        return stage.count_parameters(self.model_cfg)
+
+    def train(self, own: train_data.Clips, options: stage.Options) -> None:
+        encoders: list[Encoders] = []  # read once, and not at all for a finished stage
+
+        def read() -> Encoders:
+            if not encoders:
+                autoencoder = autoencoders.read(self.cfg.autoencoder, self.ae_cfg, self.place, self.mesh)
+                encoders.append(Encoders(autoencoder, self.text_of(), self.mesh, dict(self.cfg.modes)))
+            return encoders[0]
+
+        def batches() -> train_data.Batches:
+            return self._batches(train_data.training_source(self.cfg.data, own), read())
+
+        stage.train(
+            self.name,
+            self.cfg,
+            self.place,
+            self.mesh,
+            self.model_cfg,
+            lambda module, tx, opt: diffusion.make_step(module, tx, opt, self._prepare(read(), *self.dropout)),
+            batches,
+            options,
+            evaluate=self._evaluation(own, read) if self.cfg.evaluate.every else None,
+        )
+
+    def _batches(self, source: train_data.Source, encoders: "Encoders") -> train_data.Batches:
+        cfg = self.cfg.data
+        if cfg.cached:
+            plan = train_data.plan(source, self.table, self.cfg.seed)
+            folder = self.place.workdir / "latents"
+            found = latents.cached(source, plan, self.table, encoders.autoencoder, folder, cfg.fps_max)
+            return train_data.Mapped(found.batches(cfg.threads), encoders.of_cached)
+        return train_data.Mapped(train_data.video_batches(source, self.table, cfg, self.cfg.seed), encoders.of_videos)
+
+    def _prepare(self, encoders: "Encoders", drop_t5: float, drop_clip: float) -> diffusion.Prepare:
+        """Inside the step: draw a condition mode per clip and drop text."""
+        null_txt, null_vec = map(np.asarray, encoders.text.encode_batch([""]))
+        stride, weights = self.module.stride, dict(self.cfg.modes)
+
+        def prepare(batch, key) -> LatentBatch:
+            key_mode, key_text = jax.random.split(key)
+            B, *shape = batch["latents"].shape
+            cond = None
+            if self.model_cfg.cond_embed:
+                mode_B = build.draw_modes(key_mode, weights, B, shape[0], stride.causal, stride.time)
+                cond = build.condition(mode_B, batch["references"], tuple(shape), stride.causal, stride.time)
+            txt, vec = text.drop_text(key_text, batch["txt"], batch["vec"], null_txt, null_vec, drop_t5, drop_clip)
+            return LatentBatch(batch["latents"], txt, vec, cond)
+
+        return prepare
+
+    def _evaluation(self, own: train_data.Clips, read: Callable[[], "Encoders"]):
+        """The flow loss on the same held-out batches, noise and times every time."""
+        held: list[Any] = []
+
+        @jax.jit
+        def losses(params: Any, batch: Any, key: jax.Array) -> jax.Array:
+            prepare = self._prepare(read(), 0.0, 0.0)
+            return diffusion.make_evaluation(models.build(self.model_cfg), prepare)(params, batch, key)
+
+        def evaluate(now: state.TrainState) -> dict[str, float]:
+            if not held:
+                source = train_data.held_out_source(self.cfg.data, own)
+                rows = train_data.video_batches(source, self.table, self.cfg.data, self.cfg.seed)
+                found = train_data.Mapped(rows, read().of_videos)
+                held.extend(host.to_global(next(found), self.mesh) for _ in range(self.cfg.evaluate.batches))
+            params = now.params if now.ema is None else now.ema
+            key = sharding.random_key(self.cfg.seed, self.mesh)
+            with sharding.under(self.mesh):
+                found = np.mean([jax.device_get(losses(params, batch, key)) for batch in held], axis=0)
+            by_time = {f"eval_loss_t{t}": float(value) for t, value in zip(diffusion.TIMES, found, strict=True)}
+            return {"eval_loss": float(found.mean()), **by_time}
+
+        return evaluate
+
+
+def check_text(cfg: ConfigDict) -> Callable[[], Any]:
+    """What gives the text encoder of a `text` group; UserError for half a pair of folders."""
+    if bool(cfg.t5) != bool(cfg.clip):
+        raise UserError("text.t5 and text.clip belong together: give both folders, or neither", status=2)
+    if cfg.t5:
+        return lambda: text_encoders.load(cfg.t5, cfg.clip)
+    encoder = text.TextEncoder(cfg.width, cfg.max_length)
+    return lambda: encoder
+
+
+@dataclass(frozen=True)
+class Encoders:
+    """From rows of the loader to the features that the step takes: {latents, references, txt, vec}."""
+
+    autoencoder: Autoencoder
+    text: Any
+    mesh: Mesh
+    modes: Mapping[str, float]
+
+    def of_videos(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        video = host.to_global(batch["video"], self.mesh)
+        encode, (causal, time) = self.autoencoder.encode, self._stride
+        latent = encode(video)
+        usable = modes.usable_weights(self.modes, latent.shape[1], causal, time)
+        names = usable if latent.shape[1] > 1 else ()
+        references = build.training_references(encode, video, latent, names, causal, time)
+        return {"latents": latent, "references": references, **self._of_text(batch)}
+
+    def of_cached(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        references = {"head_image": batch["head"], "tail_image": batch["tail"]}
+        return {"latents": batch["latents"], "references": references, **self._of_text(batch)}
+
+    @property
+    def _stride(self) -> tuple[bool, int]:
+        return self.autoencoder.causal, self.autoencoder.time_compression
+
+    def _of_text(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        txt, vec = self.text.encode_batch([str(t) for t in batch["text"]])
+        return {"txt": np.asarray(txt), "vec": np.asarray(vec)}

@@ -1,0 +1,143 @@
+"""The data of a training run: data sets on disk or procedural clips, and batches of them by buckets."""
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from osjax.curation.probe import probe
+from osjax.data import bucketed, buckets, clips, dataset, loader, schedule
+from osjax.errors import UserError
+
+log = logging.getLogger(__name__)
+Source = Sequence[dict[str, Any]]
+
+
+class Batches(Iterator, Protocol):
+    """Batches of rows whose place can be saved and set."""
+
+    def get_state(self) -> dict[str, Any]: ...
+
+    def set_state(self, state: dict[str, Any]) -> None: ...
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """Batches of another iterator, each changed by `change`."""
+
+    batches: Batches
+    change: Callable[[Any], Any]
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        return self.change(next(self.batches))
+
+    def get_state(self) -> dict[str, Any]:
+        return self.batches.get_state()
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self.batches.set_state(state)
+
+
+class Clips:
+    """The procedural clips of a run: training ones, and held-out ones of combinations that training never shows."""
+
+    def __init__(self, cfg: ConfigDict, workdir: Path):
+        self.cfg, self.folder = cfg, workdir / "data"
+        self.combinations, held_out = clips.split(cfg.seed)
+        self.held_out = clips.specs(cfg.held_out, cfg.seed + 1, held_out)
+
+    def path(self, name: str) -> Path:
+        """The data set of the `train` or `held_out` clips; made when it is not there yet."""
+        if name == "held_out":
+            return self._made(name, self.held_out)
+        return self._made(name, clips.specs(self.cfg.train, self.cfg.seed, self.combinations))
+
+    def _made(self, name: str, specs: Sequence[clips.ClipSpec]) -> Path:
+        cfg, folder = self.cfg, self.folder / name
+        done = folder / "done.json"  # written last; holds what the data was made from
+        made_from = {"clips": len(specs), "frames": cfg.frames, "size": cfg.size, "fps": cfg.fps, "seed": cfg.seed}
+        if done.exists():
+            found = json.loads(done.read_text())
+            if found["made_from"] != made_from:
+                raise UserError(f"{folder} was made with other settings of config.clips: use another --config.workdir")
+            return folder / found["data_set"]
+        table = clips.write_clips(folder / "mp4", specs, cfg.size, cfg.frames, cfg.fps)
+        kept = probe(table, min_frames=cfg.frames).kept
+        path = dataset.build_clips(kept, folder)
+        done.write_text(json.dumps({"made_from": made_from, "data_set": str(path.relative_to(folder))}))
+        return path
+
+
+def training_source(cfg: ConfigDict, own: Clips, key: str = "data") -> Source:
+    """The data set that a stage's `data` group names, or the run's own clips."""
+    if cfg.source:
+        return dataset.open_source(cfg.source)
+    if not own.cfg.train:
+        raise UserError(f"no data: give {key}.source, a data set of `osjax data build`", status=2)
+    return dataset.open_source(own.path("train"))
+
+
+def held_out_source(cfg: ConfigDict, own: Clips, key: str = "data") -> Source:
+    """The data set for evaluation."""
+    if cfg.held_out:
+        return dataset.open_source(cfg.held_out)
+    if not own.cfg.held_out:
+        raise UserError(f"nothing to evaluate on: give {key}.held_out, or set evaluate.every to 0", status=2)
+    return dataset.open_source(own.path("held_out"))
+
+
+def bucket_table(cfg: ConfigDict, multiple: int, mesh: Mesh, key: str = "data") -> buckets.Buckets:
+    """The buckets of a `data` group. multiple: what the autoencoder divides heights and widths by."""
+    rules: dict[str, dict[int, buckets.Rule]] = {}
+    devices = mesh.shape["data"] * mesh.shape["fsdp"]
+    for row in cfg.buckets:
+        try:
+            resolution, frames, keep, batch = row
+            frames, keep, batch = int(frames), float(keep), int(batch)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{key}.buckets: {row!r} is no row (resolution, frames, keep, batch)", status=2) from error
+        if frames < 1 or batch < 1 or not 0 <= keep <= 1:
+            raise UserError(f"{key}.buckets: {row!r} needs frames and batch of 1 or more, keep in [0, 1]", status=2)
+        batch = batch * devices if cfg.batch_per_device else batch
+        if batch % devices:
+            near = -(-batch // devices) * devices
+            raise UserError(
+                f"{key}.buckets: a batch of {batch} does not divide over data * fsdp = {devices}: use {near}", status=2
+            )
+        rules.setdefault(resolution, {})[frames] = buckets.Rule(keep=keep, batch_size=batch)
+    if not rules:
+        raise UserError(f'{key}.buckets is empty: give rows such as ("256px", 33, 1.0, 12)', status=2)
+    return buckets.Buckets(rules, multiple, cfg.fps_max)
+
+
+def plan(source: Source, table: buckets.Buckets, seed: int) -> schedule.Plan:
+    """Which clips every step trains on."""
+    about = [tuple(record[name] for name in ("num_frames", "height", "width", "fps")) for record in source]
+    members = table.group(about, seed)
+    left_out = len(source) - sum(map(len, members.values()))
+    if left_out:
+        log.warning("%d of %d clips fit no bucket and are left out", left_out, len(source))
+    return schedule.plan(members, {bucket: table.batch_size(bucket) for bucket in members}, seed)
+
+
+def video_batches(source: Source, table: buckets.Buckets, cfg: ConfigDict, seed: int) -> loader.BatchIterator:
+    """Endless batches {"video" (B, T, H, W, 3), "text"} of this process, as the plan of the source says."""
+    return bucketed.batches(
+        source,
+        plan(source, table, seed),
+        table.shape,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        threads=cfg.threads,
+        fps_max=table.fps_max,
+        random_start=cfg.random_start,
+    )

@@ -6,23 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from osjax import models, weights
 from osjax.conditioning.text import TextEncoder
 from osjax.errors import UserError
 from osjax.parallel import mesh as device_mesh
-from osjax.parallel import sharding
-from osjax.run import config, text_encoders
+from osjax.run import config, stored, text_encoders
 from osjax.sampling import pipeline, workdir
 from osjax.sampling.placement import Stored
 from osjax.sampling.settings import SampleSettings
 from osjax.training import checkpoint
+from osjax.weights import load
+from osjax.weights.leaves import Leaves
 
 
 class Pipeline(pipeline.Pipeline):
@@ -78,14 +75,13 @@ class Pipeline(pipeline.Pipeline):
         denoiser, text = found.denoiser, found.text or text
         if text is None or not (found.autoencoder or autoencoder):
             raise UserError(f"the run in {folder} used an autoencoder or text encoders of files: name them in a config")
-        waits = bool(options.get("offload") or options.get("int8"))
         config.to_dataclass(SampleSettings, {**found.settings, **(settings or {})}, "sample")  # names wrong keys
         if ae := found.autoencoder:
-            params = _stored(folder, ae, None, waits)
+            params = _stored(folder, ae)
             autoencoder = pipeline.Autoencoder(models.build(ae.config), params, found.latent_scale)
         return cls(
             models.build(denoiser.config),
-            _stored(folder, denoiser, mesh, waits),
+            _stored(folder, denoiser),
             autoencoder,
             text,
             settings=SampleSettings(**found.settings).changed(**(settings or {})),
@@ -99,26 +95,21 @@ def asked(group: ConfigDict) -> dict[str, Any]:
     return {key: value for key, value in group.items() if value is not None}
 
 
-def _stored(folder: Path, model: workdir.TrainedModel, mesh: Mesh | None, waits: bool) -> Stored:
-    """Parameters of the newest checkpoint, to be read straight to the devices of the mesh or to the first one.
+def _stored(folder: Path, model: workdir.TrainedModel) -> Stored:
+    """Parameters of the newest sound checkpoint of a run."""
+    path = folder / model.checkpoints
 
-    waits: read them to the host, where they wait or are quantised, instead.
-    """
-    path, boxed = folder / model.checkpoints, models.abstract_params(model.config)
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32), nn.unbox(boxed))
-
-    def read() -> Any:
+    def open_newest() -> Leaves:
         if not path.is_dir():
             raise UserError(f"{path} does not exist: the run in {folder} did not finish, run it again")
-        one = jax.devices("cpu" if waits else None)[:1]
-        shardings = sharding.of_boxed(boxed, device_mesh.make(devices=one) if waits or mesh is None else mesh)
-        store = checkpoint.Checkpoints(path)
+        store = checkpoint.Checkpoints(path)  # sets damaged ones aside
         try:
-            return store.restore_weights(checkpoint.abstract_like(shapes, shardings), ema=model.averaged)
+            step = store.require()
         finally:
             store.close()
+        return load.open_leaves(model.config, path / str(step), average=model.averaged)
 
-    return Stored(shapes, read)
+    return stored.of_leaves(model.config, open_newest, "float32")
 
 
 def _text(cfg: ConfigDict) -> Any:
@@ -150,21 +141,11 @@ def _autoencoder(cfg: ConfigDict, name: str) -> pipeline.Autoencoder:
 def _group(cfg: ConfigDict, name: str) -> ConfigDict:
     for part in name.split("."):
         cfg = cfg[part]
-    if not cfg.weights or not Path(cfg.weights).is_file():
-        raise UserError(f"config key {name}.weights is {cfg.weights!r}, which is no file: give a .safetensors")
+    if not cfg.weights or not Path(cfg.weights).exists():
+        raise UserError(f"config key {name}.weights is {cfg.weights!r}, which does not exist: give a .safetensors")
     return cfg
 
 
 def _file(model_cfg: Any, path: str, dtype: str, **options: Any) -> Stored:
-    """Parameters from a file with the original's names, as `dtype`."""
-    shapes = nn.unbox(models.abstract_params(model_cfg))
-
-    def read() -> Any:
-        try:
-            tensors = load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"{path} is no readable .safetensors ({error}): fetch it again") from error
-        params = weights.from_torch(model_cfg, tensors, **options)
-        return jax.tree.map(lambda x: x.astype(jnp.dtype(dtype)), params)
-
-    return Stored(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.dtype(dtype)), shapes), read)
+    """Parameters from a file with the original's names or from a checkpoint, as `dtype`."""
+    return stored.of_leaves(model_cfg, partial(load.open_leaves, model_cfg, path, **options), dtype)

@@ -2,21 +2,16 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
-import numpy as np
-
-from osjax import models, weights
+from osjax import models
 from osjax.data import tokenize
 from osjax.errors import UserError
+from osjax.run import stored
 from osjax.sampling.encoders import T5AndCLIP, TextModel
-from osjax.sampling.placement import Stored
-from osjax.weights import clip_text, io
+from osjax.weights.load import open_leaves
 
 WEIGHT_FILES = (
     "model.safetensors",
@@ -40,27 +35,8 @@ def _text_model(family: str, folder: Path, tokenizer, dtype: str) -> TextModel:
     files = [folder / name for name in WEIGHT_FILES if (folder / name).is_file()]
     if not files:
         raise UserError(f"{folder} holds no weights: one of {', '.join(WEIGHT_FILES)}")
-    shapes = nn.unbox(models.abstract_params(cfg))
-
-    def read() -> Any:
-        tensors: Mapping[str, Any] = io.open_tensors(files[0])
-        wanted = weights.torch_shapes(cfg)
-        known = {name: tensors[name] for name in tensors if name in wanted or _unknown(family, name)}
-        params = weights.from_torch(cfg, known)
-        return jax.tree.map(lambda x: np.asarray(x).astype(jnp.dtype(dtype)), params)
-
-    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.dtype(dtype)), shapes)
-    return TextModel(tokenizer(folder), models.build(cfg), Stored(abstract, read))
-
-
-def _unknown(family: str, name: str) -> bool:
-    """Whether a tensor that the model does not have is a mistake, rather than a part of the file that is not for us.
-
-    Whole T5 files also hold the decoder, whole CLIP files the vision tower.
-    """
-    if family == "clip_text":
-        return clip_text.belongs(name)
-    return not name.startswith(("decoder.", "lm_head."))
+    opened = stored.of_leaves(cfg, partial(open_leaves, cfg, files[0]), dtype)
+    return TextModel(tokenizer(folder), models.build(cfg), opened)
 
 
 def config(family: str, folder: Path, dtype: str) -> Any:

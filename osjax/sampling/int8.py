@@ -27,9 +27,17 @@ def module(plain: nn.Module) -> nn.Module:
 
 def prepare(plain: nn.Module, params: Any) -> tuple[nn.Module, Stored, Any]:
     """The quantised module, its parameters, made from `params` (arrays or `Stored`) on first use, and their boxes."""
-    stored = params if isinstance(params, Stored) else Stored(params, lambda: params)
-    boxed = abstract_params(plain, stored.shapes)
-    return module(plain), Stored(nn.unbox(boxed), lambda: quantize(plain, stored.read())), boxed
+    shapes = params.shapes if isinstance(params, Stored) else params
+    boxed = abstract_params(plain, shapes)
+
+    def read(shardings: Any) -> Any:
+        made = quantize(plain, params)
+        return made if shardings is None else jax.device_put(made, shardings)
+
+    def leaf(path: tuple[str, ...]) -> np.ndarray:
+        raise KeyError(f"{'/'.join(path)} is quantised: read the whole tree")
+
+    return module(plain), Stored(nn.unbox(boxed), read, leaf), boxed
 
 
 def abstract_params(plain: nn.Module, shapes: Any) -> Any:
@@ -46,16 +54,19 @@ def abstract_params(plain: nn.Module, shapes: Any) -> Any:
 
 
 def quantize(plain: nn.Module, params: Any) -> Any:
-    """Host arrays of the quantised parameters, made on the CPU one array after the other."""
+    """Host arrays of the quantised parameters (arrays or `Stored`), read and made on the CPU one after the other."""
 
-    def one(box, leaf):
-        leaf = np.asarray(leaf)
+    def one(path, box):
+        names = tuple(key.key for key in path)
+        leaf = np.asarray(
+            params.leaf(names) if isinstance(params, Stored) else functools.reduce(dict.get, names, params)
+        )
         if not _is_quantized(box):
             return leaf
         return jax.tree.map(np.asarray, jax.jit(functools.partial(_quantized, box.names))(leaf))
 
     with jax.default_device(jax.devices("cpu")[0]):
-        return jax.tree.map(one, models.abstract_params(plain.cfg), params, is_leaf=_is_box)
+        return jax.tree_util.tree_map_with_path(one, models.abstract_params(plain.cfg), is_leaf=_is_box)
 
 
 def _quantized(names: tuple[str, ...], kernel: jax.Array) -> Any:

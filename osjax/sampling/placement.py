@@ -12,10 +12,15 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Stored:
-    """Parameters on disk. shapes: ShapeDtypeStructs of what `read` gives."""
+    """Parameters on disk.
+
+    shapes: ShapeDtypeStructs of what `read` gives. read: takes a tree of shardings and reads straight to their devices,
+    or None and reads to the host. leaf: one of them by its path on the host, for those who want no more at once.
+    """
 
     shapes: Any
-    read: Callable[[], Any]
+    read: Callable[[Any], Any]
+    leaf: Callable[[tuple[str, ...]], np.ndarray]
 
 
 class Placed:
@@ -31,10 +36,19 @@ class Placed:
 
     def _loaded(self) -> Any:
         if self._params is None:
-            source = self._source.read() if isinstance(self._source, Stored) else self._source
-            self._params = jax.tree.map(np.asarray, source) if self._offload else self._put(source)
+            if isinstance(self._source, Stored):
+                self._params = self._source.read(None if self._offload else self._or_default(self._source.shapes))
+            else:
+                self._params = jax.tree.map(np.asarray, self._source) if self._offload else self._put(self._source)
             self._source = None
         return self._params
+
+    def _or_default(self, shapes: Any) -> Any:
+        """The shardings, or the first device."""
+        if self._shardings is not None:
+            return self._shardings
+        first = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        return jax.tree.map(lambda _: first, shapes)
 
     def _put(self, params: Any) -> Any:
         return jax.device_put(params) if self._shardings is None else jax.device_put(params, self._shardings)

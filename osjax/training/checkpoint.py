@@ -120,7 +120,7 @@ class Checkpoints:
         if step is not None:
             return self._restore(step, abstract)
         while True:
-            step = self._require(None)
+            step = self.require(None)
             try:
                 return self._restore(step, abstract)
             except Misfit:
@@ -156,17 +156,17 @@ class Checkpoints:
 
     def restore_weights(self, abstract: Any, ema: bool, step: int | None = None) -> Any:
         """Only the averaged (`ema`) or raw parameters, for sampling or for the start of the next stage."""
-        step = self._require(step)
+        step = self.require(step)
         item = "ema" if ema else "params"
         self._check_shapes(step, item, abstract)
         return self._read(step, {item: ocp.args.StandardRestore(abstract)})[item]
 
     def config(self, step: int | None = None) -> dict[str, Any]:
-        return self._read(self._require(step), {"config": ocp.args.JsonRestore()})["config"]
+        return self._read(self.require(step), {"config": ocp.args.JsonRestore()})["config"]
 
     def versions(self, step: int | None = None) -> dict[str, str]:
         """The library versions that wrote a checkpoint."""
-        return self._read(self._require(step), {"versions": ocp.args.JsonRestore()})["versions"]
+        return self._read(self.require(step), {"versions": ocp.args.JsonRestore()})["versions"]
 
     def _check_shapes(self, step: int, item: str, abstract: Any) -> None:
         """UserError that names the first array that differs; Orbax would say so less clearly, and only half-way."""
@@ -193,7 +193,8 @@ class Checkpoints:
                 "or another --config.workdir"
             ) from error
 
-    def _require(self, step: int | None) -> int:
+    def require(self, step: int | None = None) -> int:
+        """The step, or the newest. UserError where there is none."""
         step = self.latest_step() if step is None else step
         if step is None:
             raise UserError(f"no complete checkpoint in {self.folder}: train first, or give another folder")

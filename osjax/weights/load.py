@@ -20,12 +20,13 @@ PIECE = 2**29  # bytes of a device's part that are on the host at once
 OTHERS = {"t5": ("decoder.", "lm_head.")}  # prefixes in published files that hold a whole model, where we run a part
 
 
-def open_leaves(cfg, path: Path | str, *, layout: Layout = OPEN_SORA_V2) -> Leaves:
+def open_leaves(cfg, path: Path | str, *, layout: Layout = OPEN_SORA_V2, average: bool = False) -> Leaves:
     """The parameters of a model in a weight file, a folder of them or an osjax checkpoint; nothing is read yet.
 
-    layout: of files with the original's names. UserError that lists all that does not fit the model.
+    layout: of files with the original's names. average: the moving average of a checkpoint, where it has one.
+    UserError that lists all that does not fit the model.
     """
-    checkpoint = orbax_stream.find(Path(path))
+    checkpoint = orbax_stream.find(Path(path), average)
     if checkpoint is None:
         return weights.torch_leaves(cfg, _open_tensors(cfg, Path(path)), layout=layout)
     leaves = orbax_stream.open_leaves(checkpoint)

@@ -1,5 +1,7 @@
 """TFDS data sets in ArrayRecord files, built and read without TensorFlow."""
 
+import contextlib
+import io
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -60,8 +62,10 @@ def write(folder: Path, features: Mapping[str, Any], examples: Callable[[], Iter
         log.warning("data set %s is replaced", builder.data_path)
     # By default TFDS would keep an older data set in the folder and silently ignore the new examples.
     fresh = tfds.download.DownloadConfig(download_mode=tfds.GenerateMode.REUSE_CACHE_IF_EXISTS)
+    tfds.disable_progress_bar()  # it counts what our own bars count, in other words
     try:
-        builder.download_and_prepare(download_config=fresh)
+        with contextlib.redirect_stdout(io.StringIO()):  # TFDS speaks of downloads, of which there are none
+            builder.download_and_prepare(download_config=fresh)
     except UserError:
         raise
     except Exception as error:  # TFDS wraps what the examples raise

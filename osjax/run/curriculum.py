@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from etils import epath
 from ml_collections import ConfigDict
 
 from osjax.conditioning.text import TextEncoder
@@ -71,19 +72,23 @@ class Curriculum:
         self._describe()
 
     def check_inputs(self) -> None:
-        """UserError where data sets or weights that the config names are not there."""
+        """UserError that lists all data sets and weights that the config names and that are not there."""
+        problems = []
         for name, cfg in self.configs.items():
-            given = {
-                "data.source": cfg.data.source,
-                "data.held_out": cfg.data.held_out,
-                "start.weights": cfg.start.weights,
-                **({"autoencoder.weights": cfg.autoencoder.weights} if cfg.kind == "diffusion" else {}),
-            }
-            for key, path in given.items():
-                if path and "://" not in path and not Path(path).exists():
-                    raise UserError(f"{name}: {key} {path} does not exist", status=2)
+            given = {"data.source": cfg.data.source, "data.held_out": cfg.data.held_out}
+            given["start.weights"] = cfg.start.weights
+            if cfg.kind == "diffusion":
+                given["autoencoder.weights"] = cfg.autoencoder.weights
+                given |= {"text.t5": cfg.text.t5, "text.clip": cfg.text.clip}
+            problems += [
+                f"{name}: {key} {path} does not exist"
+                for key, path in given.items()
+                if path and not epath.Path(path).exists()
+            ]
             if not cfg.data.source and not self.cfg.clips.train:
-                raise UserError(f"{name}: no data: give data.source, a data set of `osjax data build`", status=2)
+                problems.append(f"{name}: no data.source, a data set of `osjax data build`")
+        if problems:
+            raise UserError("; ".join(problems), status=2)
 
     def _describe(self) -> None:
         """model.json: what `osjax sample --config.workdir=DIR` finds."""

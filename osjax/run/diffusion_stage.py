@@ -34,7 +34,8 @@ class DiffusionStage:
         stage.optimizer_config(cfg)
         self.text_of = check_text(cfg.text)
         self.dropout = cfg.text_dropout.t5, cfg.text_dropout.clip
-        self.table = train_data.bucket_table(cfg.data, self.module.stride.space, self.mesh)
+        multiple = self.module.stride.space * self.model_cfg.patch_size
+        self.table = train_data.bucket_table(cfg.data, multiple, self.mesh)
         self._check_sizes()
 
     def _check_sizes(self) -> None:

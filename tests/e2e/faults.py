@@ -1,0 +1,121 @@
+"""Runs of `osjax train` that are killed at random moments, and what is left of them.
+
+`python -m tests.e2e.faults 200` does it so many times and prints what was lost.
+"""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from osjax.training import metrics
+from osjax.weights import orbax_stream
+from osjax.weights.rules import whole
+
+ROOT = Path(__file__).parents[2]
+STAGES = ("autoencoder", "stage1_t2v", "stage2_i2v", "stage3_i2v")
+
+
+def command(workdir, config="configs/smoke.py", **overrides):
+    flags = {"workdir": workdir, **overrides}
+    return [
+        *(sys.executable, "-m", "osjax", "train", f"--config={config}"),
+        *(f"--config.{key}={value}" for key, value in flags.items()),
+    ]
+
+
+def environment(devices: int = 1):
+    others = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    return {**others, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+
+
+def finish(workdir, devices=1, timeout=600, **overrides):
+    """Run to the end; the finished process."""
+    run = command(workdir, **overrides)
+    done = subprocess.run(run, cwd=ROOT, env=environment(devices), capture_output=True, text=True, timeout=timeout)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+def stop_after(workdir, stage: str, steps: int, devices=1, **overrides) -> tuple[int, str]:
+    """Ask a run to stop (SIGTERM) once a stage has so many lines; (exit status, stderr)."""
+    process = subprocess.Popen(
+        command(workdir, **overrides), cwd=ROOT, env=environment(devices), stderr=subprocess.PIPE, text=True
+    )
+    while len(losses(workdir).get(stage, ())) < steps and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, error = process.communicate(timeout=300)
+    return process.returncode, error
+
+
+def kill_often(workdir, kills: int, seconds: float, seed: int = 0, **overrides) -> list[tuple[str, int] | None]:
+    """Start a run again and again, each time killed after up to `seconds`; where each kill found it, by its metrics."""
+    rng, found = random.Random(seed), []
+    for _ in range(kills):
+        with (Path(workdir).parent / "killed.log").open("w") as log:
+            process = subprocess.Popen(
+                command(workdir, **overrides), cwd=ROOT, env=environment(), stdout=log, stderr=subprocess.STDOUT
+            )
+            try:
+                process.wait(rng.uniform(0.2, 1) * seconds)
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+            code = process.wait()
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL, (Path(workdir).parent / "killed.log").read_text()[-3000:]
+        lines = metrics.read(Path(workdir) / "metrics.jsonl")
+        found.append((lines[-1]["stage"], lines[-1]["step"]) if lines else None)
+    return found
+
+
+def losses(workdir) -> dict[str, list[tuple[int, float]]]:
+    """(step, loss) of every line, by stage, in the order of the file."""
+    out = {}
+    for line in metrics.read(Path(workdir) / "metrics.jsonl"):
+        out.setdefault(line["stage"], []).append((line["step"], line["loss"]))
+    return out
+
+
+def weights(workdir, stage: str) -> dict[str, np.ndarray]:
+    """Every array of a stage's last checkpoint: parameters, their average, moments and counters."""
+    folder = Path(workdir) / stage / "checkpoints"
+    last = max((p for p in folder.iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
+    found = {}
+    for item in ("params", "ema", "state"):
+        leaves = orbax_stream.open_leaves(last / item)
+        for path, shape in leaves.shapes.items():
+            found["/".join((item, *path))] = leaves.read(path, whole(shape))
+    found["data"] = np.frombuffer(json.dumps(json.loads((last / "data" / "metadata").read_text())).encode(), np.uint8)
+    return found
+
+
+def main() -> None:
+    kills = int(sys.argv[1])
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        cache = {"compilation_cache": folder / "cache"}
+        started = time.monotonic()
+        finish(folder / "whole", **cache)
+        seconds = time.monotonic() - started
+        done, turn = 0, 0
+        while done < kills:
+            places = kill_often(folder / f"run{turn}", kills - done, seconds / 2, seed=turn, **cache)
+            finish(folder / f"run{turn}", **cache)
+            same = losses(folder / f"run{turn}") == losses(folder / "whole")
+            done, turn = done + len(places), turn + 1
+            print(f"{done} kills, the last run's at {places}: {'nothing lost' if same else 'DIFFERENT'}", flush=True)
+            assert same
+
+
+if __name__ == "__main__":
+    main()

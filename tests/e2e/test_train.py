@@ -1,0 +1,148 @@
+"""`osjax train` as a user runs it: a curriculum that may be killed anywhere, moved, stopped, and asked for nonsense."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+
+from osjax.__main__ import main
+from tests.e2e import faults
+
+pytestmark = pytest.mark.timeout(1200)
+KILLS = 20
+STEPS = {"autoencoder": 16, "stage1_t2v": 16, "stage2_i2v": 8, "stage3_i2v": 8}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """Compiled programs, shared by all these runs: every start would else spend its time on them."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, cache):
+    """(workdir, seconds) of a run that nothing disturbed."""
+    workdir = tmp_path_factory.mktemp("whole")
+    started = time.monotonic()
+    faults.finish(workdir, compilation_cache=cache)
+    return workdir, time.monotonic() - started
+
+
+def test_every_stage_writes_one_line_a_step_and_starts_from_the_one_before(whole):
+    workdir, _ = whole
+    found = faults.losses(workdir)
+    assert list(found) == list(STEPS)
+    assert {name: [step for step, _ in lines] for name, lines in found.items()} == {
+        name: list(range(steps)) for name, steps in STEPS.items()
+    }
+    first = {name: np.mean([loss for _, loss in lines[:2]]) for name, lines in found.items()}
+    last = {name: np.mean([loss for _, loss in lines[-2:]]) for name, lines in found.items()}
+    assert last["autoencoder"] < 0.8 * first["autoencoder"]
+    assert first["stage2_i2v"] < first["stage1_t2v"]  # new weights would begin where stage 1 began
+    raw = (workdir / "metrics.jsonl").read_text().splitlines()[0]
+    assert len(str(json.loads(raw)["loss"])) > 10  # full precision
+    described = json.loads((workdir / "model.json").read_text())
+    assert described["denoiser"]["checkpoints"] == "stage3_i2v/checkpoints"
+
+
+def test_a_run_killed_twenty_times_ends_with_the_same_bits(whole, cache, tmp_path):
+    undisturbed, seconds = whole
+    workdir = tmp_path / "run"
+    places = faults.kill_often(workdir, KILLS, min(seconds / 3, 12), compilation_cache=cache)
+    assert len(places) == KILLS and len({place for place in places if place}) > 3, places
+    faults.finish(workdir, compilation_cache=cache)
+    assert faults.losses(workdir) == faults.losses(undisturbed)
+    for stage in STEPS:
+        got, want = faults.weights(workdir, stage), faults.weights(undisturbed, stage)
+        assert got.keys() == want.keys()
+        different = [name for name in want if not np.array_equal(got[name], want[name])]
+        assert not different, (stage, different)
+
+
+def test_a_finished_run_trains_nothing_again(whole, cache):
+    workdir, _ = whole
+    before = (workdir / "metrics.jsonl").read_bytes()
+    done = faults.finish(workdir, compilation_cache=cache)
+    assert (workdir / "metrics.jsonl").read_bytes() == before and "finished: autoencoder" in done.stdout
+
+
+SHORT = """
+from configs import base, smoke
+
+def get_config():
+    stages = {name: stage for name, stage in smoke.get_config().stages.items() if name in ("autoencoder", "stage1_t2v")}
+    stages["autoencoder"].steps, stages["stage1_t2v"].steps = 2, 60
+    stages["stage1_t2v"].checkpoint.every = 0
+    cfg = base.curriculum("short", stages)
+    cfg.clips.train, cfg.clips.size = 48, 80
+    return cfg
+"""
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory, cache):
+    """Flags of a run of two stages that saves on request and at its end."""
+    path = tmp_path_factory.mktemp("config") / "short.py"
+    path.write_text(SHORT)
+    return {"config": path, "compilation_cache": cache}
+
+
+def test_sigterm_saves_and_exits_for_a_restart_that_may_have_other_devices(short, tmp_path):
+    """Within 1e-6 of the run that stayed: only the order of sums over devices differs."""
+    stay, move = tmp_path / "stay", tmp_path / "move"
+    faults.finish(stay, devices=8, **short)
+    stopped = []
+    for devices, steps in ((8, 5), (4, 15)):
+        status, error = faults.stop_after(move, "stage1_t2v", steps, devices, **short)
+        lines = faults.losses(move)["stage1_t2v"]
+        assert status == 75 and f"stage1_t2v: stopped at step {len(lines)}, saved" in error, error[-2000:]
+        stopped.append(len(lines))
+    assert 5 <= stopped[0] < stopped[1] < 60
+    faults.finish(move, devices=2, **short)
+    got, want = (np.array(faults.losses(run)["stage1_t2v"]) for run in (move, stay))
+    np.testing.assert_array_equal(got[:, 0], want[:, 0])
+    np.testing.assert_array_equal(got[: stopped[0], 1], want[: stopped[0], 1])  # the same mesh, the same bits
+    np.testing.assert_allclose(got[:, 1], want[:, 1], rtol=1e-6)
+    assert np.abs(np.diff(want[:, 1])).min() > 1e-6  # one batch more or fewer would show
+
+
+def test_another_config_than_that_of_the_checkpoint_is_named(short, tmp_path):
+    status, error = faults.stop_after(tmp_path, "stage1_t2v", 3, **short)
+    assert status == 75, error[-2000:]
+    flags = {**short, "stages.stage1_t2v.optimizer.lr": 2e-3, "stages.stage1_t2v.steps": 30}
+    done = faults.finish(tmp_path, **flags)
+    assert "optimizer.lr was 0.001, is 0.002" in done.stderr and "steps" not in done.stderr.split("was saved with")[0]
+    flags = {**short, "stages.stage1_t2v.model.hidden_size": 32, "stages.stage1_t2v.model.axes_dim": "(4,6,6)"}
+    status, error = faults.stop_after(tmp_path, "no such stage", 1, **flags)
+    assert status == 1 and "does not fit this config" in error and "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    "overrides, words",
+    [
+        ({"stages.stage1_t2v.optimizer.schedule": "cosin"}, "stage1_t2v: unknown schedule 'cosin'"),
+        (
+            {"stages.stage1_t2v.autoencoder.stage": "none"},
+            "autoencoder.stage 'none' is no autoencoder stage before this one: autoencoder is",
+        ),
+        ({"order": "autoencoder,stage1_t2v"}, "must name every stage once"),
+        ({"clips.train": 0}, "autoencoder: no data.source"),
+        ({"stages.stage1_t2v.start.weights": "/nowhere.safetensors"}, "/nowhere.safetensors does not exist"),
+        ({"stages.stage2_i2v.modes.i2v_head": -1.0}, "condition mode i2v_head has weight -1.0"),
+        ({"stages.stage1_t2v.steps": 0}, "stage1_t2v: steps is 0"),
+    ],
+)
+def test_a_dry_run_names_what_cannot_work_and_makes_nothing(overrides, words, tmp_path, capsys):
+    flags = [f"--config.{key}={value}" for key, value in overrides.items()]
+    status = main(["train", "--config=configs/smoke.py", f"--workdir={tmp_path / 'new'}", "--dry-run", *flags])
+    error = capsys.readouterr().err
+    assert status in (1, 2) and words in error and len(error.splitlines()) == 1
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_dry_run_prints_the_plan(tmp_path, capsys):
+    assert main(["train", "--config=configs/smoke.py", f"--workdir={tmp_path / 'new'}", "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "stage2_i2v: diffusion, 8 steps from stage1_t2v; 64px x 8 (batch 8)" in out
+    assert "parameters" in out and not (tmp_path / "new").exists()

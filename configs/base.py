@@ -30,8 +30,9 @@ def run(workdir: str) -> ConfigDict:
     cfg.checkpoints = placeholder(
         str
     )  # folder for checkpoints elsewhere, such as gs://bucket/run; none: in the workdir
+    cfg.source = placeholder(str)  # data set of `osjax data build`, for all stages that name none in data.source
     cfg.clips = ConfigDict()  # procedural clips for runs that bring no data; made in workdir/data
-    cfg.clips.train = 0  # number of clips; 0 makes none, then every stage needs data.source
+    cfg.clips.train = 0  # number of clips; 0 makes none
     cfg.clips.held_out = 0
     cfg.clips.frames = 8
     cfg.clips.size = 64  # pixels of a side

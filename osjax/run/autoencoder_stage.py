@@ -44,7 +44,7 @@ class AutoencoderStage:
     def parameters(self) -> int:
         return stage.count_parameters(self.model_cfg)
 
-    def train(self, own: train_data.Clips, options: stage.Options) -> None:
+    def train(self, own: train_data.OwnData, options: stage.Options) -> None:
         cfg = self.cfg
 
         def batches() -> train_data.Batches:
@@ -67,7 +67,7 @@ class AutoencoderStage:
         if cfg.latent_statistics.clips:
             self._measure(own)
 
-    def _evaluation(self, own: train_data.Clips):
+    def _evaluation(self, own: train_data.OwnData):
         """L1 and PSNR of held-out clips."""
         held: list[Any] = []
 
@@ -88,7 +88,7 @@ class AutoencoderStage:
 
         return evaluate
 
-    def _measure(self, own: train_data.Clips) -> None:
+    def _measure(self, own: train_data.OwnData) -> None:
         """Scale and shift of the latents, from the first clips of the training data; kept beside the checkpoints."""
         folder = self.place.workdir / self.name
         if (folder / autoencoders.SCALE_FILE).exists():

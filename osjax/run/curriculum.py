@@ -19,7 +19,7 @@ from osjax.sampling.workdir import TrainedModel
 
 log = logging.getLogger(__name__)
 KINDS = {"autoencoder": AutoencoderStage, "diffusion": DiffusionStage}
-RUN_KEYS = ("workdir", "clips", "compilation_cache", "tensorboard", "checkpoints", "name")
+RUN_KEYS = ("workdir", "source", "clips", "compilation_cache", "tensorboard", "checkpoints", "name")
 
 
 def stages_of(cfg: ConfigDict) -> dict[str, ConfigDict]:
@@ -40,7 +40,7 @@ class Curriculum:
         self.cfg = cfg
         workdir = Path(cfg.workdir)
         self.place = stage.Place(workdir, cfg.checkpoints or str(workdir))
-        self.own = train_data.Clips(cfg.clips, workdir)
+        self.own = train_data.OwnData(cfg.source, cfg.clips, workdir)
         self.configs = stages_of(cfg)
         self.stages = {}
         for name, stage_cfg in self.configs.items():
@@ -75,7 +75,7 @@ class Curriculum:
         """UserError that lists all data sets and weights that the config names and that are not there."""
         problems = []
         for name, cfg in self.configs.items():
-            given = {"data.source": cfg.data.source, "data.held_out": cfg.data.held_out}
+            given = {"data.source": cfg.data.source or self.cfg.source, "data.held_out": cfg.data.held_out}
             given["start.weights"] = cfg.start.weights
             if cfg.kind == "diffusion":
                 given["autoencoder.weights"] = cfg.autoencoder.weights
@@ -85,7 +85,7 @@ class Curriculum:
                 for key, path in given.items()
                 if path and not epath.Path(path).exists()
             ]
-            if not cfg.data.source and not self.cfg.clips.train:
+            if not (cfg.data.source or self.cfg.source or self.cfg.clips.train):
                 problems.append(f"{name}: no data.source, a data set of `osjax data build`")
         if problems:
             raise UserError("; ".join(problems), status=2)

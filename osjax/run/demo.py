@@ -149,7 +149,7 @@ class Report:
             "Training": "training.png",
         }
         pairs = zip([*specs[:8], *i2v_specs[:4]], [*files[:8], *i2v_files[:4]], strict=True)
-        videos = [(spec.caption, str(file.relative_to(folder))) for spec, file in pairs]
+        videos = [(spec.caption, str(file.relative_to(folder.absolute()))) for spec, file in pairs]
         demo_report.write_html(folder / "report.html", result, pictures, videos)
         match = result["prompt_match"]
         print(

@@ -61,7 +61,7 @@ class DiffusionStage:
     def parameters(self) -> int:
         return stage.count_parameters(self.model_cfg)
 
-    def train(self, own: train_data.Clips, options: stage.Options) -> None:
+    def train(self, own: train_data.OwnData, options: stage.Options) -> None:
         encoders: list[Encoders] = []  # read once, and not at all for a finished stage
 
         def read() -> Encoders:
@@ -111,7 +111,7 @@ class DiffusionStage:
 
         return prepare
 
-    def _evaluation(self, own: train_data.Clips, read: Callable[[], "Encoders"]):
+    def _evaluation(self, own: train_data.OwnData, read: Callable[[], "Encoders"]):
         """The flow loss on the same held-out batches, noise and times every time."""
         held: list[Any] = []
 

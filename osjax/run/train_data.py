@@ -47,11 +47,14 @@ class Mapped:
         self.batches.set_state(state)
 
 
-class Clips:
-    """The procedural clips of a run: training ones, and held-out ones of combinations that training never shows."""
+class OwnData:
+    """What a run has for the stages that name no data: a data set, or procedural clips.
 
-    def __init__(self, cfg: ConfigDict, workdir: Path):
-        self.cfg, self.folder = cfg, workdir / "data"
+    Of the clips there are training ones, and held-out ones of combinations that training never shows.
+    """
+
+    def __init__(self, source: str | None, cfg: ConfigDict, workdir: Path):
+        self.source, self.cfg, self.folder = source, cfg, workdir / "data"
         self.combinations, held_out = clips.split(cfg.seed)
         self.held_out = clips.specs(cfg.held_out, cfg.seed + 1, held_out)
 
@@ -77,16 +80,16 @@ class Clips:
         return path
 
 
-def training_source(cfg: ConfigDict, own: Clips, key: str = "data") -> Source:
-    """The data set that a stage's `data` group names, or the run's own clips."""
-    if cfg.source:
-        return dataset.open_source(cfg.source)
+def training_source(cfg: ConfigDict, own: OwnData, key: str = "data") -> Source:
+    """The data set that a stage's `data` group names, or the run's own."""
+    if cfg.source or own.source:
+        return dataset.open_source(cfg.source or own.source)
     if not own.cfg.train:
-        raise UserError(f"no data: give {key}.source, a data set of `osjax data build`", status=2)
+        raise UserError(f"no data: give source or {key}.source, a data set of `osjax data build`", status=2)
     return dataset.open_source(own.path("train"))
 
 
-def held_out_source(cfg: ConfigDict, own: Clips, key: str = "data") -> Source:
+def held_out_source(cfg: ConfigDict, own: OwnData, key: str = "data") -> Source:
     """The data set for evaluation."""
     if cfg.held_out:
         return dataset.open_source(cfg.held_out)

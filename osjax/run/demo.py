@@ -32,13 +32,15 @@ ENCODE_BATCH = 16  # clips at once through the autoencoder
 
 
 def add_options(parser) -> None:
-    """No flags of its own: everything is a key of the config."""
+    parser.add_argument("--workdir", help="folder of the run, instead of config.workdir")
 
 
 def run(cfg: ConfigDict, args) -> None:
     started = time.monotonic()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     host.keep_freed_memory()
+    if args.workdir:
+        cfg.workdir = args.workdir
     curriculum = Curriculum(cfg)
     if "report" not in cfg or not cfg.clips.train or not cfg.clips.held_out:
         raise UserError("a demo shows what it learned on its own clips: use configs/demo.py, or run osjax train")

@@ -3,8 +3,9 @@
 Source: Open-Sora opensora/models/text/conditioner.py: T5's last states, CLIP's pooled output, no attention masks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -12,7 +13,7 @@ import jax
 import numpy as np
 
 from osjax.data.tokenize import PromptTokenizer
-from osjax.sampling.placement import Placed
+from osjax.sampling.placement import Placed, size_of
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,23 @@ class T5AndCLIP:
             _, pooled = self._run_clip(self._clip.module, params, self._clip.tokenizer(prompts))
             pooled_BC = np.asarray(pooled, np.float32)
         return states_BMC, pooled_BC
+
+    def programs(
+        self, device: jax.sharding.Sharding | None = None
+    ) -> Iterator[tuple[str, int, Callable[[], jax.stages.Lowered]]]:
+        """(name, bytes of weights, how to lower it) of both models' programs on one prompt; reads no weights.
+
+        device: to compile for, instead of the first one here.
+        """
+        for name, model, placed, run in (
+            ("t5", self._t5, self._t5_params, self._run_t5),
+            ("clip", self._clip, self._clip_params, self._run_clip),
+        ):
+            params = placed.shapes()
+            if device is not None:
+                params = jax.tree.map(lambda x: x.update(sharding=device), params)
+            ids = jax.ShapeDtypeStruct((1, model.tokenizer.max_length), np.int32)
+            yield f"{name} encode", size_of(params), partial(run.lower, model.module, params, ids)
 
     def free(self) -> None:
         """Give the memory of the weights back for good."""

@@ -20,6 +20,12 @@ class Program:
     compiled_s: float
 
     @property
+    def model(self) -> str:
+        """What the weights belong to: t5, clip, denoise, or the autoencoder that encodes and decodes."""
+        first = self.name.split()[0]
+        return "autoencoder" if first in ("encode", "decode") else first
+
+    @property
     def peak(self) -> int:
         return self.weights + self.work
 
@@ -39,7 +45,7 @@ def measure(pipe: Pipeline, settings: SampleSettings) -> list[Program]:
 
 def together(programs: Sequence[Program]) -> int:
     """Peak with all weights on the device at once."""
-    models = {program.name.split()[0] == "denoise": program.weights for program in programs}
+    models = {program.model: program.weights for program in programs}
     return sum(models.values()) + max(program.work for program in programs)
 
 

@@ -202,9 +202,12 @@ class Pipeline:
     def programs(self, settings: SampleSettings) -> Iterator[tuple[str, int, Callable[[], jax.stages.Lowered]]]:
         """(name, bytes of weights, how to lower it) of every program that these settings run; reads no weights."""
         shape, ae, ae_params = self.latent_shape(settings), self._autoencoder, self._ae_params.shapes()
-        if self._denoiser.mesh is not None:  # the autoencoder runs on one of its devices
+        alone = None
+        if self._denoiser.mesh is not None:  # all but the velocity model runs on one of its devices
             alone = SingleDeviceSharding(self._denoiser.mesh.devices.flat[0])
             ae_params = jax.tree.map(lambda x: x.update(sharding=alone), ae_params)
+        if hasattr(self.text_encoder, "programs"):  # the built-in one has no weights
+            yield from self.text_encoder.programs(alone)
         params, tokens = self._params.shapes(), self.text_encoder.max_length
         for reference in settings.condition.references:
             clip = (1, reference.pixel_frames(ae.causal), *self.size(settings), 3)

@@ -39,6 +39,7 @@ VERBS = {
     "train": Verb("osjax.run.train", "a stage or a whole curriculum, resumed where it stands"),
     "sample": Verb("osjax.run.sample", "prompts, images and clips to videos", "configs/sample/demo.py"),
     "convert": Verb("osjax.run.convert", "weight files to osjax checkpoints, and back", "configs/models.py"),
+    "bench": Verb("osjax.run.bench", "how fast this machine runs each part of the system", "configs/bench/demo.py"),
     "data": Verb("osjax.run.data", "probe clips, build data sets from them", needs_config=False),
 }
 

@@ -15,6 +15,7 @@ def get_config() -> ConfigDict:
     cfg.model.weights = "ckpts/Open_Sora_v2_Video_DC_AE.safetensors"
     cfg.model.config = ConfigDict({"in_channels": 128, "patch_size": 1})
     cfg.autoencoder = autoencoder("dcae")
+    cfg.autoencoder.dtype = "bfloat16"
     cfg.autoencoder.weights = "ckpts/F32T4C128_AE.safetensors"
     cfg.autoencoder.config = ConfigDict({"tiling": {"use_spatial_tiling": True, "use_temporal_tiling": True}})
     cfg.sample.put_back = True  # given latents replace what was sampled in their place, as in the original

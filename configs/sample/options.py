@@ -14,6 +14,7 @@ def options() -> ConfigDict:
     cfg.text.clip = placeholder(str)  # folder of CLIP-L
     cfg.image = ConfigDict({"model": velocity_model("flux"), "autoencoder": autoencoder()})  # mode t2i2v: first frame
     cfg.dtype = "bfloat16"  # of velocity models from files: weights and computation
+    cfg.attention = "auto"  # of velocity models from files: flash on GPU and TPU, dense on a CPU; or one by name
     cfg.sample = ConfigDict()
     cfg.sample.mode = "t2v"  # t2v, i2v_head, i2v_tail, i2v_loop, v2v_head, v2v_tail, v2v_..._easy, t2i2v
     cfg.sample.resolution = placeholder(str)  # such as 256px or 720p: its size table by aspect ratio
@@ -65,6 +66,7 @@ def released(resolution: str, frames: int) -> ConfigDict:
     cfg.model.weights = "ckpts/Open_Sora_v2.safetensors"
     cfg.autoencoder = autoencoder("hunyuan")
     cfg.autoencoder.weights = "ckpts/hunyuan_vae.safetensors"
+    cfg.autoencoder.dtype = "bfloat16"  # as the original samples
     cfg.text.t5 = "ckpts/google/t5-v1_1-xxl"
     cfg.text.clip = "ckpts/openai/clip-vit-large-patch14"
     cfg.sample.resolution = resolution
@@ -77,5 +79,6 @@ def released(resolution: str, frames: int) -> ConfigDict:
 
 def autoencoder(family: str = "dcae") -> ConfigDict:
     cfg = ConfigDict({"weights": placeholder(str), "family": family})
+    cfg.dtype = "float32"  # of the computation
     cfg.config = ConfigDict()  # keys of the family's config; empty is the released one
     return cfg

@@ -17,5 +17,6 @@ def get_config() -> ConfigDict:
     cfg.image.model.weights = "ckpts/flux1-dev.safetensors"
     cfg.image.model.config = ConfigDict({"guidance_embed": True, "cond_embed": False})
     cfg.image.autoencoder = autoencoder("flux_ae")
+    cfg.image.autoencoder.dtype = "bfloat16"
     cfg.image.autoencoder.weights = "ckpts/flux1-dev-ae.safetensors"
     return cfg

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -20,6 +22,8 @@ from osjax.sampling.settings import SampleSettings
 from osjax.training import checkpoint
 from osjax.weights import load
 from osjax.weights.leaves import Leaves
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 class Pipeline(pipeline.Pipeline):
@@ -45,13 +49,15 @@ class Pipeline(pipeline.Pipeline):
             raise UserError("nothing to sample from: give config.workdir, or config.model.weights", status=2)
         text = _text(cfg)
         settings = config.to_dataclass(SampleSettings, asked(cfg.sample), "sample")
-        return cls(*_model(cfg, "model"), _autoencoder(cfg, "autoencoder"), text, settings=settings, **options)
+        device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
+        velocity = _model(cfg, "model", device.platform)
+        return cls(*velocity, _autoencoder(cfg, "autoencoder"), text, settings=settings, **options)
 
     @classmethod
     def _of_images(cls, cfg: ConfigDict) -> "Pipeline":
         """The text-to-image pipeline of mode t2i2v, on one device."""
         text = workdir.read(cfg.workdir).text if cfg.workdir else _text(cfg)
-        models_of = (*_model(cfg, "image.model"), _autoencoder(cfg, "image.autoencoder"))
+        models_of = (*_model(cfg, "image.model", jax.default_backend()), _autoencoder(cfg, "image.autoencoder"))
         return cls(*models_of, text, offload=cfg.offload, int8=cfg.int8)
 
     @classmethod
@@ -121,13 +127,16 @@ def _text(cfg: ConfigDict) -> Any:
     return TextEncoder(cfg.text.width, cfg.text.max_length)
 
 
-def _model(cfg: ConfigDict, name: str) -> tuple[nn.Module, Stored]:
+def _model(cfg: ConfigDict, name: str, platform: str) -> tuple[nn.Module, Stored]:
     group = _group(cfg, name)
     if group.layout not in weights.LAYOUTS:
         raise UserError(
             f"config key {name}.layout is {group.layout!r}: use one of {', '.join(weights.LAYOUTS)}", status=2
         )
-    fields = {**group.config, "dtype": cfg.dtype}
+    attention = cfg.attention
+    if attention == "auto":
+        attention = "dense" if platform == "cpu" else "flash"
+    fields = {"attention": attention, **group.config, "dtype": cfg.dtype}
     model_cfg = config.to_dataclass(models.config_class("mmdit"), fields, f"{name}.config")
     return models.build(model_cfg), _file(model_cfg, group.weights, cfg.dtype, layout=weights.LAYOUTS[group.layout])
 
@@ -135,7 +144,10 @@ def _model(cfg: ConfigDict, name: str) -> tuple[nn.Module, Stored]:
 def _autoencoder(cfg: ConfigDict, name: str) -> pipeline.Autoencoder:
     group = _group(cfg, name)
     ae_cfg = config.to_dataclass(models.config_class(group.family), group.config, f"{name}.config")
-    return pipeline.Autoencoder(models.build(ae_cfg), _file(ae_cfg, group.weights, "float32"))
+    if group.dtype not in DTYPES:
+        raise UserError(f"config key {name}.dtype is {group.dtype!r}: use one of {', '.join(DTYPES)}", status=2)
+    module = models.build(ae_cfg).clone(dtype=DTYPES[group.dtype])
+    return pipeline.Autoencoder(module, _file(ae_cfg, group.weights, "float32"))
 
 
 def _group(cfg: ConfigDict, name: str) -> ConfigDict:

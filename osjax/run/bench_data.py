@@ -1,0 +1,34 @@
+"""The data pipeline by itself: clips to batches, as a training process draws them."""
+
+import tempfile
+import time
+from pathlib import Path
+
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from osjax.run import train_data
+from osjax.run.bench_measure import Measured
+
+
+def measure(cfg: ConfigDict, mesh: Mesh) -> Measured:
+    """Mean time of a batch of this process, over `cfg.repeats` batches after `cfg.warmup`.
+
+    The mean, because threads decode ahead: one call may find its batch ready and the next may wait for two.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        own = train_data.OwnData(cfg.data.source, cfg.clips, Path(folder))
+        source = train_data.training_source(cfg.data, own)
+        table = train_data.bucket_table(cfg.data, 1, mesh)
+        rows = train_data.video_batches(source, table, cfg.data, cfg.seed)
+        shapes = [next(rows)["video"].shape for _ in range(cfg.warmup)]
+        seconds, clips = [], 0
+        for _ in range(cfg.repeats):
+            started = time.perf_counter()
+            shapes.append(next(rows)["video"].shape)
+            seconds.append(time.perf_counter() - started)
+            clips += shapes[-1][0]
+    mean = sum(seconds) / len(seconds)
+    B, T, H, W, _ = shapes[-1]
+    size = f"{B} x {T} frames of {W}x{H}, {cfg.data.threads} threads"
+    return Measured("data", size, mean, min(seconds), max(seconds), cfg.repeats, per_s=1 / mean)

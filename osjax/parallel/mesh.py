@@ -31,10 +31,10 @@ def make(
     filled = [count // fixed if size == -1 else size for size in sizes]
     if math.prod(filled) != count:
         raise UserError(f"mesh {_show(sizes)} does not fit {count} devices: the nearest is {_nearest(sizes, count)}")
-    return Mesh(_arrange(filled, devices), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    return Mesh(arrange(filled, devices), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
-def _arrange(sizes: Sequence[int], devices: Sequence[jax.Device]) -> np.ndarray:
+def arrange(sizes: Sequence[int], devices: Sequence[jax.Device]) -> np.ndarray:
     """Devices in the shape of `sizes`, so that the inner axes, which say the most, lie on the fastest links.
 
     Devices of several slices (TPU pods joined by a data centre's network, GPU hosts) split `data` first, then `fsdp`.

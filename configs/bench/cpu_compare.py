@@ -14,8 +14,8 @@ def get_config() -> ConfigDict:
     cfg = options()
     cfg.dtype = "float32"
     cfg.model.update(hidden_size=1536, num_heads=12, depth=2, depth_single_blocks=4, dtype="float32")
-    cfg.model.update(context_in_dim=4096, cond_embed=True)
-    cfg.video.update(frames=13, height=256, width=256)  # 4 latent frames of 16 x 16 tokens
+    cfg.model.update(in_channels=128, patch_size=1)
+    cfg.video.update(frames=16, height=512, width=512)  # 4 latent frames of 16 x 16 tokens
     cfg.text_tokens = 128
     cfg.autoencoder.family = "dcae"  # the released one, at full width
     cfg.autoencoder.update(frames=8, size=128)

@@ -37,10 +37,12 @@ class Verb:
 VERBS = {
     "demo": Verb("osjax.run.demo", "the whole curriculum on small procedural clips, on a CPU", "configs/demo.py"),
     "train": Verb("osjax.run.train", "a stage or a whole curriculum, resumed where it stands"),
+    "report": Verb("osjax.run.report", "a run's losses, rates and samples as one HTML page", needs_config=False),
     "sample": Verb("osjax.run.sample", "prompts, images and clips to videos", "configs/sample/demo.py"),
+    "eval": Verb("osjax.run.eval", "how well an autoencoder reproduces videos", "configs/eval/recon.py"),
     "convert": Verb("osjax.run.convert", "weight files to osjax checkpoints, and back", "configs/models.py"),
     "bench": Verb("osjax.run.bench", "how fast this machine runs each part of the system", "configs/bench/demo.py"),
-    "data": Verb("osjax.run.data", "probe clips, build data sets from them", needs_config=False),
+    "data": Verb("osjax.run.data", "from raw videos to clips, captions and data sets", "configs/curation/report.py"),
 }
 
 

@@ -1,8 +1,17 @@
-"""How well a video is reproduced: PSNR over uint8 pixels."""
+"""How well videos are reproduced: PSNR, SSIM, LPIPS and flicker, on the uint8 pixels that a viewer gets."""
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from osjax.errors import UserError
+
+SSIM_WINDOW = 11  # pixels of the Gaussian window of Wang et al. 2004, cut off at 3.5 standard deviations of 1.5
 
 
 def psnr(got_uint8: np.ndarray, want_uint8: np.ndarray) -> np.ndarray:
@@ -10,11 +19,79 @@ def psnr(got_uint8: np.ndarray, want_uint8: np.ndarray) -> np.ndarray:
 
     Equal clips give 100 dB rather than infinity, so that a mean over clips stays finite.
     """
-    if got_uint8.shape != want_uint8.shape or got_uint8.dtype != np.uint8 or want_uint8.dtype != np.uint8:
-        raise UserError(
-            f"psnr compares uint8 arrays of one shape, got {got_uint8.dtype} {got_uint8.shape} "
-            f"and {want_uint8.dtype} {want_uint8.shape}"
-        )
-    difference = got_uint8.astype(np.float64) - want_uint8.astype(np.float64)
-    mse = np.square(difference).reshape(len(got_uint8), -1).mean(1)
+    _check("psnr", got_uint8, want_uint8)
+    mse = np.square(_difference(got_uint8, want_uint8)).reshape(len(got_uint8), -1).mean(1)
     return np.minimum(10 * np.log10(255.0**2 / np.maximum(mse, 1e-12)), 100.0)
+
+
+def ssim(got_BTHWC: np.ndarray, want_BTHWC: np.ndarray) -> np.ndarray:
+    """Structural similarity of each clip, the mean over its frames: uint8 (B, T, H, W, 3) -> (B,) float64.
+
+    As Wang et al. 2004 define it: Gaussian window, population covariance. scikit-image's, from osjax[evals].
+    """
+    _check("ssim", got_BTHWC, want_BTHWC)
+    if min(got_BTHWC.shape[2:4]) < SSIM_WINDOW:
+        raise UserError(f"SSIM of {got_BTHWC.shape[2]}x{got_BTHWC.shape[3]} pixels: it needs {SSIM_WINDOW} or more")
+    try:
+        from skimage.metrics import structural_similarity
+    except ImportError as error:
+        raise UserError("SSIM needs scikit-image: pip install 'osjax[evals]'") from error
+    of_frames = partial(
+        structural_similarity,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+        data_range=255,
+        channel_axis=-1,
+    )
+    clips = zip(got_BTHWC, want_BTHWC, strict=True)
+    return np.array([np.mean([of_frames(a, b) for a, b in zip(got, want, strict=True)]) for got, want in clips])
+
+
+def flicker(got_BTHWC: np.ndarray, want_BTHWC: np.ndarray) -> np.ndarray:
+    """Change from frame to frame that the original does not have, in grey levels: uint8 -> (B,) float64.
+
+    The mean absolute difference of the two videos' steps in time. A constant offset costs nothing, an error that comes
+    and goes costs twice. Clips of one frame have none.
+    """
+    _check("flicker", got_BTHWC, want_BTHWC)
+    if got_BTHWC.shape[1] == 1:
+        return np.zeros(len(got_BTHWC))
+    return np.abs(np.diff(_difference(got_BTHWC, want_BTHWC), axis=1)).mean((1, 2, 3, 4))
+
+
+def error_map(got_THWC: np.ndarray, want_THWC: np.ndarray) -> np.ndarray:
+    """Absolute error of every pixel in grey levels, the mean over colours: uint8 (T, H, W, 3) -> (T, H, W) float64."""
+    _check("error_map", got_THWC, want_THWC)
+    return np.abs(_difference(got_THWC, want_THWC)).mean(-1)
+
+
+def lpips(module: nn.Module, params: Any) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """Perceptual distance of each clip, the mean over its frames: uint8 (B, T, H, W, 3) twice -> (B,).
+
+    module: `models.lpips.LPIPS`. One frame at a time, so that memory does not grow with the clip.
+    """
+
+    @jax.jit
+    def distance(got_1HWC, want_1HWC):
+        pixels = [x[None].astype(jnp.float32) / 127.5 - 1 for x in (got_1HWC, want_1HWC)]
+        return module.apply({"params": params}, *pixels)[0, 0]
+
+    def of_clips(got_BTHWC: np.ndarray, want_BTHWC: np.ndarray) -> np.ndarray:
+        _check("lpips", got_BTHWC, want_BTHWC)
+        frames = range(got_BTHWC.shape[1])
+        clips = zip(got_BTHWC, want_BTHWC, strict=True)
+        return np.array([np.mean([distance(a[t : t + 1], b[t : t + 1]) for t in frames]) for a, b in clips])
+
+    return of_clips
+
+
+def _difference(got: np.ndarray, want: np.ndarray) -> np.ndarray:
+    return got.astype(np.float64) - want.astype(np.float64)
+
+
+def _check(measure: str, got: np.ndarray, want: np.ndarray) -> None:
+    if got.shape != want.shape or got.dtype != np.uint8 or want.dtype != np.uint8:
+        raise UserError(
+            f"{measure} compares uint8 arrays of one shape, got {got.dtype} {got.shape} and {want.dtype} {want.shape}"
+        )

@@ -120,15 +120,6 @@ def reduce_fps(fps: float, fps_max: float) -> tuple[float, int]:
     return math.floor(fps / interval), interval
 
 
-def caption(text: str, fps: float, fps_max: float, motion: float = math.nan) -> str:
-    """The caption with the frame rate it trains at, and the motion score where there is one (not NaN)."""
-    rate, _ = reduce_fps(fps, fps_max)
-    notes = [f"{rate} FPS"] if rate else []
-    if not math.isnan(motion):
-        notes.append(f"{int(motion + 0.5)} motion score")
-    return f"{text} {', '.join(notes)}." if notes else text
-
-
 class Buckets:
     """The buckets of a configuration {resolution: {frames: Rule}}, searched from the largest resolution down."""
 
@@ -143,9 +134,18 @@ class Buckets:
 
         num_frames: 1 is an image, which only enters buckets of one frame; a video never does.
         """
+        return self._find(num_frames, height, width, fps, np.random.default_rng(seed))
+
+    def find_certain(self, num_frames: int, height: int, width: int, fps: float) -> "Bucket | None | Draws":
+        """The bucket of all samples like this one, or a `Draws` where each sample draws its own."""
+        try:
+            return self._find(num_frames, height, width, fps, _Unwilling())
+        except Draws as draws:
+            return draws
+
+    def _find(self, num_frames, height, width, fps, rng) -> Bucket | None:
         _, interval = reduce_fps(fps, self.fps_max)
         frames = num_frames // interval
-        rng = np.random.default_rng(seed)
         for name, rules in self.rules.items():
             if height * width < pixels(name) * ENOUGH_PIXELS:
                 continue
@@ -180,8 +180,19 @@ class Buckets:
         ]
 
 
+class Draws(Exception):
+    """A bucket depends on a draw."""
+
+
+class _Unwilling:
+    """A generator that does not draw."""
+
+    def random(self) -> float:
+        raise Draws
+
+
 def _image(rules: Mapping[int, Rule], rng: np.random.Generator) -> int | None:
-    if 1 in rules and rng.random() < rules[1].keep:
+    if 1 in rules and (rules[1].keep >= 1 or rng.random() < rules[1].keep):
         return 1
     return None
 

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from osjax.data import fingerprints, index, remote
 from osjax.errors import UserError
 
 log = logging.getLogger(__name__)
 SPLIT = "train"
+SHARDS = "*.array_record*"
 BYTES = tfds.features.Tensor(shape=(), dtype=np.object_)
 
 CLIP_FEATURES = {
@@ -48,12 +51,25 @@ class ClipsBuilder(tfds.core.GeneratorBasedBuilder):
         yield from self._examples()
 
 
-def write(folder: Path, features: Mapping[str, Any], examples: Callable[[], Iterable[dict[str, Any]]]) -> Path:
+def write(folder: Path | str, features: Mapping[str, Any], examples: Callable[[], Iterable[dict[str, Any]]]) -> Any:
     """Write examples as a TFDS data set below `folder`; returns the folder to `open_source`. Complete or not there.
 
-    A data set that lies there already is replaced.
+    A data set that lies there already is replaced. A URL gets a copy of what is first written on this machine.
     """
+    return _place(folder, lambda local: _write(local, features, examples))
 
+
+def _place(folder: Path | str, make: Callable[[Path], Path]) -> Any:
+    """What `make` wrote below a folder or, by way of a temporary one, below a URL."""
+    if not remote.is_url(folder):
+        return make(Path(folder))
+    with tempfile.TemporaryDirectory() as local:
+        inside = make(Path(local)).relative_to(local)
+        remote.upload_folder(Path(local), str(folder))
+    return f"{str(folder).rstrip('/')}/{inside}"
+
+
+def _write(folder: Path, features: Mapping[str, Any], examples: Callable[[], Iterable[dict[str, Any]]]) -> Path:
     def keyed():
         yield from enumerate(examples())
 
@@ -72,16 +88,20 @@ def write(folder: Path, features: Mapping[str, Any], examples: Callable[[], Iter
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from error
         raise
+    fingerprints.write(Path(builder.data_path), SHARDS)
     return Path(builder.data_path)
 
 
-def build_clips(rows: Sequence[Mapping[str, Any]], folder: Path) -> Path:
-    """Data set of MP4 files with captions, from probed table rows (path, text, num_frames, height, width, fps)."""
+def build_clips(rows: Sequence[Mapping[str, Any]], folder: Path | str) -> Any:
+    """Data set of MP4 files with captions, from probed table rows (path, text, num_frames, height, width, fps).
+
+    folder: local or a URL such as gs://bucket/clips; so may be the paths of the rows.
+    """
 
     def examples():
         for row in rows:
             yield {
-                "video": _read_file(row["path"]),
+                "video": remote.read_bytes(row["path"]),
                 "text": row["text"],
                 "path": str(row["path"]),
                 **{name: row[name] for name in ("num_frames", "height", "width", "fps")},
@@ -89,21 +109,60 @@ def build_clips(rows: Sequence[Mapping[str, Any]], folder: Path) -> Path:
 
     if not rows:
         raise UserError("no clip is left to build a data set from: look at the dropped clips' reasons")
-    return write(folder, CLIP_FEATURES, examples)
+
+    def make(local: Path) -> Path:
+        made = _write(local, CLIP_FEATURES, examples)
+        index.write(made / index.FILE, [{name: [row[name] for row in rows] for name in index.ENTRY.names}])
+        return made
+
+    return _place(folder, make)
 
 
-def _read_file(path: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise UserError(f"clip {path} cannot be read ({error.strerror}): probe the table again") from error
+class Records(Sequence):
+    """Random access to a data set's records: dicts of numpy values. A damaged shard is a UserError that names it."""
+
+    def __init__(self, folder: Path, source: Sequence[dict[str, Any]]):
+        self.folder, self._source = folder, source
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, at: int) -> dict[str, Any]:
+        at = int(at)
+        if not -len(self) <= at < len(self):
+            raise IndexError(at)
+        try:
+            return self._source[at % len(self)]
+        except Exception as error:  # the reader's own kinds differ by version
+            fingerprints.check(self.folder)
+            raise UserError(
+                f"record {at} of {self.folder} cannot be read ({error}): build the data set anew"
+            ) from error
+
+    def index(self) -> np.ndarray:
+        """num_frames, height, width and fps of every clip, mapped into memory (data/index.py)."""
+        path = self.folder / index.FILE
+        if not path.is_file():  # of an older data set
+            columns = {name: [record[name] for record in self] for name in index.ENTRY.names}
+            index.write(path, [columns])
+        return index.open_index(path)
 
 
-def open_source(folder: Path) -> Sequence[dict[str, Any]]:
-    """Random-access view of a data set that `write` made: `len` and `[index] -> dict of numpy values`."""
-    if not (Path(folder) / "dataset_info.json").is_file():
+def open_source(folder: Path | str) -> Records:
+    """The records of a data set that `write` made, on this machine or at a URL.
+
+    UserError for a folder that holds none, and for shards that are missing or cut short; `verify` reads them whole.
+    """
+    folder = remote.local_folder(folder)
+    if not (folder / "dataset_info.json").is_file():
         raise UserError(f"{folder} holds no data set: build it first")
+    fingerprints.check_sizes(folder)
     try:
-        return tfds.builder_from_directory(str(folder)).as_data_source(split=SPLIT)
+        return Records(folder, tfds.builder_from_directory(str(folder)).as_data_source(split=SPLIT))
     except (FileNotFoundError, ValueError, KeyError) as error:
         raise UserError(f"{folder} holds no data set ({error}): build it first") from error
+
+
+def verify(folder: Path | str) -> int:
+    """Read every shard of a data set and compare it with its fingerprint: their number. UserError names a bad one."""
+    return fingerprints.check(remote.local_folder(folder))

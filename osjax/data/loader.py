@@ -1,14 +1,15 @@
 """Grain pipelines from data sets to batches of numpy rows, with a place that can be saved and set exactly."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import grain
 import numpy as np
 
-from osjax.data import frames, transforms, video
+from osjax.data import frames, remote, seek, transforms
 from osjax.data.buckets import reduce_fps
+from osjax.data.caption import training_caption
 from osjax.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -18,11 +19,15 @@ MAX_REPLACEMENTS = 20  # clips tried in place of a broken one before giving up
 class ClipReader:
     """Record -> {"video": float32 (T, H, W, 3) in [-1, 1], "text": str, "index": int}.
 
-    A clip that does not decode is replaced by the next one of the data set (the same one on every run), counted in
-    `broken` and named once in the log.
+    A record without bytes in `video` is read from its `path`, which may be a URL. One of a single frame is an image
+    and resized as such. A clip that does not decode is replaced by another one (the same one on every run), counted
+    in `broken` (index -> path) and named once in the log.
 
     fps_max: frames are left out by whole factors down to this rate at most (None: every frame).
     random_start: the window of frames starts anywhere, as for training, instead of at the clip's first frame.
+    antialias: clips are made smaller without aliasing, which the original does not do.
+    state_fps: captions end with the frame rate, and with the motion score where the record has one.
+    members: indices that may replace a broken clip, such as those of its bucket (None: the records that follow it).
     """
 
     def __init__(
@@ -34,39 +39,69 @@ class ClipReader:
         *,
         fps_max: float | None = None,
         random_start: bool = False,
+        antialias: bool = False,
+        state_fps: bool = False,
+        members: Sequence[int] | None = None,
     ):
         self.source, self.num_frames, self.size = source, num_frames, (height, width)
         self.fps_max, self.random_start = fps_max, random_start
+        self.antialias, self.state_fps, self.members = antialias, state_fps, members
         self.broken: dict[int, str] = {}
 
     def __call__(self, index: int, rng: np.random.Generator | None = None) -> dict[str, Any]:
         """The example of a record. rng: needed for a random start."""
-        for offset in range(MAX_REPLACEMENTS):
-            at = (int(index) + offset) % len(self.source)
+        for attempt in range(MAX_REPLACEMENTS):
+            at = self._candidate(int(index), attempt)
             record = self.source[at]
             try:
-                video_THWC = self._decode(record, rng)
+                pixels = self._pixels(record, rng)
             except UserError as error:
                 if at not in self.broken:
-                    self.broken[at] = record["path"].decode()
+                    self.broken[at] = _text(record["path"])
                     log.warning("clip %s replaced: %s", self.broken[at], error)
                 continue
-            pixels = transforms.resize_crop_clip(video_THWC, *self.size)
-            return {"video": pixels.astype(np.float32) / 127.5 - 1, "text": record["text"].decode(), "index": at}
+            return {"video": pixels, "text": self._caption(record), "index": at}
         raise UserError(
-            f"{MAX_REPLACEMENTS} clips in a row do not decode, the last {record['path'].decode()}: probe the data"
+            f"{MAX_REPLACEMENTS} clips in a row do not decode, the last {_text(record['path'])}: probe the data"
         )
 
-    def _decode(self, record: dict[str, Any], rng: np.random.Generator | None) -> np.ndarray:
+    def _candidate(self, index: int, attempt: int) -> int:
+        if not attempt:
+            return index
+        if self.members is None:
+            return (index + attempt) % len(self.source)
+        # Of the index alone, so that a clip is always replaced by the same one.
+        return int(self.members[np.random.default_rng((index, attempt)).integers(len(self.members))])
+
+    def _caption(self, record: dict[str, Any]) -> str:
+        text = _text(record["text"])
+        if not self.state_fps:
+            return text
+        motion = float(record.get("motion", np.nan))
+        return training_caption(text, float(record["fps"]), self.fps_max or np.inf, motion)
+
+    def _pixels(self, record: dict[str, Any], rng: np.random.Generator | None) -> np.ndarray:
+        content = record.get("video") or remote.read_bytes(_text(record["path"]))
+        if int(record["num_frames"]) == 1:
+            image = transforms.resize_crop_image(seek.decode_at(content, np.zeros(1, int))[0], *self.size)
+            return image[None].astype(np.float32) / 127.5 - 1
+        at = self._frames(record, rng)
+        pixels = transforms.resize_crop_clip(seek.decode_at(content, at), *self.size, antialias=self.antialias)
+        return pixels.astype(np.float32) / 127.5 - 1
+
+    def _frames(self, record: dict[str, Any], rng: np.random.Generator | None) -> np.ndarray:
         total, interval = int(record["num_frames"]), 1
         if self.fps_max is not None:
             _, interval = reduce_fps(float(record["fps"]), self.fps_max)
         start = 0
         if self.random_start:
             start = int(rng.integers(frames.latest_start(total, self.num_frames, interval), endpoint=True))
-        at = frames.pick(total, self.num_frames, interval, start)
-        window_THWC = video.decode(record["video"], int(at[-1]) - start + 1, start)
-        return window_THWC[at - start]
+        return frames.pick(total, self.num_frames, interval, start)
+
+
+def _text(value: str | bytes) -> str:
+    """Data sets of TFDS give bytes, tables text."""
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def batches(
@@ -98,12 +133,17 @@ def batches(
 
 
 class BatchIterator:
-    """Iterator over collated batches; `get_state` and `set_state` carry the place as plain JSON values."""
+    """Iterator over collated batches; `get_state` and `set_state` carry the place as plain JSON values.
 
-    def __init__(self, dataset: grain.IterDataset, collate: Callable[[dict[str, Any]], Any]):
+    dataset: iterates over batches, its iterators with `get_state` and `set_state`, as those of Grain.
+    """
+
+    def __init__(
+        self, dataset: grain.IterDataset | Any, collate: Callable[[dict[str, Any]], Any] = lambda batch: batch
+    ):
         self._iterator, self._collate = iter(dataset), collate
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Any]:
         return self
 
     def __next__(self) -> Any:

@@ -4,9 +4,10 @@ import numpy as np
 from PIL import Image
 
 
-def resize_crop_clip(video_THWC: np.ndarray, height: int, width: int) -> np.ndarray:
+def resize_crop_clip(video_THWC: np.ndarray, height: int, width: int, antialias: bool = False) -> np.ndarray:
     """uint8 or float (T, H, W, C) -> float32 (T, height, width, C): scaled until it covers, then centre-cropped.
 
+    antialias: every pixel weighs in when a clip gets smaller; without, fine patterns flicker, as the original's do.
     Source: Open-Sora opensora/datasets/utils.py and video_transforms.py.
     """
     _, H, W, _ = video_THWC.shape
@@ -14,7 +15,8 @@ def resize_crop_clip(video_THWC: np.ndarray, height: int, width: int) -> np.ndar
     if (H, W) == (height, width):
         return video
     scaled = _covering(H, W, height, width)
-    video = _bilinear(_bilinear(video, scaled[0], 1), scaled[1], 2)
+    one_axis = _triangle if antialias else _bilinear
+    video = one_axis(one_axis(video, scaled[0], 1), scaled[1], 2)
     top, left = (scaled[0] - height) // 2, (scaled[1] - width) // 2  # odd margins round down here, unlike an image's
     return video[:, top : top + height, left : left + width]
 
@@ -49,3 +51,14 @@ def _bilinear(video: np.ndarray, size: int, axis: int) -> np.ndarray:
     shape[axis] = size
     weight = (at - low).astype(np.float32).reshape(shape)
     return np.take(video, low, axis) * (1 - weight) + np.take(video, high, axis) * weight
+
+
+def _triangle(video: np.ndarray, size: int, axis: int) -> np.ndarray:
+    """Resample one axis by a triangle filter as wide as the scale, which is `_bilinear` where the axis grows."""
+    old = video.shape[axis]
+    if size >= old:
+        return _bilinear(video, size, axis)
+    centre = (np.arange(size) + 0.5) * old / size
+    weights = np.maximum(0, 1 - np.abs(np.arange(old) + 0.5 - centre[:, None]) * size / old)
+    weights = (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+    return np.moveaxis(np.tensordot(weights, video, (1, axis)), 0, axis)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from osjax.data import buckets, schedule
+from osjax.data import buckets, caption, schedule
 from osjax.errors import UserError
 from tests import golden
 
@@ -63,7 +63,7 @@ def test_frame_rates_are_reduced_by_whole_factors():
 def test_captions_name_frame_rate_and_motion():
     for case in BUCKETS["training_text"]:
         motion = float(case["vmaf_score"]) if case["vmaf"] else math.nan
-        assert buckets.caption("a cat.", float(case["fps"]), case["fps_max"], motion) == case["text"]
+        assert caption.training_caption("a cat.", float(case["fps"]), case["fps_max"], motion) == case["text"]
 
 
 @pytest.mark.parametrize("name", BUCKETS["configs"])

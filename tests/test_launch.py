@@ -1,5 +1,6 @@
 """The launch scripts: they parse, they name verbs and flags that exist, and XLA knows the compiler flags they set."""
 
+import math
 import os
 import re
 import subprocess
@@ -7,12 +8,16 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from osjax.__main__ import VERBS, options_of
 
 LAUNCH = Path(__file__).parents[1] / "launch"
 SCRIPTS = sorted([*LAUNCH.glob("*.sh"), *LAUNCH.glob("*.sbatch")])
-PAGES = [*SCRIPTS, LAUNCH / "README.md", LAUNCH.parent / "README.md"]
+MANIFEST, SUPERVISOR = LAUNCH / "gke.yaml", LAUNCH / "supervise.py"
+LAUNCHERS = [p for p in SCRIPTS if not p.name.startswith("env_")]
+DOCS = [LAUNCH.parent / "docs" / name for name in ("multihost.md", "performance.md")]
+PAGES = [*SCRIPTS, MANIFEST, SUPERVISOR, *DOCS, LAUNCH / "README.md", LAUNCH.parent / "README.md"]
 names = pytest.mark.parametrize("script", SCRIPTS, ids=[p.name for p in SCRIPTS])
 
 
@@ -21,6 +26,7 @@ def _commands(page: Path) -> list[tuple[str, list[str]]]:
     text = page.read_text()
     if page.suffix == ".md":
         text = "\n".join(a or b for a, b in re.findall(r"```\w*\n(.*?)```|`([^`\n]+)`", text, re.S))
+    text = text.replace("\\\n", " ")
     found = re.findall(r"(?<![\w/.-])osjax ((?:--)?[a-z]\w*)([^`\n#]*)", text)
     return [(verb, re.findall(r"(?<!\S)--[\w-]+", rest)) for verb, rest in found]
 
@@ -59,6 +65,35 @@ def test_a_command_that_does_not_exist_is_found(tmp_path, name):
     (tmp_path / name).write_text(f"osjax prose\n```bash\n{text}```\n" if name.endswith("md") else text)
     assert [verb for verb, _ in _commands(tmp_path / name)] == ["demo", "trian", "fly"]
     assert _mistakes(tmp_path / name) == ["trian", "fly", "demo --cnofig"]
+
+
+@pytest.mark.parametrize("page", [*LAUNCHERS, MANIFEST], ids=lambda p: p.name)
+def test_every_launcher_ends_in_osjax_train_with_config_and_workdir(page):
+    flags = {flag for verb, flags in _commands(page) if verb == "train" for flag in flags}
+    assert {"--config", "--workdir"} <= flags and flags & {"--multihost", "--coordinator"}
+
+
+@pytest.mark.parametrize("script", LAUNCHERS, ids=lambda p: p.name)
+def test_a_launcher_without_arguments_says_how_it_is_used(script):
+    result = subprocess.run([script], capture_output=True, text=True, cwd=LAUNCH.parent)
+    assert result.returncode == 2 and result.stderr.startswith("usage: ") and "CONFIG WORKDIR" in result.stderr
+
+
+def test_every_launcher_is_in_the_table_of_the_readme():
+    page = (LAUNCH / "README.md").read_text()
+    assert [p.name for p in [*SCRIPTS, MANIFEST, SUPERVISOR] if p.name not in page] == []
+
+
+def test_the_manifest_fails_for_good_on_usage_errors_alone():
+    (jobs,) = (spec := yaml.safe_load(MANIFEST.read_text())["spec"])["replicatedJobs"]
+    job = jobs["template"]["spec"]
+    (rule,) = job["podFailurePolicy"]["rules"]
+    (container,) = job["template"]["spec"]["containers"]
+    assert rule["action"] == "FailJob" and rule["onExitCodes"]["values"] == [2]
+    assert rule["onExitCodes"]["containerName"] == container["name"]
+    assert spec["failurePolicy"]["rules"][0]["action"] == "FailJobSet" and spec["failurePolicy"]["maxRestarts"] > 0
+    hosts = math.prod(map(int, job["template"]["spec"]["nodeSelector"]["cloud.google.com/gke-tpu-topology"].split("x")))
+    assert hosts // container["resources"]["limits"]["google.com/tpu"] == job["parallelism"] == job["completions"]
 
 
 @names

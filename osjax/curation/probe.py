@@ -1,7 +1,6 @@
 """First look at clips: which decode and fit, and why the others do not. Nothing is deleted."""
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,11 +8,10 @@ from typing import Any
 import av
 from tqdm import tqdm
 
-from osjax.data import table
+from osjax.curation import tables
 from osjax.errors import UserError
 
 log = logging.getLogger(__name__)
-VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi")
 
 
 @dataclass(frozen=True)
@@ -24,14 +22,17 @@ class Probed:
     dropped: list[dict[str, Any]]
 
 
-def probe(source: Path | str, min_frames: int = 1) -> Probed:
-    """Probe every clip of a table, or of a folder (captions from a .txt beside each video, empty without one).
+def probe(source: Path | str, min_frames: int = 1, root: Path | str | None = None) -> Probed:
+    """Probe every captioned clip of a table, or of a folder (captions from a .txt beside each video).
+
+    The quick look before a data set is built; `raw.py` has the rules for raw video. root: the folder that clips must
+    lie in, see `tables.rows`.
 
     A clip that cannot be opened, holds no video or is shorter than `min_frames` is dropped, counted and named in the
     log. UserError when the table is not readable or the folder has no video.
     """
     kept, dropped = [], []
-    for row in tqdm(_rows(Path(source)), desc="probe", unit="clip", mininterval=1):
+    for row in tqdm(tables.rows(source, root), desc="probe", unit="clip", mininterval=1):
         try:
             measured = measure(Path(row["path"]))
             if measured["num_frames"] < min_frames:
@@ -78,16 +79,3 @@ def measure(path: Path) -> dict[str, Any]:
         "resolution": height * width,
         "fps": fps,
     }
-
-
-def _rows(source: Path) -> Sequence[dict[str, Any]]:
-    if not source.is_dir():
-        return table.read(source)
-    videos = sorted(p for p in source.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES)
-    if not videos:
-        raise UserError(f"folder {source} holds no video ({', '.join(VIDEO_SUFFIXES)}): give another one or a table")
-    return [{"path": str(p), "text": _caption(p.with_suffix(".txt"))} for p in videos]
-
-
-def _caption(path: Path) -> str:
-    return path.read_text(encoding="utf-8").strip() if path.is_file() else ""

@@ -1,41 +1,54 @@
-"""`osjax data probe IN OUT.csv` and `osjax data build IN FOLDER`: from videos and captions to a data set."""
+"""`osjax data STEP IN OUT`: from raw videos and captions to a data set. Steps of curation read and write tables."""
 
 from pathlib import Path
 
 from osjax.errors import UserError
 
+TABLE_STEPS = {
+    "probe": "measure every video and drop the broken, short, slow and badly coded ones",
+    "cut": "cut videos into clips of one shot; they are written to the folder OUT with .clips for its suffix",
+    "score": "score clips: motion, jitter, blur, a hash for duplicates; by config text and beauty",
+    "filter": "keep the clips whose scores are within the config's thresholds, one of each near-duplicates",
+    "caption": "caption clips by the server config.caption.url",
+}
+
 
 def add_options(parser) -> None:
     steps = parser.add_subparsers(dest="step", required=True, parser_class=type(parser))
-    for name, out, summary in (
-        ("probe", "OUT", "measure every clip; OUT.csv lists the good ones, OUT.dropped.csv the others with reasons"),
-        ("build", "OUT", "probe, then build a TFDS data set in ArrayRecord files in the folder OUT"),
-    ):
+    described = {
+        **{name: (text, "OUT", "table to write, .parquet or .csv") for name, text in TABLE_STEPS.items()},
+        "stats": ("a page with histograms and example frames", "OUT", "page to write, .html"),
+        "build": ("a TFDS data set in ArrayRecord files of the captioned clips", "OUT", "folder to write to"),
+    }
+    for name, (summary, out, of_out) in described.items():
         step = steps.add_parser(name, description=summary, help=summary)
         step.add_argument(
             "source", metavar="IN", help="a .csv or .parquet table, or a folder of videos with .txt captions"
         )
-        step.add_argument("out", metavar=out)
-        step.add_argument("--min-frames", type=int, default=1, help="drop clips with fewer frames")
+        step.add_argument("out", metavar=out, help=of_out)
+        step.add_argument("--root", help="the folder that all clips lie in (default: IN, or its folder)")
+        if name == "build":
+            step.add_argument("--min-frames", type=int, default=1, help="drop clips with fewer frames")
+    summary = "all of the config's steps, from config.source to tables in the folder config.out"
+    steps.add_parser("run", description=summary, help=summary)
 
 
 def run(cfg, args) -> None:
-    from osjax.curation.probe import probe
-    from osjax.data import dataset, table
-
-    out = Path(args.out)
-    if args.step == "probe" and out.suffix != ".csv":
-        raise UserError(f"{out} is not a .csv file: name the table to write, such as clips.csv", status=2)
-    found = probe(args.source, args.min_frames)
-    print(f"{len(found.kept)} clips kept, {len(found.dropped)} dropped")
     if args.step == "build":
-        print(f"data set: {dataset.build_clips(found.kept, out)}")
-        return
-    out.parent.mkdir(parents=True, exist_ok=True)
-    # Relative paths of a table are read from its own folder, and OUT may lie elsewhere.
-    absolute = [{**row, "path": str(Path(row["path"]).absolute())} for row in found.kept]
-    table.write_csv(out, absolute)
-    if found.dropped:
-        dropped = out.with_suffix(".dropped.csv")
-        table.write_csv(dropped, [{**row, "path": str(Path(row["path"]).absolute())} for row in found.dropped])
-        print(f"dropped clips with reasons: {dropped}")
+        return _build(args)
+    from osjax.run import curate
+
+    if args.step == "run":
+        return curate.run_all(cfg)
+    if args.root and not Path(args.root).is_dir():
+        raise UserError(f"--root={args.root} is no folder: name the one that all clips lie in", status=2)
+    print(curate.run_step(cfg, args.step, Path(args.source), Path(args.out), args.root))
+
+
+def _build(args) -> None:
+    from osjax.curation.probe import probe
+    from osjax.data import dataset
+
+    found = probe(args.source, args.min_frames, args.root)
+    print(f"{len(found.kept)} clips kept, {len(found.dropped)} dropped")
+    print(f"data set: {dataset.build_clips(found.kept, Path(args.out))}")

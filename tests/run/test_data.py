@@ -23,7 +23,8 @@ def folder(tmp_path):
 
 def test_probe_keeps_good_clips_and_gives_reasons_for_the_others(folder, capsys):
     out = folder / "tables" / "clips.csv"
-    assert main(["data", "probe", str(folder), str(out)]) == 0
+    short = ["--config.probe.min_seconds=0", "--config.probe.min_fps=8", "--config.engine=loop"]
+    assert main(["data", "probe", str(folder), str(out), *short]) == 0
     assert "2 clips kept, 2 dropped" in capsys.readouterr().out
     kept = list(csv.DictReader(out.open()))
     assert [(row["text"], row["num_frames"], row["height"], row["width"]) for row in kept] == [
@@ -34,6 +35,8 @@ def test_probe_keeps_good_clips_and_gives_reasons_for_the_others(folder, capsys)
         row["path"].rsplit("/")[-1]: row["reason"] for row in csv.DictReader(out.with_suffix(".dropped.csv").open())
     }
     assert "cannot be decoded" in reasons["broken.mp4"] and "is empty" in reasons["empty.mp4"]
+    assert main(["data", "probe", str(folder), str(out.with_name("strict.csv")), *short[1:]]) == 0
+    assert "0 clips kept, 4 dropped" in capsys.readouterr().out  # half a second is too short for the report's rules
 
 
 def test_build_makes_a_data_set_that_reads_back(folder, capsys):
@@ -47,9 +50,15 @@ def test_build_makes_a_data_set_that_reads_back(folder, capsys):
     "argv,status,message",
     [
         (["probe", "nowhere.csv", "out.csv"], 1, "nowhere.csv does not exist"),
-        (["probe", ".", "out.txt"], 2, "is not a .csv file"),
+        (["probe", ".", "out.txt"], 2, "is neither .csv nor .parquet"),
         (["prune", ".", "out.csv"], 2, "invalid choice: 'prune'"),
         (["probe"], 2, "required: IN, OUT"),
+        (["probe", ".", "out.csv", "--root=one"], 2, "--root=one is no folder"),
+        (["probe", ".", "out.csv", "--config.probe.min_second=1"], 2, "did you mean probe.min_seconds"),
+        (["caption", ".", "out.csv"], 2, "no caption server: give --config.caption.url"),
+        (["filter", ".", "out.csv"], 1, "has no column motion, jitter, blur, hash: run `osjax data score`"),
+        (["stats", ".", "out.txt"], 2, "out.txt is not a .html file"),
+        (["run", "--config.source=."], 2, "give --config.source=FOLDER_OR_TABLE and --config.out=FOLDER"),
     ],
 )
 def test_bad_input_is_one_line(folder, monkeypatch, capsys, argv, status, message):

@@ -1,0 +1,49 @@
+"""The shards of a step as an Apache Beam pipeline: in this process by default, elsewhere by Beam's own options."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from osjax.curation import engine
+from osjax.curation.isolate import Limits, Pool, need
+
+
+class _Work:
+    """What a Beam worker holds: its pool of processes lives as long as the worker does."""
+
+    def __init__(self, step: engine.Step, work: Path, limits: Limits):
+        self.step, self.work, self.limits = step, work, limits
+
+    def do_fn(self):
+        import apache_beam as beam
+
+        outer = self
+
+        class Shards(beam.DoFn):
+            def setup(self):
+                self.pool = Pool(outer.limits).__enter__()
+
+            def process(self, name):
+                engine.shard(outer.step, outer.work, name, self.pool)
+                yield name
+
+            def teardown(self):
+                self.pool.__exit__()
+
+        return Shards()
+
+
+def run(step: engine.Step, work: Path, names: Sequence[str], limits: Limits, options: Sequence[str]) -> None:
+    """Work the named shards below `work`, a folder that all workers must see. options: Beam's, such as
+    ("--runner=FlinkRunner", "--flink_master=host:8081"). A shard that ran twice is written twice, with equal content.
+    """
+    beam = need("apache_beam", "beam")
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    parsed = PipelineOptions(list(options), save_main_session=False)
+    with beam.Pipeline(options=parsed) as pipeline:
+        _ = (
+            pipeline
+            | "shards" >> beam.Create(list(names))
+            | "spread" >> beam.Reshuffle()
+            | step.name >> beam.ParDo(_Work(step, work, limits).do_fn())
+        )

@@ -1,0 +1,65 @@
+"""Black borders: the box that holds all that is not black in a video."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+
+from osjax.errors import UserError
+
+BLACK = 24  # luma of 255 up to which a line is black, as in libavfilter's cropdetect
+SAMPLES = 8  # key frames that are looked at
+SMALLEST = 1 / 4  # of the area; a smaller box is a dark video rather than one with borders
+
+
+@dataclass(frozen=True)
+class Box:
+    """A part of a frame, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+def find(path: Path | str) -> Box | None:
+    """The box of a video without its borders; None when there is none to crop. Looks at key frames all over it.
+
+    UserError for a file that cannot be decoded.
+    """
+    brightest_HW = None
+    try:
+        for luma_HW in _samples(path):
+            if brightest_HW is None:
+                brightest_HW = luma_HW
+            elif luma_HW.shape == brightest_HW.shape:
+                brightest_HW = np.maximum(brightest_HW, luma_HW)
+    except av.FFmpegError as error:
+        raise UserError(f"{path} cannot be decoded ({error})") from error
+    return None if brightest_HW is None else box(brightest_HW)
+
+
+def box(luma_HW: np.ndarray) -> Box | None:
+    """The box from the first to the last line whose mean luma exceeds BLACK; None when that is all of it, or little."""
+    H, W = luma_HW.shape
+    rows = np.flatnonzero(luma_HW.mean(1) > BLACK)
+    columns = np.flatnonzero(luma_HW.mean(0) > BLACK)
+    if not len(rows) or not len(columns):
+        return None
+    top, left = int(rows[0]), int(columns[0])
+    found = Box(top, left, int(rows[-1]) + 1 - top, int(columns[-1]) + 1 - left)
+    return found if SMALLEST <= found.height * found.width / (H * W) < 1 else None
+
+
+def _samples(path: Path | str):
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
+        stream.codec_context.skip_frame = "NONKEY"
+        start, length = stream.start_time or 0, stream.duration or 0
+        for i in range(SAMPLES if length else 1):
+            container.seek(start + length * i // SAMPLES, stream=stream)
+            frame = next(container.decode(stream), None)
+            if frame is not None:
+                yield frame.to_ndarray(format="gray")

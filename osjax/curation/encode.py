@@ -1,0 +1,90 @@
+"""One clip on its way into an H.264 file."""
+
+import os
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+
+from osjax.curation import frames
+from osjax.curation.borders import Box
+from osjax.errors import UserError
+
+# Angle that a player turns by, counterclockwise as PyAV gives it, to libavfilter's filters that do it for good.
+TURNS = {90: [("transpose", "cclock")], -90: [("transpose", "clock")], 180: [("hflip", ""), ("vflip", "")]}
+TURNS[-180] = TURNS[180]
+
+
+@dataclass(frozen=True)
+class Format:
+    """Of all clips of one video. box: what is kept of a frame, before it is turned by `rotation` degrees."""
+
+    box: Box
+    rotation: int
+    max_side: int
+    source_fps: float
+    fps: float
+    crf: int
+    preset: str
+
+
+class ClipWriter:
+    """Frames of one shot into `path`. The file has its name only after `keep`; `discard` removes what was not kept."""
+
+    def __init__(self, path: Path, form: Format, first: av.VideoFrame, start: float):
+        self.path, self.form, self.start, self.count, self.seconds = path, form, start, 0, 0.0
+        self._partial = path.with_name(f".{path.stem}.{os.getpid()}.partial.mp4")
+        box, turned = form.box, form.rotation in (90, -90)
+        self.height, self.width = size(*((box.width, box.height) if turned else (box.height, box.width)), form.max_side)
+        self._graph = frames.graph(
+            first,
+            [
+                ("crop", f"{box.width}:{box.height}:{box.left}:{box.top}:exact=1"),
+                *TURNS.get(form.rotation, []),
+                ("scale", f"{self.width}:{self.height}:flags=area"),
+                ("setsar", "1"),
+                ("format", "yuv420p"),
+                ("fps", f"{form.fps:.6f}:start_time=0:eof_action=pass"),
+            ],
+        )
+        self._container = av.open(str(self._partial), "w", format="mp4")
+        rate = Fraction(form.fps).limit_denominator(1001)
+        self._stream = self._container.add_stream("libx264", rate=rate)
+        self._stream.width, self._stream.height, self._stream.pix_fmt = self.width, self.height, "yuv420p"
+        self._stream.codec_context.thread_count = 1  # the caller works on several files
+        self._stream.options = {"crf": str(form.crf), "preset": form.preset}
+        self._tick = 1 / rate
+
+    def add(self, frame: av.VideoFrame, seconds: float) -> None:
+        """Take a frame that is shown from `seconds` of the source on."""
+        self._encode(frames.push(self._graph, frame, seconds - self.start))
+
+    def end(self, seconds: float) -> None:
+        """The shot ends at `seconds` of the source."""
+        self.seconds = seconds - self.start
+        self._encode(frames.push(self._graph, None))
+        self._container.mux(self._stream.encode())
+        self._container.close()
+
+    def _encode(self, made: list[av.VideoFrame]) -> None:
+        for frame in made:
+            frame.pts, frame.time_base, frame.pict_type = self.count, self._tick, 0
+            self._container.mux(self._stream.encode(frame))
+            self.count += 1
+
+    def keep(self) -> None:
+        os.replace(self._partial, self.path)
+
+    def discard(self) -> None:
+        self._container.close()
+        self._partial.unlink(missing_ok=True)
+
+
+def size(height: int, width: int, max_side: int) -> tuple[int, int]:
+    """Even (height, width) with the long side at most `max_side`. UserError for frames too thin to encode."""
+    scale = min(1.0, max_side / max(height, width))
+    height, width = (int(side * scale) // 2 * 2 for side in (height, width))
+    if min(height, width) < 16:
+        raise UserError(f"frames of {height}x{width} are too small for a clip: need 16 pixels at least")
+    return height, width

@@ -1,0 +1,128 @@
+"""Runs a step over a table in shards, each written when it is done: a run that is killed goes on where it stood.
+
+Beside OUT lies `OUT.work/<fingerprint>/`: `in/` holds the rows to work on, `out/` the finished shards. The fingerprint
+is that of the step, its options and its input; another one starts anew, the same one finds its finished shards.
+"""
+
+import dataclasses
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from osjax.curation import tables
+from osjax.curation.isolate import Limits, Pool
+from osjax.curation.tables import Row
+from osjax.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of curation.
+
+    name:    of the step, for `stage` of the rows it drops.
+    work:    (rows, pool) -> rows; those with a `reason` are dropped. Must be picklable for runners elsewhere.
+    options: what the result depends on beside the input; part of the fingerprint.
+    shard:   rows that are worked on, and lost in a kill, together.
+    """
+
+    name: str
+    work: Callable[[Sequence[Row], Pool], list[Row]]
+    options: Any = None
+    shard: int = 64
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Clips kept and dropped by a step, and the table of the dropped (None without any)."""
+
+    kept: int
+    dropped: int
+    dropped_table: Path | None
+
+
+def run(
+    step: Step,
+    source: Path | str,
+    out: Path | str,
+    *,
+    root: Path | str | None = None,
+    limits: Limits | None = None,
+    beam_options: Sequence[str] | None = None,
+) -> Outcome:
+    """Work `source`, a folder or a table, through `step` into the tables OUT.parquet and OUT.dropped.parquet.
+
+    root: the folder that clips must lie in. beam_options: None runs the shards in a plain loop; a list goes to Apache
+    Beam, where () is its in-process runner. UserError for bad input, or when the machine fails.
+    """
+    out = Path(out)
+    if out.suffix not in (".csv", ".parquet"):
+        raise UserError(f"{out} is neither .csv nor .parquet: name the table to write, such as clips.parquet", status=2)
+    work = out.with_suffix(".work") / fingerprint(step, source, root)
+    names = _prepare(step, source, root, work)
+    left = [name for name in names if not (work / "out" / name).exists()]
+    if len(left) < len(names):
+        log.info("%s: %d of %d shards are done already", step.name, len(names) - len(left), len(names))
+    if left and beam_options is None:
+        _loop(step, work, left, limits or Limits())
+    elif left:
+        from osjax.curation import beam
+
+        beam.run(step, work, left, limits or Limits(), beam_options)
+    parts = [work / "out" / name for name in names]
+    dropped_table = out.with_suffix(f".dropped{out.suffix}")
+    dropped = tables.merge(dropped_table, parts, kept=False)
+    kept = tables.merge(out, parts, kept=True)
+    if not dropped:
+        dropped_table.unlink()  # an empty one that was written a line above
+    return Outcome(kept, dropped, dropped_table if dropped else None)
+
+
+def fingerprint(step: Step, source: Path | str, root: Path | str | None) -> str:
+    """Of the step, its options and the state of its input: 16 hex digits."""
+    source = Path(source)
+    if not source.exists():
+        raise UserError(f"{source} does not exist: give a folder of videos or a .csv or .parquet table")
+    listed = [source]
+    if source.is_dir():
+        listed = [file for p in tables.videos(source) for file in (p, p.with_suffix(".txt")) if file.is_file()]
+    files = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in listed]
+    options = dataclasses.asdict(step.options) if dataclasses.is_dataclass(step.options) else step.options
+    text = json.dumps([step.name, options, step.shard, str(root), str(source.resolve()), files], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _prepare(step: Step, source: Path | str, root: Path | str | None, work: Path) -> list[str]:
+    """Write the input's shards and return their names; done once for a fingerprint."""
+    listing = work / "shards.json"
+    if not listing.exists():
+        names = []
+        for number, chunk in enumerate(tables.shards(tables.rows(source, root), step.shard)):
+            names.append(f"{number:07d}.parquet")
+            tables.write(work / "in" / names[-1], chunk)
+        if not names:
+            raise UserError(f"table {source} has no rows: list at least one clip")
+        with tables.complete(listing) as partial:
+            partial.write_text(json.dumps(names))
+    return json.loads(listing.read_text())
+
+
+def _loop(step: Step, work: Path, names: Sequence[str], limits: Limits) -> None:
+    from tqdm import tqdm
+
+    with Pool(limits) as pool:
+        for name in tqdm(names, desc=step.name, unit="shard", mininterval=1):
+            shard(step, work, name, pool)
+
+
+def shard(step: Step, work: Path, name: str, pool: Pool) -> None:
+    """Work one shard and write it in one piece; a finished one is left as it is."""
+    done = work / "out" / name
+    if not done.exists():
+        made = step.work(tables.read(work / "in" / name), pool)
+        tables.write(done, [{**row, "stage": step.name} if row.get("reason") else row for row in made])

@@ -1,0 +1,98 @@
+"""Thresholds on scores, one stage after the other, with the clips kept and dropped at each: the data pyramid.
+
+Source: Open-Sora 2.0 report, section 2 and figure 2. It calls its thresholds configurable and does not state them.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from osjax.curation import duplicates, engine, tables
+from osjax.curation.isolate import Pool
+from osjax.curation.tables import Row
+from osjax.errors import UserError
+
+DUPLICATE = "duplicate"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Rows whose `column` lies in [min, max] pass; None leaves that side open. A row without a value is dropped."""
+
+    column: str
+    min: float | None = None
+    max: float | None = None
+
+
+@dataclass(frozen=True)
+class Filtering:
+    """stages: in this order. distance: bits of 192 in which near-duplicates' hashes may differ; None: keep all."""
+
+    stages: tuple[Stage, ...]
+    distance: int | None = 7
+
+
+@dataclass(frozen=True)
+class Count:
+    """Clips that a stage kept and dropped."""
+
+    stage: str
+    kept: int
+    dropped: int
+
+
+def run(source: Path | str, out: Path | str, options: Filtering, root=None) -> tuple[engine.Outcome, list[Count]]:
+    """Filter a table into `out`; what is dropped goes to the table of the dropped with stage and reason."""
+    _has_columns(source, options)
+    twins = {}
+    if options.distance is not None:
+        clips = [(row["path"], row["hash"]) for row in tables.rows(source, root) if row.get("hash")]
+        twins = duplicates.find(*zip(*clips, strict=True), options.distance) if clips else {}
+    step = engine.Step("filter", partial(work, options=options, twins=twins), options, shard=1024)
+    outcome = engine.run(step, source, out, root=root)
+    failed: Counter = Counter()
+    if outcome.dropped_table:
+        failed.update(row["failed"] for row in tables.rows(outcome.dropped_table, root or "/"))
+    return outcome, counts(failed, outcome.kept + outcome.dropped, options)
+
+
+def _has_columns(source: Path | str, options: Filtering) -> None:
+    first = next(tables.rows(source, "/"))
+    wanted = [stage.column for stage in options.stages] + (["hash"] if options.distance is not None else [])
+    missing = [name for name in wanted if name not in first]
+    if missing:
+        raise UserError(
+            f"{source} has no column {', '.join(missing)}: run `osjax data score` for it, or set its thresholds to none"
+        )
+
+
+def work(rows: Sequence[Row], pool: Pool, options: Filtering, twins: Mapping[str, str]) -> list[Row]:
+    """Rows, those that fail with a `reason` and the name of the stage they `failed`."""
+    return [judge(row, options, twins) for row in rows]
+
+
+def judge(row: Row, options: Filtering, twins: Mapping[str, str]) -> Row:
+    """One row, with `reason` and `failed` when a stage drops it: the first that does."""
+    for stage in options.stages:
+        value = row.get(stage.column)
+        if value is None or value == "":
+            return {**row, "failed": stage.column, "reason": f"{stage.column} was not measured"}
+        if stage.min is not None and not float(value) >= stage.min:
+            return {**row, "failed": stage.column, "reason": f"{stage.column} {float(value):.4g} below {stage.min:g}"}
+        if stage.max is not None and not float(value) <= stage.max:
+            return {**row, "failed": stage.column, "reason": f"{stage.column} {float(value):.4g} above {stage.max:g}"}
+    if row["path"] in twins:
+        return {**row, "failed": DUPLICATE, "reason": f"near-duplicate of {twins[row['path']]}"}
+    return row
+
+
+def counts(failed: Mapping[str, int], total: int, options: Filtering) -> list[Count]:
+    """Clips kept and dropped stage by stage."""
+    names = [stage.column for stage in options.stages] + ([DUPLICATE] if options.distance is not None else [])
+    out = []
+    for name in names:
+        total -= failed.get(name, 0)
+        out.append(Count(name, total, failed.get(name, 0)))
+    return out

@@ -1,0 +1,156 @@
+"""Tables between the steps: rows of a folder, a CSV or a Parquet file in, streamed Parquet or CSV out.
+
+A file appears under its name only when it is complete, so a step that is killed leaves nothing half-written.
+"""
+
+import contextlib
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from osjax.data import table
+from osjax.errors import UserError
+
+Row = dict[str, Any]
+VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi")
+OWN_SUFFIXES = (".work", ".clips")  # folders that steps write, which may lie among their input
+
+
+def rows(source: Path | str, root: Path | str | None = None) -> Iterator[Row]:
+    """Rows of a table, or of a folder of videos (captions from a .txt beside each, empty without one).
+
+    Paths become absolute. A path that leads out of `root` (default: the folder itself, or the table's) is a UserError:
+    a table from elsewhere must not reach other files of this machine. Parquet is read in batches.
+    """
+    source = Path(source)
+    root = Path(root) if root else source if source.is_dir() else source.absolute().parent
+    found = _of_folder(source) if source.is_dir() else _of_table(source)
+    for row in found:
+        yield {**row, "path": str(inside(row["path"], root))}
+
+
+def inside(path: Path | str, root: Path | str) -> Path:
+    """`path` as an absolute one, links followed; UserError when it lies outside of the folder `root`."""
+    resolved, root = Path(path).resolve(), Path(root).resolve()
+    if not resolved.is_relative_to(root):
+        raise UserError(f"{path} lies outside of {root}: give --root=FOLDER, the folder that holds the clips")
+    return resolved
+
+
+def videos(folder: Path) -> list[Path]:
+    """The video files below a folder, in order; hidden ones and what steps wrote there are left out."""
+    found = (p for p in sorted(folder.rglob("*")) if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
+    return [p for p in found if not any(_is_own(part) for part in p.relative_to(folder).parts)]
+
+
+def _is_own(part: str) -> bool:
+    return part.startswith(".") or part.endswith(OWN_SUFFIXES)
+
+
+def _of_folder(folder: Path) -> Iterator[Row]:
+    found = videos(folder)
+    if not found:
+        raise UserError(f"folder {folder} holds no video ({', '.join(VIDEO_SUFFIXES)}): give another one or a table")
+    return ({"path": str(p), "text": _caption(p.with_suffix(".txt"))} for p in found)
+
+
+def _caption(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else ""
+
+
+def _of_table(source: Path) -> Iterator[Row]:
+    if source.suffix != ".parquet" or not source.is_file():
+        return iter(table.read(source))
+    return _of_parquet(source)
+
+
+def _of_parquet(source: Path) -> Iterator[Row]:
+    try:
+        file = pq.ParquetFile(source)
+    except pa.ArrowException as error:
+        raise UserError(f"table {source} is not readable Parquet ({error}): write it anew") from error
+    with file:
+        names = file.schema_arrow.names
+        missing = [name for name in table.REQUIRED if name not in names]
+        if missing:
+            raise UserError(
+                f"table {source} lacks the column {', '.join(missing)}; it has {', '.join(names)}: rename or add it"
+            )
+        for batch in file.iter_batches(1024):
+            for row in batch.to_pylist():
+                if not row["path"]:
+                    raise UserError(f"table {source} has a row without path: name the clip's file or drop the row")
+                yield {**row, "path": str(source.parent / row["path"])}
+
+
+def shards(source: Iterable[Row], size: int) -> Iterator[list[Row]]:
+    """Rows in lists of `size`."""
+    source = iter(source)
+    while chunk := list(itertools.islice(source, size)):
+        yield chunk
+
+
+def to_arrow(chunk: Sequence[Row]) -> pa.Table:
+    """Rows with any columns, what a row lacks as null. UserError for a column of mixed types."""
+    names = dict.fromkeys(name for row in chunk for name in row)
+    try:
+        return pa.table({name: [row.get(name) for row in chunk] for name in names})
+    except pa.ArrowException as error:
+        raise UserError(f"a column mixes types ({error}): give every value of a column one type") from error
+
+
+@contextlib.contextmanager
+def complete(path: Path | str) -> Iterator[Path]:
+    """A path to write to, renamed to `path` when the block ends well and removed when it does not."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write(path: Path | str, chunk: Sequence[Row]) -> None:
+    """Write rows as .parquet, or as .csv with the original's columns first."""
+    with complete(path) as partial:
+        if partial.suffix == ".csv":
+            table.write_csv(partial, chunk)
+        else:
+            pq.write_table(to_arrow(chunk), partial)
+
+
+def read(path: Path | str) -> list[Row]:
+    """All rows of a Parquet file that `write` made, paths as they stand."""
+    return pq.read_table(path).to_pylist()
+
+
+def merge(path: Path, parts: Sequence[Path], kept: bool) -> int:
+    """Join Parquet parts into the table `path`: rows without a `reason`, or those with one. Returns how many.
+
+    Parts are read one after the other. CSV is the original's format and is put together in memory.
+    """
+    if path.suffix == ".csv":
+        chosen = [row for part in parts for row in read(part) if (row.get("reason") is None) == kept]
+        write(path, [_without_reason(row) if kept else row for row in chosen])
+        return len(chosen)
+    schema = pa.unify_schemas([pq.read_schema(part) for part in parts], promote_options="permissive")
+    if kept:
+        schema = pa.schema([field for field in schema if field.name not in ("reason", "stage")])
+    count = 0
+    with complete(path) as partial, pq.ParquetWriter(partial, schema) as writer:
+        for part in parts:
+            chosen = [row for row in read(part) if (row.get("reason") is None) == kept]
+            writer.write_table(pa.Table.from_pylist(chosen, schema=schema))
+            count += len(chosen)
+    return count
+
+
+def _without_reason(row: Row) -> Row:
+    return {name: value for name, value in row.items() if name not in ("reason", "stage")}

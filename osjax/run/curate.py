@@ -1,0 +1,105 @@
+"""The steps of curation from config keys, one by one or all in a row."""
+
+import importlib.util
+import json
+import shlex
+from functools import partial
+from pathlib import Path
+
+from osjax.curation import caption, cut, engine, raw, score, stats, tables
+from osjax.curation import filter as filtering
+from osjax.curation.isolate import Limits, Pool
+from osjax.errors import UserError
+from osjax.run.config import to_dataclass
+
+ORDER = ("probe", "cut", "score", "filter", "caption", "stats")
+
+
+def run_step(cfg, name: str, source: Path, out: Path, root: str | None = None) -> str:
+    """Run one step; a line that says what became of the clips."""
+    limits = to_dataclass(Limits, cfg.limits, "limits")
+    if name == "stats":
+        with Pool(limits) as pool:
+            count = stats.run(source, out, pool, cfg.stats.examples, root)
+        return f"stats: {count} clips in {out}"
+    if name == "filter":
+        outcome, counts = filtering.run(source, out, _filtering(cfg), root)
+        _write_counts(out, counts)
+        lines = [f"  {c.stage:<16} kept {c.kept:>9}  dropped {c.dropped:>9}" for c in counts]
+        return "\n".join([_line(name, outcome, out), *lines])
+    step = _step(cfg, name, out)
+    outcome = engine.run(step, source, out, root=root, limits=limits, beam_options=_beam(cfg))
+    return _line(name, outcome, out)
+
+
+def run_all(cfg) -> None:
+    """The config's steps, from `source` to tables `1-probe.parquet`, ... in the folder `out`, and `clips.parquet` and
+    `clips.csv` with what is left. Steps that are done are not done again."""
+    if not cfg.source or not cfg.out:
+        raise UserError("no source or out: give --config.source=FOLDER_OR_TABLE and --config.out=FOLDER", status=2)
+    unknown = [name for name in cfg.steps if name not in ORDER]
+    if unknown:
+        raise UserError(f"unknown step {', '.join(unknown)} in config.steps: choose from {', '.join(ORDER)}", status=2)
+    folder, source, root = Path(cfg.out), Path(cfg.source), cfg.root
+    for number, name in enumerate(cfg.steps, 1):
+        if name == "stats":
+            print(run_step(cfg, name, source, folder / f"{number}-stats.html", root))
+            continue
+        out = folder / f"{number}-{name}.parquet"
+        print(run_step(cfg, name, source, out, root))
+        if not root:  # clips stay where they are until `cut` writes new ones below `out`
+            root = str(source if source.is_dir() else source.parent)
+        root = str(folder) if name == "cut" else root
+        source = out
+    left = list(tables.rows(source, root))
+    tables.write(folder / "clips.parquet", left)
+    tables.write(folder / "clips.csv", left)
+    print(f"{len(left)} clips: {folder / 'clips.parquet'} and clips.csv")
+
+
+def _step(cfg, name: str, out: Path) -> engine.Step:
+    if name == "probe":
+        rules = to_dataclass(raw.Rules, cfg.probe, "probe")
+        return engine.Step(name, partial(raw.work, rules=rules), rules, cfg.shard)
+    if name == "cut":
+        options, folder = to_dataclass(cut.Cutting, cfg.cut, "cut"), str(out.with_suffix(".clips").absolute())
+        work = partial(cut.work, options=options, folder=folder)
+        return engine.Step(name, work, [vars(options), folder], min(cfg.shard, 16))
+    if name == "score":
+        options = to_dataclass(score.Scoring, cfg.score, "score")
+        options.check()
+        return engine.Step(name, partial(score.work, options=options), options, cfg.shard)
+    if not cfg.caption.url or not cfg.caption.model:
+        raise UserError("no caption server: give --config.caption.url=http://... and --config.caption.model", status=2)
+    options = to_dataclass(caption.Captioning, cfg.caption, "caption")
+    return engine.Step(name, partial(caption.work, options=options), options, 2 * options.parallel)
+
+
+def _filtering(cfg) -> filtering.Filtering:
+    unknown = [name for name in cfg.filter.order if name not in cfg.filter]
+    if unknown:
+        raise UserError(f"config.filter.order names {', '.join(unknown)}, which config.filter does not have", status=2)
+    stages = [filtering.Stage(name, cfg.filter[name].min, cfg.filter[name].max) for name in cfg.filter.order]
+    stages = [stage for stage in stages if (stage.min, stage.max) != (None, None)]
+    return filtering.Filtering(tuple(stages), cfg.filter.duplicates)
+
+
+def _beam(cfg) -> list[str] | None:
+    there = importlib.util.find_spec("apache_beam") is not None
+    if cfg.engine not in ("auto", "beam", "loop"):
+        raise UserError(f"engine {cfg.engine!r}: choose from auto, beam, loop", status=2)
+    if cfg.engine == "loop" or (cfg.engine == "auto" and not there):
+        if cfg.beam:
+            raise UserError("config.beam needs Apache Beam: pip install 'osjax[beam]', and not engine loop", status=2)
+        return None
+    return shlex.split(cfg.beam)
+
+
+def _line(name: str, outcome: engine.Outcome, out: Path) -> str:
+    line = f"{name}: {outcome.kept} clips kept, {outcome.dropped} dropped; {out}"
+    return line + (f", reasons in {outcome.dropped_table}" if outcome.dropped_table else "")
+
+
+def _write_counts(out: Path, counts) -> None:
+    with tables.complete(out.with_suffix(".pyramid.json")) as partial_file:
+        partial_file.write_text(json.dumps([vars(count) for count in counts], indent=1))

@@ -40,6 +40,7 @@ def run(workdir: str) -> ConfigDict:
     cfg.clips.seed = 0
     cfg.compilation_cache = "~/.cache/osjax"  # compiled steps are kept here; empty keeps none
     cfg.tensorboard = False  # also write workdir/tensorboard; needs osjax[tensorboard]
+    cfg.wandb = placeholder(str)  # project of Weights & Biases to write to as well; needs osjax[wandb]
     return cfg
 
 
@@ -70,6 +71,7 @@ def _stage(kind: str) -> ConfigDict:
     cfg.evaluate = ConfigDict()
     cfg.evaluate.every = 0  # steps between losses on held-out batches; 0: never
     cfg.evaluate.batches = 2
+    cfg.evaluate.prompts = ()  # texts to sample then, with the settings of `sample`, into workdir/samples/STAGE
     return cfg
 
 

@@ -9,6 +9,7 @@ import av
 
 from osjax.curation import frames
 from osjax.curation.borders import Box
+from osjax.data.video import SAME_BYTES
 from osjax.errors import UserError
 
 # Angle that a player turns by, counterclockwise as PyAV gives it, to libavfilter's filters that do it for good.
@@ -53,7 +54,7 @@ class ClipWriter:
         self._stream = self._container.add_stream("libx264", rate=rate)
         self._stream.width, self._stream.height, self._stream.pix_fmt = self.width, self.height, "yuv420p"
         self._stream.codec_context.thread_count = 1  # the caller works on several files
-        self._stream.options = {"crf": str(form.crf), "preset": form.preset}
+        self._stream.options = {"crf": str(form.crf), "preset": form.preset, **SAME_BYTES}
         self._tick = 1 / rate
 
     def add(self, frame: av.VideoFrame, seconds: float) -> None:

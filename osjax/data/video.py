@@ -8,6 +8,10 @@ import numpy as np
 
 from osjax.errors import UserError
 
+# With mbtree, which is on by default, about one small clip in a thousand differs from run to run where the CPU has
+# AVX-512, and so would all that is trained on it.
+SAME_BYTES = {"x264-params": "mbtree=0"}
+
 
 def decode(source: Path | str | bytes, num_frames: int | None = None, start: int = 0) -> np.ndarray:
     """Frames `start` to `start + num_frames` (or to the end) as uint8 (T, H, W, 3).
@@ -37,13 +41,16 @@ def decode(source: Path | str | bytes, num_frames: int | None = None, start: int
 
 
 def encode(video_THWC: np.ndarray, fps: float, crf: int = 18) -> bytes:
-    """uint8 (T, H, W, 3) -> bytes of an H.264 MP4. crf: 0 is lossless, 23 x264's default. UserError for odd sizes."""
+    """uint8 (T, H, W, 3) -> bytes of an H.264 MP4, always the same ones for the same frames.
+
+    crf: 0 is lossless, 23 x264's default. UserError for odd sizes.
+    """
     T, H, W, _ = video_THWC.shape
     if H % 2 or W % 2:
         raise UserError(f"H.264 with 4:2:0 colour needs even sizes, got {H}x{W}: resize to {H + H % 2}x{W + W % 2}")
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=round(fps), options={"crf": str(crf)})
+        stream = container.add_stream("libx264", rate=round(fps), options={"crf": str(crf), **SAME_BYTES})
         stream.width, stream.height, stream.pix_fmt = W, H, "yuv420p"
         stream.codec_context.thread_count = 1  # small clips; the caller parallelises over files
         for image in np.ascontiguousarray(video_THWC):

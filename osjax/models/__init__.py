@@ -15,6 +15,7 @@ _FAMILIES = {
     "flux_ae": ("osjax.models.flux_ae", "FluxAEConfig", "osjax.models.flux_ae", "FluxAE"),
     "t5": ("osjax.models.t5", "T5Config", "osjax.models.t5", "T5Encoder"),
     "clip_text": ("osjax.models.clip_text", "CLIPTextConfig", "osjax.models.clip_text", "CLIPText"),
+    "dinov2": ("osjax.models.dinov2", "DINOv2Config", "osjax.models.dinov2", "DINOv2"),
     "lpips": ("osjax.models.lpips", "LPIPSConfig", "osjax.models.lpips", "LPIPS"),
     "discriminator": (
         "osjax.models.discriminator",

@@ -19,7 +19,7 @@ from osjax.sampling.workdir import TrainedModel
 
 log = logging.getLogger(__name__)
 KINDS = {"autoencoder": AutoencoderStage, "diffusion": DiffusionStage}
-RUN_KEYS = ("workdir", "source", "clips", "compilation_cache", "tensorboard", "checkpoints", "name")
+RUN_KEYS = ("workdir", "source", "clips", "compilation_cache", "tensorboard", "wandb", "checkpoints", "name")
 
 
 def stages_of(cfg: ConfigDict) -> dict[str, ConfigDict]:

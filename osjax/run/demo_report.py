@@ -66,22 +66,29 @@ def write_html(path: Path, report: Mapping, pictures: Mapping[str, str], videos:
         ("Peak memory", f"{report['peak_rss_gb']:.2f} GB"),
     ]
     stages = [(s["name"], s["steps"], f"{s['final_loss']:.4f}", f"{s['seconds']:.0f} s") for s in report["stages"]]
-    body = "<h1>osjax demo</h1>" + _table(("", ""), figures) + "<h2>Stages</h2>"
-    body += _table(("stage", "steps", "final loss", "time"), stages)
+    body = "<h1>osjax demo</h1>" + table(("", ""), figures) + "<h2>Stages</h2>"
+    body += table(("stage", "steps", "final loss", "time"), stages)
     for title, file in pictures.items():
         body += f'<h2>{html.escape(title)}</h2><img src="{html.escape(file)}" alt="{html.escape(title)}">'
-    body += "<h2>Samples</h2>"
-    for caption, file in videos:
-        name = html.escape(file)
-        body += f'<figure><video src="{name}" width="192" loop autoplay muted></video>'
-        body += f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+    body += "<h2>Samples</h2>" + "".join(figure(caption, file) for caption, file in videos)
+    write_page(path, "osjax demo", body)
+
+
+def write_page(path: Path, title: str, body: str) -> None:
+    """One HTML page that needs no other file but those it names."""
     style = "body{font:15px sans-serif;margin:2em;max-width:75em}td,th{padding:.2em 1em;text-align:left}"
     style += "img{max-width:100%}figure{display:inline-block;margin:.4em;width:192px;vertical-align:top}"
-    head = f'<!doctype html><meta charset="utf-8"><title>osjax demo</title><style>{style}</style>'
+    head = f'<!doctype html><meta charset="utf-8"><title>{html.escape(title)}</title><style>{style}</style>'
     path.write_text(head + body)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence]) -> str:
+def figure(caption: str, file: str) -> str:
+    """A video with its caption."""
+    player = f'<video src="{html.escape(file)}" width="192" loop autoplay muted></video>'
+    return f"<figure>{player}<figcaption>{html.escape(caption)}</figcaption></figure>"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence]) -> str:
     def row(cells, tag):
         return "<tr>" + "".join(f"<{tag}>{html.escape(str(c))}</{tag}>" for c in cells) + "</tr>"
 

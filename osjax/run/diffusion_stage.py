@@ -17,7 +17,9 @@ from osjax.parallel import mesh as device_mesh
 from osjax.run import autoencoders, latents, stage, text_encoders, train_data
 from osjax.run.config import to_dataclass
 from osjax.sampling.autoencoder import Autoencoder
+from osjax.sampling.pipeline import Pipeline
 from osjax.sampling.settings import SampleSettings
+from osjax.sampling.write import write_samples
 from osjax.training import diffusion, state
 from osjax.types import LatentBatch
 
@@ -130,10 +132,24 @@ class DiffusionStage:
             key = sharding.random_key(self.cfg.seed, self.mesh)
             with sharding.under(self.mesh):
                 found = np.mean([jax.device_get(losses(params, batch, key)) for batch in held], axis=0)
+            self._sample(params, now, read())
             by_time = {f"eval_loss_t{t}": float(value) for t, value in zip(diffusion.TIMES, found, strict=True)}
             return {"eval_loss": float(found.mean()), **by_time}
 
         return evaluate
+
+    def _sample(self, params: Any, now: state.TrainState, encoders: "Encoders") -> None:
+        """Videos of the config's prompts, to look at, named by the step."""
+        prompts = list(self.cfg.evaluate.prompts)
+        if not prompts:
+            return
+        settings = SampleSettings(**self.cfg.sample)
+        mesh = self.mesh if self.mesh.size > 1 else None
+        pipe = Pipeline(models.build(self.model_cfg), params, encoders.autoencoder, encoders.text, mesh=mesh)
+        made = pipe(prompts, settings=settings)
+        if jax.process_index() == 0:
+            folder = self.place.workdir / "samples" / self.name / f"step-{int(now.step):07d}"
+            write_samples(folder, made.videos_BTHWC, prompts, made.settings, settings.fps)
 
 
 def check_text(cfg: ConfigDict) -> Callable[[], Any]:

@@ -21,6 +21,7 @@ from osjax.parallel import rules, sharding
 from osjax.run.config import dotted_keys, to_dataclass
 from osjax.run.train_data import Batches
 from osjax.training import checkpoint, health, loop, metrics, optimizer, state
+from osjax.training.dashboards import Dashboard
 from osjax.weights import init, load, orbax_stream
 from osjax.weights.layout import LAYOUTS
 from osjax.weights.leaves import Leaves
@@ -43,9 +44,10 @@ class Place:
 
 @dataclass(frozen=True)
 class Options:
-    """Flags of one command rather than keys of the config. profile: steps of an XProf trace."""
+    """What a whole run shares. profile: steps of an XProf trace. dashboards: get every line of metrics."""
 
     profile: int = 0
+    dashboards: tuple[Dashboard, ...] = ()
 
 
 def optimizer_config(cfg: ConfigDict, key: str = "optimizer") -> optimizer.OptimizerConfig:
@@ -110,6 +112,7 @@ def train(
             plain(cfg),
             data_state=rows.get_state,
             evaluate=evaluate,
+            dashboards=options.dashboards,
         )
     finally:
         store.close()

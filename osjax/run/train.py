@@ -15,7 +15,8 @@ from osjax.errors import UserError
 from osjax.parallel import host
 from osjax.parallel import mesh as device_mesh
 from osjax.run.curriculum import Curriculum, summary
-from osjax.run.stage import Options
+from osjax.run.stage import Options, plain
+from osjax.training.dashboards import Dashboard, TensorBoard, WandB
 from osjax.training.loop import Interrupted
 
 
@@ -41,12 +42,27 @@ def run(cfg: ConfigDict, args) -> None:
     if args.dry_run:
         _print_plan(curriculum)
         return
+    shown = _dashboards(cfg)
     try:
-        curriculum.train(Options(profile=args.profile))
+        curriculum.train(Options(args.profile, shown))
     except Interrupted as stopped:
         raise UserError(str(stopped), status=os.EX_TEMPFAIL) from stopped
+    finally:
+        for dashboard in shown:
+            dashboard.close()
     if jax.process_index() == 0:
         print(f"finished: {', '.join(curriculum.stages)}; see {curriculum.place.workdir}")
+
+
+def _dashboards(cfg: ConfigDict) -> tuple[Dashboard, ...]:
+    if jax.process_index():
+        return ()
+    found: list[Dashboard] = []
+    if cfg.tensorboard:
+        found.append(TensorBoard(Path(cfg.workdir) / "tensorboard"))
+    if cfg.wandb:
+        found.append(WandB(cfg.wandb, Path(cfg.workdir), plain(cfg)))
+    return tuple(found)
 
 
 def _join(args) -> None:

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from tqdm import tqdm
 from osjax.errors import UserError
 from osjax.parallel.host import to_global
 from osjax.training.checkpoint import Checkpoints
+from osjax.training.dashboards import Dashboard
 from osjax.training.health import Health, HealthConfig, Illness
 from osjax.training.metrics import MetricsLog
 from osjax.training.state import TrainState
@@ -64,19 +65,21 @@ def run(
     config: dict[str, Any],
     data_state: Callable[[], dict[str, Any]] | None = None,
     evaluate: Callable[[TrainState], dict[str, float]] | None = None,
+    dashboards: Sequence[Dashboard] = (),
 ) -> TrainState:
     """Train from `state.step` to `cfg.total_steps`; returns the final state, saved.
 
     step_fn: jit-compiled, donates its state. batches: this host's numpy rows, already at the state's place.
     data_state: gives the iterator's place for the checkpoint. evaluate: measures a state every `eval_every` steps; its
-    numbers join the metrics of the step that follows. On SIGTERM or Ctrl-C the state is saved, then Interrupted is
-    raised. After `health.max_skipped` non-finite updates in a row, or a lasting loss spike, the run goes back to the
-    last good checkpoint and on with the batches that follow the bad ones; UserError when there is none, when it did so
-    `health.max_rollbacks` times, when saving keeps failing, and when the batches end early.
+    numbers join the metrics of the step that follows. dashboards: get every line that metrics.jsonl gets.
+    On SIGTERM or Ctrl-C the state is saved, then Interrupted is raised. After `health.max_skipped` non-finite updates
+    in a row, or a lasting loss spike, the run goes back to the last good checkpoint and on with the batches that follow
+    the bad ones; UserError when there is none, when it did so `health.max_rollbacks` times, when saving keeps failing,
+    and when the batches end early.
     """
     step = first = int(jax.device_get(state.step))
     log = MetricsLog(workdir, cfg.stage, first) if jax.process_index() == 0 else None
-    late = _LateMetrics(cfg, log, int(jax.device_get(state.skipped)))
+    late = _LateMetrics(cfg, log, dashboards, int(jax.device_get(state.skipped)))
     saver = _Saver(cfg, checkpoints, data_state, config)
     rollbacks = 0
     watchdog = Watchdog(cfg.hang_factor, cfg.hang_least_s, workdir, jax.process_index())
@@ -95,7 +98,7 @@ def run(
                 profile.before(step)
                 with jax.transfer_guard("disallow"):  # a step that copies between host and device is a mistake
                     state, metrics = step_fn(state, batch, run_key)
-                ill = late.push(step, metrics, {**found, "data_wait_s": waited}, bar)
+                ill = late.push(step, metrics, {**found, "data_wait_s": waited, "batch": _shape(batch)}, bar)
                 watchdog.beat()
                 step += 1
                 if step == cfg.total_steps:
@@ -203,6 +206,17 @@ class _Profile:
             self.on = False
 
 
+def _shape(batch: Any) -> str:
+    """Shape of the largest array of a batch, such as 32x2x5x5x32: the bucket."""
+    return "x".join(map(str, max(jax.tree.leaves(batch), key=lambda x: x.size).shape))
+
+
+def _memory() -> dict[str, float]:
+    """Peak bytes of the first device, where it tells (a CPU does not)."""
+    found = jax.local_devices()[0].memory_stats() or {}
+    return {"peak_memory_gb": found["peak_bytes_in_use"] / 1e9} if "peak_bytes_in_use" in found else {}
+
+
 def _due(step: int, every: int) -> bool:
     return bool(every) and step % every == 0
 
@@ -219,8 +233,8 @@ def _next_batch(batches: Iterator[Any], mesh: Mesh, cfg: LoopConfig, step: int) 
 class _LateMetrics:
     """Holds the metrics of one step until the next has been dispatched, then reads, logs and shows them."""
 
-    def __init__(self, cfg: LoopConfig, log: MetricsLog | None, skipped: int):
-        self.cfg, self.log, self.held = cfg, log, None
+    def __init__(self, cfg: LoopConfig, log: MetricsLog | None, dashboards: Sequence[Dashboard], skipped: int):
+        self.cfg, self.log, self.dashboards, self.held = cfg, log, dashboards, None
         self.health = Health(cfg.health, skipped)
         self.last_time = None
         self.rate = 0.0
@@ -242,7 +256,10 @@ class _LateMetrics:
             self.rate = 1 / (now - self.last_time)
         self.last_time = now
         if self.log:
-            self.log.write(step, {**values, "steps_per_s": self.rate or None, **host})
+            line = {**values, "steps_per_s": self.rate or None, **_memory(), **host}
+            self.log.write(step, line)
+            for dashboard in self.dashboards:
+                dashboard.write(self.cfg.stage, step, line)
         bar.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)
         bar.update()
         before = self.health.skipped

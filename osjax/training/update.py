@@ -45,7 +45,8 @@ def apply(
     tx: optax.GradientTransformation,
     cfg: OptimizerConfig,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """The next state and metrics loss, grad_norm (before clipping), lr and skipped.
+    """The next state and metrics loss, grad_norm (before clipping), grad_norm/GROUP of every group of parameters,
+    update_norm, lr and skipped.
 
     A non-finite loss or gradient leaves parameters, moments and average as they are and counts in `state.skipped`.
     """
@@ -62,5 +63,7 @@ def apply(
     )
     skipped = state.skipped + jnp.where(good, 0, 1)
     lr = learning_rate(cfg)(state.step - state.skipped)  # a skipped update does not move the schedule
-    metrics = {"loss": loss, "grad_norm": norm, "lr": jnp.asarray(lr), "skipped": skipped}
+    metrics = {"loss": loss, "grad_norm": norm, "update_norm": optax.global_norm(updates), "lr": jnp.asarray(lr)}
+    metrics |= {f"grad_norm/{group}": optax.global_norm(grads[group]) for group in grads}
+    metrics["skipped"] = skipped
     return TrainState(state.step + 1, skipped, params, opt_state, ema), metrics

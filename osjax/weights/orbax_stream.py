@@ -149,6 +149,8 @@ def _open_all(folder: Path) -> dict[LeafPath, ts.TensorStore]:
     context = ts.Context({"cache_pool": {"total_bytes_limit": CHUNK}})
     opening = {}
     for entry in content["tree_metadata"].values():
+        if entry["value_metadata"]["skip_deserialize"]:  # a place in the tree that holds nothing
+            continue
         path = tuple(str(key["key"]) for key in entry["key_metadata"])
         spec = {
             "driver": "zarr3" if content.get("use_zarr3") else "zarr",

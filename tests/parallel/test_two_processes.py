@@ -1,46 +1,19 @@
 """Two processes train as one: same losses as one process, one metrics file, and a stop that both agree on."""
 
-import os
 import re
-import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from osjax.training import metrics
-from tests.parallel import two_processes
-
-ROOT = Path(__file__).parents[2]
+from tests.parallel import processes, two_processes
 
 
 def both(folder, stop_at="never"):
     """Run two processes over one folder; what each printed."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
-    two_devices = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
-    env = {**os.environ, **two_devices, "PYTHONPATH": str(ROOT)}
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.parallel.two_processes", address, str(index), str(folder), str(stop_at)],
-            cwd=ROOT,
-            env=env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for index in range(2)
-    ]
-    try:
-        said = [process.communicate(timeout=200) for process in started]
-    finally:
-        for process in started:
-            process.kill()
-    assert [process.returncode for process in started] == [0, 0], said[0][1][-3000:] + said[1][1][-3000:]
-    return [out for out, _ in said]
+    address = f"localhost:{processes.free_port()}"
+    argv = [[address, str(index), str(folder), str(stop_at)] for index in range(2)]
+    return processes.together("tests.parallel.two_processes", argv, devices=2)
 
 
 def of_one_process():

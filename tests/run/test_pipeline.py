@@ -88,8 +88,11 @@ def test_a_config_without_weights_or_with_a_broken_file_says_so(config, tmp_path
     (tmp_path / "broken.safetensors").write_bytes(b"\xff" * 100)
     for says, changes in (
         ("nothing to sample from", {"model.weights": ""}),
-        ("model.weights is 'no.safetensors', which is no file", {"model.weights": "no.safetensors"}),
-        ("no readable .safetensors", {"model.weights": str(tmp_path / "broken.safetensors")}),
+        ("model.weights is 'no.safetensors', which does not exist", {"model.weights": "no.safetensors"}),
+        (
+            "broken.safetensors is no safetensors file, or is cut off",
+            {"model.weights": str(tmp_path / "broken.safetensors")},
+        ),
         ("weights do not fit the model", {"model.layout": "flux"}),
         ("model.layout is 'split'", {"model.layout": "split"}),
         ("unknown model family 'vae'", {"autoencoder.family": "vae"}),

@@ -1,0 +1,92 @@
+"""Damaged shards are named, and data sets are found at URLs as in folders."""
+
+import fsspec
+import numpy as np
+import pytest
+
+from osjax.data import clips, dataset, fingerprints, loader, remote, table, video
+from osjax.errors import UserError
+
+COUNT = 6
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    path = clips.write_clips(tmp_path_factory.mktemp("clips"), clips.specs(COUNT, 0, clips.combinations()), 32, 8, 8)
+    about = {"num_frames": 8, "height": 32, "width": 32, "fps": 8.0}
+    return [{**row, **about} for row in table.read(path)]
+
+
+@pytest.fixture
+def folder(rows, tmp_path):
+    return dataset.build_clips(rows, tmp_path)
+
+
+def _shard(folder):
+    return next(iter(folder.glob(dataset.SHARDS)))
+
+
+def test_a_sound_data_set_passes(folder):
+    assert dataset.verify(folder) == len(list(folder.glob(dataset.SHARDS))) >= 1
+    assert len(dataset.open_source(folder)) == COUNT
+
+
+def test_a_shard_cut_short_is_named_before_anything_is_read(folder):
+    shard = _shard(folder)
+    shard.write_bytes(shard.read_bytes()[:-100])
+    with pytest.raises(UserError, match=f"{shard.name} has .* bytes instead of"):
+        dataset.open_source(folder)
+
+
+def test_a_missing_shard_is_named(folder):
+    shard = _shard(folder)
+    shard.unlink()
+    with pytest.raises(UserError, match=f"{shard.name} is missing"):
+        dataset.open_source(folder)
+
+
+def test_a_shard_with_other_contents_is_named(folder):
+    shard = _shard(folder)
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 2000] = bytes(2000)
+    shard.write_bytes(content)
+    source = dataset.open_source(folder)  # the size is right
+    with pytest.raises(UserError, match=f"{shard.name} is damaged"):
+        dataset.verify(folder)
+    with pytest.raises(UserError, match=f"{shard.name} is damaged"):
+        for at in range(COUNT):
+            source[at]
+
+
+def test_a_damaged_list_of_fingerprints_is_a_user_error(folder):
+    (folder / fingerprints.FILE).write_text("[1]")
+    with pytest.raises(UserError, match="fingerprints.json is damaged"):
+        dataset.open_source(folder)
+
+
+def test_the_index_tells_what_the_records_tell(folder):
+    source = dataset.open_source(folder)
+    found = source.index()
+    assert isinstance(found, np.memmap) and found["num_frames"].tolist() == [int(r["num_frames"]) for r in source]
+    (folder / "index.npy").unlink()
+    np.testing.assert_array_equal(dataset.open_source(folder).index(), found)
+
+
+def test_a_data_set_at_a_url_equals_one_in_a_folder(rows, folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("OSJAX_DATA_CACHE", str(tmp_path / "cache"))
+    url = dataset.build_clips(rows, "memory://bucket/set")
+    assert url.startswith("memory://bucket/set/")
+    at_url, local = dataset.open_source(url), dataset.open_source(f"file://{folder}")
+    assert [at_url[i]["video"] for i in range(COUNT)] == [local[i]["video"] for i in range(COUNT)]
+    with pytest.raises(UserError, match="memory://bucket/nothing"):
+        dataset.open_source("memory://bucket/nothing")
+
+
+def test_clips_are_read_from_urls_where_records_hold_none(rows, tmp_path):
+    with open(rows[0]["path"], "rb") as file, fsspec.open("memory://clips/a.mp4", "wb") as out:
+        out.write(file.read())
+    record = {**rows[0], "path": "memory://clips/a.mp4", "text": "a"}
+    got = loader.ClipReader([record], 8, 32, 32)(0)["video"]
+    np.testing.assert_allclose(got, video.decode(rows[0]["path"]) / 127.5 - 1, atol=1e-6)
+    with pytest.raises(UserError, match="memory://clips/b.mp4 cannot be read"):
+        remote.read_bytes("memory://clips/b.mp4")

@@ -1,0 +1,41 @@
+"""One of several processes that train a tiny MMDiT, for test_processes.py."""
+
+import sys
+from pathlib import Path
+
+import jax
+
+from osjax.parallel import mesh as meshes
+from osjax.parallel import sharding
+from osjax.training import checkpoint, loop
+from tests.training import tiny
+
+BATCH = 8
+
+
+def train(folder: Path, sizes: tuple[int, ...], until: int) -> None:
+    """Up to step `until` on a mesh of these sizes over all processes, from the newest checkpoint in the folder."""
+    mesh = meshes.make(*sizes)
+    index, count = jax.process_index(), jax.process_count()
+    state, abstract, step = tiny.start(mesh)
+    store = checkpoint.Checkpoints(folder / "checkpoints")
+    if store.latest_step() is not None:
+        state, _ = store.restore(abstract)
+
+    def rows(first):
+        mine = slice(index * BATCH // count, (index + 1) * BATCH // count)
+        for n in range(first, until):
+            yield jax.tree.map(lambda x: x[mine], tiny.batch(BATCH, seed=n))
+
+    try:
+        batches, key = rows(int(state.step)), sharding.random_key(7, mesh)
+        loop.run(loop.LoopConfig("tiny", until), state, step, batches, key, mesh, store, folder, {})
+    finally:
+        store.close()
+
+
+if __name__ == "__main__":
+    address, count, index, folder, sizes, until = sys.argv[1:]
+    meshes.initialize(address, int(count), int(index))
+    train(Path(folder), tuple(map(int, sizes.split(","))), int(until))
+    print("ended", jax.process_count(), len(jax.local_devices()))

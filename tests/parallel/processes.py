@@ -1,0 +1,44 @@
+"""Start some processes of one run on this machine, with gloo between them, and wait for all."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return free.getsockname()[1]
+
+
+def environment(devices: int) -> dict[str, str]:
+    """Of a process with so many CPU devices."""
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    return {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+
+
+def together(module: str, arguments: list[list[str]], devices: int, timeout: float = 420) -> list[str]:
+    """Run `python -m module` once for each list of arguments, at the same time; what each printed."""
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-m", module, *argv],
+            cwd=ROOT,
+            env=environment(devices),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for argv in arguments
+    ]
+    try:
+        said = [process.communicate(timeout=timeout) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    codes = [process.returncode for process in started]
+    assert codes == [0] * len(started), "\n\n".join(err[-2000:] for _, err in said)
+    return [out for out, _ in said]

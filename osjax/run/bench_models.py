@@ -15,8 +15,8 @@ from ml_collections import ConfigDict
 from osjax import models
 from osjax.errors import UserError
 from osjax.models.mmdit import patch
+from osjax.ops import flops as flop_count
 from osjax.parallel import rules, sharding
-from osjax.run import bench_flops
 from osjax.run.bench_measure import Work
 from osjax.run.config import to_dataclass
 from osjax.training import diffusion, optimizer, state
@@ -109,7 +109,7 @@ class Bench:
                 return jax.jit(run).lower(params, x)
 
         says = f"{B} x {cfg.frames} frames of {cfg.size}x{cfg.size}"
-        flops = bench_flops.of_program(run, params, x)
+        flops = flop_count.of_program(run, params, x)
         return Work(method, says, lower, lambda: (_random(params, 0), _random(x, 1)), flops, B * T * H * W)
 
     def t5(self) -> Work:
@@ -131,7 +131,7 @@ class Bench:
             draw = np.random.default_rng(self.cfg.seed).integers(0, t5_cfg.vocab_size, shape, np.int32)
             return _random(params, 0), jax.device_put(draw, ids.sharding)
 
-        flops = bench_flops.of_program(run, params, ids)
+        flops = flop_count.of_program(run, params, ids)
         return Work("t5", f"{shape[0]} x {shape[1]} tokens", lower, inputs, flops, shape[0] * shape[1])
 
     @property
@@ -186,7 +186,7 @@ class Bench:
         module = models.build(replace(model_cfg, attention="dense", remat="none"))
         params = self._params(model_cfg, "float32")
         times = jax.ShapeDtypeStruct(batch.y_vec_BC.shape[:1], jnp.float32)
-        return bench_flops.of_program(partial(_velocity, module), params, batch, times)
+        return flop_count.of_program(partial(_velocity, module), params, batch, times)
 
 
 def _velocity(module: nn.Module, params: Any, batch: LatentBatch, t_B: jax.Array) -> jax.Array:

@@ -55,6 +55,7 @@ def _stage(kind: str) -> ConfigDict:
     cfg.start = start()
     cfg.data = data()
     cfg.optimizer = optimizer()
+    cfg.freeze = freeze()
     cfg.checkpoint = ConfigDict()
     cfg.checkpoint.every = 0  # steps; 0: only at the end
     cfg.checkpoint.keep = 2  # the newest so many
@@ -96,6 +97,14 @@ def data() -> ConfigDict:
     cfg.fps_max = 24.0  # frames are left out by whole factors down to this rate
     cfg.random_start = True  # clips longer than their bucket start anywhere
     cfg.threads = 2  # decoding, per process
+    return cfg
+
+
+def freeze() -> ConfigDict:
+    """Parameters that stay as they are, by their paths, such as double_blocks/txt_mlp_in/kernel."""
+    cfg = ConfigDict()
+    cfg.params = ()  # patterns; a group such as "img_in" means all below it, "*" everything
+    cfg.but = ()  # exceptions
     return cfg
 
 

@@ -34,7 +34,7 @@ class AutoencoderStage:
         self.mesh = device_mesh.make(**cfg.mesh)
         self.model_cfg = to_dataclass(models.config_class(cfg.family), cfg.model, "model")
         self.module = models.build(self.model_cfg)
-        stage.optimizer_config(cfg)
+        stage.optimizer_config(cfg, self.model_cfg)
         self.table = train_data.bucket_table(cfg.data, self.module.stride.space, self.mesh)
         for _, T, H, W, _ in self.table.every_shape():
             self.module.latent_shape(T, H, W)
@@ -81,7 +81,7 @@ class AutoencoderStage:
                 source = train_data.held_out_source(self.cfg.data, own)
                 rows = train_data.video_batches(source, self.table, self.cfg.data, self.cfg.seed)
                 held.extend(host.to_global(next(rows)["video"], self.mesh) for _ in range(self.cfg.evaluate.batches))
-            params = now.params if now.ema is None else now.ema
+            params = now.best()
             with sharding.under(self.mesh, rules.AUTOENCODER):
                 l1, mse = np.mean([jax.device_get(errors(params, video)) for video in held], axis=0)
             return {"eval_l1": float(l1), "eval_psnr_db": float(10 * np.log10(4 / mse))}

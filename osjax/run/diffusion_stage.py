@@ -33,7 +33,7 @@ class DiffusionStage:
         self.model_cfg = to_dataclass(models.config_class("mmdit"), cfg.model, "model")
         self.ae_cfg = autoencoders.config_of(cfg.autoencoder, stages)
         self.module = models.build(self.ae_cfg)
-        stage.optimizer_config(cfg)
+        stage.optimizer_config(cfg, self.model_cfg)
         self.text_of = check_text(cfg.text)
         self.dropout = cfg.text_dropout.t5, cfg.text_dropout.clip
         multiple = self.module.stride.space * self.model_cfg.patch_size
@@ -128,7 +128,7 @@ class DiffusionStage:
                 rows = train_data.video_batches(source, self.table, self.cfg.data, self.cfg.seed)
                 found = train_data.Mapped(rows, read().of_videos)
                 held.extend(host.to_global(next(found), self.mesh) for _ in range(self.cfg.evaluate.batches))
-            params = now.params if now.ema is None else now.ema
+            params = now.best()
             key = sharding.random_key(self.cfg.seed, self.mesh)
             with sharding.under(self.mesh):
                 found = np.mean([jax.device_get(losses(params, batch, key)) for batch in held], axis=0)

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from osjax.run.config import dotted_keys, to_dataclass
 from osjax.run.train_data import Batches
 from osjax.training import checkpoint, health, loop, metrics, optimizer, state
 from osjax.training.dashboards import Dashboard
+from osjax.training.freeze import Freeze
 from osjax.weights import init, load, orbax_stream
 from osjax.weights.layout import LAYOUTS
 from osjax.weights.leaves import Leaves
@@ -50,8 +51,13 @@ class Options:
     dashboards: tuple[Dashboard, ...] = ()
 
 
-def optimizer_config(cfg: ConfigDict, key: str = "optimizer") -> optimizer.OptimizerConfig:
-    return to_dataclass(optimizer.OptimizerConfig, cfg.optimizer, key)
+def optimizer_config(cfg: ConfigDict, model_cfg: Any) -> optimizer.OptimizerConfig:
+    """UserError for settings that cannot work, and for patterns in `freeze` that fit no parameter of the model."""
+    found = to_dataclass(optimizer.OptimizerConfig, cfg.optimizer, "optimizer")
+    freeze = to_dataclass(Freeze, cfg.freeze, "freeze")
+    if freeze.params:
+        freeze.trained(models.abstract_params(model_cfg))
+    return replace(found, freeze=freeze)
 
 
 def loop_config(name: str, cfg: ConfigDict, options: Options) -> loop.LoopConfig:
@@ -84,17 +90,18 @@ def train(
     try:
         if store.latest_step() == cfg.steps:
             return
-        opt = optimizer_config(cfg)
+        opt = optimizer_config(cfg, model_cfg)
         tx = optimizer.make(opt)
         key = jax.random.key(cfg.seed)
-        create = partial(state.create, lambda: models.init_params(model_cfg, key), tx, with_ema=opt.ema_decay > 0)
+        init = partial(models.init_params, model_cfg, key)
+        create = partial(state.create, init, tx, with_ema=opt.ema_decay > 0, freeze=opt.freeze)
         boxed = jax.eval_shape(create)
         shardings = sharding.of_boxed(boxed, mesh, axis_rules)
         rows = batches()
         if store.latest_step() is None:
             now = sharding.init_sharded(create, mesh, rules=axis_rules)
             leaves = starting_leaves(cfg, model_cfg, place)
-            now = now if leaves is None else _start_from(leaves, now, shardings)
+            now = now if leaves is None else _start_from(leaves, now, shardings, opt.freeze)
         else:
             _name_changes(name, store, cfg)
             now, data = store.restore(checkpoint.abstract_like(nn.unbox(boxed), shardings))
@@ -183,13 +190,13 @@ def _of_weights(start: ConfigDict, model_cfg: Any) -> Leaves:
     return load.open_leaves(source_cfg, start.weights, layout=LAYOUTS[start.layout])
 
 
-def _start_from(leaves: Leaves, now: state.TrainState, shardings: Any) -> state.TrainState:
+def _start_from(leaves: Leaves, now: state.TrainState, shardings: Any, freeze: Freeze) -> state.TrainState:
     params = load.place(leaves, shardings.params, jnp.float32)
     if now.ema is None:
         return now.replace(params=params)
     # The moving average starts at the same weights, in buffers of its own: both are donated.
     copy = jax.jit(lambda tree: jax.tree.map(lambda x: x + 0, tree), out_shardings=shardings.ema)
-    return now.replace(params=params, ema=copy(params))
+    return now.replace(params=params, ema=copy(freeze.trained(params)))
 
 
 def lines_of(name: str, place: Place) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from jax.experimental import multihost_utils
 import osjax
 from osjax.errors import UserError
 from osjax.training import integrity
+from osjax.training.freeze import fill, like
 from osjax.training.state import TrainState
 
 log = logging.getLogger(__name__)
@@ -106,7 +107,7 @@ class Checkpoints:
             "versions": ocp.args.JsonSave(_versions()),
         }
         if state.ema is not None:
-            items["ema"] = ocp.args.StandardSave(state.ema)
+            items["ema"] = ocp.args.PyTreeSave(state.best())  # whole, so that sampling reads nothing else
         self._finish_sealing()
         self._manager.save(step, args=ocp.args.Composite(**items))
         self._seal_in_background()
@@ -134,15 +135,17 @@ class Checkpoints:
 
     def _restore(self, step: int, abstract: TrainState) -> tuple[TrainState, dict[str, Any]]:
         self._check_shapes(step, "params", abstract.params)
+        self._check_shapes(step, "state", _without_weights(abstract))
         items = {
             "state": ocp.args.StandardRestore(_without_weights(abstract)),
             "params": ocp.args.StandardRestore(abstract.params),
             "data": ocp.args.JsonRestore(),
         }
         if abstract.ema is not None:
-            items["ema"] = ocp.args.StandardRestore(abstract.ema)
+            items["ema"] = _some(fill(abstract.ema, jax.tree.map(lambda _: ocp.PLACEHOLDER, abstract.params)))
         found = self._read(step, items)
-        return found["state"].replace(params=found["params"], ema=found.get("ema")), found["data"]
+        ema = None if abstract.ema is None else like(abstract.ema, found["ema"])
+        return found["state"].replace(params=found["params"], ema=ema), found["data"]
 
     def return_to(self, before: int) -> int | None:
         """Make the newest checkpoint of step <= `before` the newest of all; later ones are set aside. None: no such."""
@@ -159,7 +162,8 @@ class Checkpoints:
         step = self.require(step)
         item = "ema" if ema else "params"
         self._check_shapes(step, item, abstract)
-        return self._read(step, {item: ocp.args.StandardRestore(abstract)})[item]
+        wanted = _some(abstract) if ema else ocp.args.StandardRestore(abstract)
+        return self._read(step, {item: wanted})[item]
 
     def config(self, step: int | None = None) -> dict[str, Any]:
         return self._read(self.require(step), {"config": ocp.args.JsonRestore()})["config"]
@@ -232,6 +236,17 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
 def _without_weights(state: TrainState) -> TrainState:
     """Parameters and their average are items of their own, so that sampling and the next stage read only them."""
     return state.replace(params=None, ema=None)
+
+
+def _some(abstract: Any) -> ocp.args.PyTreeRestore:
+    """Reads arrays to their shardings and leaves those unread in whose place there is a PLACEHOLDER."""
+
+    def how(x):
+        if x is ocp.PLACEHOLDER:
+            return ocp.RestoreArgs()
+        return ocp.ArrayRestoreArgs(sharding=x.sharding, global_shape=x.shape, dtype=x.dtype)
+
+    return ocp.args.PyTreeRestore(abstract, restore_args=jax.tree.map(how, abstract))
 
 
 def abstract_like(state: Any, shardings: Any) -> Any:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from osjax.errors import UserError
+from osjax.training.freeze import Freeze
 
 SCHEDULES = ("constant", "cosine", "step")
 MOMENT_DTYPES = ("float32", "bfloat16")
@@ -21,6 +22,7 @@ class OptimizerConfig:
     the learning rate of each of `milestones` (update, learning rate) from that update on; each after a linear warm-up
     from `initial_lr`. accumulate: micro-batches per update. ema_decay: per update; 0 keeps no average.
     moment_dtype: of Adam's first moment; bfloat16 saves two bytes a parameter, the second moment needs its digits.
+    freeze: parameters that stay as they are.
     """
 
     lr: float = 5e-5
@@ -38,6 +40,7 @@ class OptimizerConfig:
     accumulate: int = 1
     ema_decay: float = 0.0
     moment_dtype: str = "float32"
+    freeze: Freeze = Freeze()
 
     def __post_init__(self):
         if self.moment_dtype not in MOMENT_DTYPES:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from osjax.errors import UserError
+from osjax.training.freeze import fill
 from osjax.training.optimizer import OptimizerConfig, learning_rate, update_ema
 from osjax.training.state import TrainState
 
@@ -50,20 +51,26 @@ def apply(
 
     A non-finite loss or gradient leaves parameters, moments and average as they are and counts in `state.skipped`.
     """
-    loss, grads = gradients(loss_fn, state.params, batch, key, cfg.accumulate)
+    trained = cfg.freeze.trained(state.params)
+
+    def loss_of(trained, batch, key):  # of the parameters that train: of others no gradient is computed
+        return loss_fn(fill(trained, state.params), batch, key)
+
+    loss, grads = gradients(loss_of, trained, batch, key, cfg.accumulate)
     norm = optax.global_norm(grads)
     good = jnp.isfinite(loss) & jnp.isfinite(norm)
-    updates, opt_state = tx.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+    updates, opt_state = tx.update(grads, state.opt_state, trained)
+    params = optax.apply_updates(trained, updates)
     ema = None if state.ema is None else update_ema(state.ema, params, cfg.ema_decay)
     params, opt_state, ema = jax.tree.map(
         lambda new, old: jnp.where(good, new, old),
         (params, opt_state, ema),
-        (state.params, state.opt_state, state.ema),
+        (trained, state.opt_state, state.ema),
     )
     skipped = state.skipped + jnp.where(good, 0, 1)
     lr = learning_rate(cfg)(state.step - state.skipped)  # a skipped update does not move the schedule
     metrics = {"loss": loss, "grad_norm": norm, "update_norm": optax.global_norm(updates), "lr": jnp.asarray(lr)}
-    metrics |= {f"grad_norm/{group}": optax.global_norm(grads[group]) for group in grads}
+    groups = {group: tree for group, tree in grads.items() if jax.tree.leaves(tree)}
+    metrics |= {f"grad_norm/{group}": optax.global_norm(tree) for group, tree in groups.items()}
     metrics["skipped"] = skipped
-    return TrainState(state.step + 1, skipped, params, opt_state, ema), metrics
+    return TrainState(state.step + 1, skipped, fill(params, state.params), opt_state, ema), metrics

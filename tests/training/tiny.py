@@ -84,7 +84,7 @@ def _compiled(mesh, cfg):
     tx = optimizer.make(cfg)
 
     def create(params):
-        return states.create(lambda: params, tx, with_ema=cfg.ema_decay > 0)
+        return states.create(lambda: params, tx, with_ema=cfg.ema_decay > 0, freeze=cfg.freeze)
 
     shapes = jax.eval_shape(create, boxed())
     shardings = sharding.of_boxed(shapes, mesh)

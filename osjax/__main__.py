@@ -41,6 +41,7 @@ VERBS = {
     "sample": Verb("osjax.run.sample", "prompts, images and clips to videos", "configs/sample/demo.py"),
     "eval": Verb("osjax.run.eval", "how well an autoencoder reproduces videos", "configs/eval/recon.py"),
     "convert": Verb("osjax.run.convert", "weight files to osjax checkpoints, and back", "configs/models.py"),
+    "plan": Verb("osjax.run.plan", "what a training run needs and costs on accelerators that are not here"),
     "bench": Verb("osjax.run.bench", "how fast this machine runs each part of the system", "configs/bench/demo.py"),
     "data": Verb("osjax.run.data", "from raw videos to clips, captions and data sets", "configs/curation/report.py"),
 }

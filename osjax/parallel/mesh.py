@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 from jax.experimental import mesh_utils
-from jax.sharding import AxisType, Mesh
+from jax.sharding import AbstractMesh, AxisType, Mesh
 
 from osjax.errors import UserError
 
@@ -23,15 +23,25 @@ def make(
     UserError for sizes that do not multiply to the number of devices, with the nearest that do.
     """
     devices = list(jax.devices() if devices is None else devices)
-    sizes = [data, fsdp, sequence, tensor]
+    filled = _filled([data, fsdp, sequence, tensor], len(devices))
+    return Mesh(arrange(filled, devices), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def absent(data: int = -1, fsdp: int = 1, sequence: int = 1, tensor: int = 1, *, count: int) -> AbstractMesh:
+    """The mesh that `make` would give of so many devices, without any: enough for shapes and their shardings."""
+    filled = _filled([data, fsdp, sequence, tensor], count)
+    return AbstractMesh(tuple(filled), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def _filled(sizes: Sequence[int], count: int) -> list[int]:
+    """Sizes without -1. UserError where they do not multiply to the number of devices."""
     if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
         raise UserError(f"mesh {_show(sizes)} is not valid: sizes are positive, and at most one is -1 (the rest)")
     fixed = math.prod(size for size in sizes if size != -1)
-    count = len(devices)
     filled = [count // fixed if size == -1 else size for size in sizes]
     if math.prod(filled) != count:
         raise UserError(f"mesh {_show(sizes)} does not fit {count} devices: the nearest is {_nearest(sizes, count)}")
-    return Mesh(arrange(filled, devices), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    return filled
 
 
 def arrange(sizes: Sequence[int], devices: Sequence[jax.Device]) -> np.ndarray:
@@ -42,7 +52,10 @@ def arrange(sizes: Sequence[int], devices: Sequence[jax.Device]) -> np.ndarray:
     """
     slices = len({getattr(device, "slice_index", None) for device in devices})
     if slices == 1:
-        return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices).devices
+        try:
+            return mesh_utils.create_device_mesh(sizes, devices)
+        except NotImplementedError:  # an axis is no product of whole sides of the TPU slice, such as 8 of 4x4x4
+            return mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
     count = len(devices) // slices
     if len(devices) % slices:
         raise UserError(f"{len(devices)} devices in {slices} slices of unequal size: use slices of one kind")

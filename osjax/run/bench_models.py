@@ -14,12 +14,12 @@ from ml_collections import ConfigDict
 
 from osjax import models
 from osjax.errors import UserError
-from osjax.models.mmdit import patch
 from osjax.ops import flops as flop_count
 from osjax.parallel import rules, sharding
+from osjax.plan import program
 from osjax.run.bench_measure import Work
 from osjax.run.config import to_dataclass
-from osjax.training import diffusion, optimizer, state
+from osjax.training import optimizer
 from osjax.types import LatentBatch
 
 
@@ -47,29 +47,18 @@ class Bench:
     def train(self) -> Work:
         """One update: noise, loss, gradients, AdamW. FLOPs: three forward passes, whatever is computed again."""
         model_cfg, opt = self._model(), to_dataclass(optimizer.OptimizerConfig, self.cfg.optimizer, "optimizer")
-        module, tx = models.build(model_cfg), optimizer.make(opt)
-        create = partial(state.create, tx=tx, with_ema=opt.ema_decay > 0)
-        boxed = jax.eval_shape(lambda: create(lambda: models.init_params(model_cfg, jax.random.key(0))))
-        shardings = sharding.of_boxed(boxed, self.mesh)
-        shapes = _placed(nn.unbox(boxed), shardings)
-        step = sharding.jit_step(diffusion.make_step(module, tx, opt), shardings, self.mesh)
-        batch = self._latents(model_cfg, self.cfg.train_batch)
+        step = program.train_step(model_cfg, opt, self.mesh, self._latents(model_cfg, self.cfg.train_batch))
         key = sharding.random_key(self.cfg.seed, self.mesh)
 
         def inputs():
-            fill = jax.jit(lambda params: create(lambda: params), out_shardings=shardings, donate_argnums=0)
-            return fill(_random(shapes.params, self.cfg.seed)), _random(batch, 1), key
+            fill = jax.jit(lambda params: step.create(lambda: params), out_shardings=step.shardings, donate_argnums=0)
+            return fill(_random(step.state.params, self.cfg.seed)), _random(step.batch, 1), key
 
-        flops = 3 * self._forward_flops(model_cfg, batch)
-        return Work(
-            "train",
-            self._says(batch),
-            lambda: step.lower(shapes, batch, key),
-            inputs,
-            flops,
-            _tokens(batch, model_cfg.patch_size),
-            carries=True,
+        flops, tokens = (
+            3 * program.forward_flops(model_cfg, step.batch),
+            program.tokens(step.batch, model_cfg.patch_size),
         )
+        return Work("train", self._says(step.batch), step.lower, inputs, flops, tokens, carries=True)
 
     def denoise(self) -> Work:
         """One call of the velocity model; guidance takes up to three a step."""
@@ -77,7 +66,7 @@ class Bench:
         params = self._params(model_cfg, self.cfg.dtype)
         batch = self._latents(model_cfg, self.cfg.denoise_batch)
         times = jax.ShapeDtypeStruct(batch.y_vec_BC.shape[:1], jnp.float32, sharding=sharding.batch_sharding(self.mesh))
-        call = jax.jit(partial(_velocity, models.build(model_cfg)))
+        call = jax.jit(partial(program.velocity, models.build(model_cfg)))
 
         def lower():
             with sharding.under(self.mesh):
@@ -86,8 +75,8 @@ class Bench:
         def inputs():
             return _random(params, self.cfg.seed), _random(batch, 1), _random(times, 2)
 
-        flops = self._forward_flops(model_cfg, batch)
-        return Work("denoise", self._says(batch), lower, inputs, flops, _tokens(batch, model_cfg.patch_size))
+        flops = program.forward_flops(model_cfg, batch)
+        return Work("denoise", self._says(batch), lower, inputs, flops, program.tokens(batch, model_cfg.patch_size))
 
     def _autoencoder(self, method: str) -> Work:
         """Encode or decode one video, or one tile of it. Its tokens are latent pixels."""
@@ -150,7 +139,7 @@ class Bench:
     def _params(self, model_cfg: Any, dtype: str, axis_rules: Any = rules.TRANSFORMER) -> Any:
         """Shapes of parameters with their places on the mesh, in `dtype`."""
         boxed = models.abstract_params(model_cfg)
-        return _placed(nn.unbox(boxed), sharding.of_boxed(boxed, self.mesh, axis_rules), dtype)
+        return program.placed(nn.unbox(boxed), sharding.of_boxed(boxed, self.mesh, axis_rules), dtype)
 
     def _latents(self, model_cfg: Any, per_device: int) -> LatentBatch:
         """Shapes of the batch of a video of the config's size. UserError where its latents do not divide."""
@@ -166,51 +155,13 @@ class Bench:
             )
         if H % p or W % p:
             raise UserError(f"latents of {H}x{W} do not divide into patches of {p}: use another video size", status=2)
-        rows = sharding.batch_sharding(self.mesh)
-
-        def f32(*shape):
-            return jax.ShapeDtypeStruct((per_device * self._ways, *shape), jnp.float32, sharding=rows)
-
-        cond = f32(T, H, W, C + 1) if model_cfg.cond_embed else None
-        return LatentBatch(
-            f32(T, H, W, C), f32(self.cfg.text_tokens, model_cfg.context_in_dim), f32(model_cfg.vec_in_dim), cond
-        )
+        rows = per_device * self._ways
+        return program.batch_of(model_cfg, (T, H, W, C), rows, self.cfg.text_tokens, self.mesh)
 
     def _says(self, batch: LatentBatch) -> str:
         size, rows = self.cfg.video, batch.latents_BTHWC.shape[0]
         blocks = "+".join(map(str, self.blocks))
         return f"{rows} x {size.frames} frames of {size.width}x{size.height}, {blocks} blocks"
-
-    def _forward_flops(self, model_cfg: Any, batch: LatentBatch) -> int:
-        # Flash kernels show no matrix products to a tracer; the dense form does the same ones.
-        module = models.build(replace(model_cfg, attention="dense", remat="none"))
-        params = self._params(model_cfg, "float32")
-        times = jax.ShapeDtypeStruct(batch.y_vec_BC.shape[:1], jnp.float32)
-        return flop_count.of_program(partial(_velocity, module), params, batch, times)
-
-
-def _velocity(module: nn.Module, params: Any, batch: LatentBatch, t_B: jax.Array) -> jax.Array:
-    B, T, H, W, _ = batch.latents_BTHWC.shape
-    p = module.cfg.patch_size
-    img, cond = (None if x is None else patch.pack(x, p) for x in (batch.latents_BTHWC, batch.cond_BTHWC))
-    img_ids, txt_ids = patch.img_ids(B, T, H, W, p), patch.txt_ids(B, batch.txt_BMC.shape[1])
-    return module.apply({"params": params}, img, img_ids, batch.txt_BMC, txt_ids, t_B, batch.y_vec_BC, cond)
-
-
-def _tokens(batch: LatentBatch, p: int) -> int:
-    """Video and text tokens of a batch."""
-    B, T, H, W, _ = batch.latents_BTHWC.shape
-    return B * (T * (H // p) * (W // p) + batch.txt_BMC.shape[1])
-
-
-def _placed(shapes: Any, shardings: Any, dtype: str | None = None) -> Any:
-    """Shapes with shardings, floating ones in `dtype`."""
-
-    def one(x, where):
-        floating = jnp.issubdtype(x.dtype, jnp.floating)
-        return jax.ShapeDtypeStruct(x.shape, dtype if dtype and floating else x.dtype, sharding=where)
-
-    return jax.tree.map(one, shapes, shardings)
 
 
 def _random(shapes: Any, seed: int) -> Any:

@@ -21,6 +21,12 @@ def environment(devices: int) -> dict[str, str]:
     return {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
 
 
+def run_python(code: str, devices: int = 1) -> subprocess.CompletedProcess:
+    """A piece of Python in a process of its own."""
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, cwd=ROOT, env=environment(devices), capture_output=True, text=True, timeout=800)
+
+
 def together(module: str, arguments: list[list[str]], devices: int, timeout: float = 420) -> list[str]:
     """Run `python -m module` once for each list of arguments, at the same time; what each printed."""
     started = [

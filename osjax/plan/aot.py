@@ -1,0 +1,79 @@
+"""Compile for accelerators that are not here: TPU slices with libtpu, GPUs with the CUDA plugin and a description."""
+
+import os
+import time
+from dataclasses import dataclass
+from importlib import import_module, resources
+from importlib.util import find_spec
+from typing import Any
+
+import jax
+from jax.experimental import topologies
+from jax.sharding import Mesh
+
+from osjax.errors import UserError
+from osjax.plan import hlo
+from osjax.plan.targets import Target
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What the compiler says of a program, in bytes on one device. host: pinned memory. seconds: of compilation."""
+
+    arguments: int
+    temporaries: int
+    peak: int
+    host: int
+    collectives: tuple[hlo.Collective, ...]
+    seconds: float
+
+
+def available(target: Target) -> bool:
+    """Whether the compiler for a target is installed."""
+    if target.chip.platform == "tpu":
+        return find_spec("libtpu") is not None
+    return find_spec("jax_plugins") is not None and find_spec("jax_plugins.xla_cuda13") is not None
+
+
+def devices(target: Target) -> list[jax.Device]:
+    """Devices to make a mesh of and compile for. UserError where the compiler does not know the target."""
+    try:
+        if target.chip.platform == "tpu":
+            # Do not look for a TPU's own settings on the network.
+            os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+            os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+            return list(topologies.get_topology_desc(target.topology, platform="tpu").devices)
+        return list(_gpu_topology(target).devices)
+    except (RuntimeError, NotImplementedError, ValueError) as error:
+        first = str(error).splitlines()[0][:200]
+        raise UserError(f"{target.says} cannot be compiled for ({first}): give another shape") from error
+
+
+def _gpu_topology(target: Target) -> Any:
+    plugin = import_module("jax_plugins.xla_cuda13")
+    if "cuda" not in jax._src.xla_bridge._plugins_registered_platforms():  # noqa: SLF001
+        plugin.initialize()
+    text = (resources.files("osjax.plan") / "gpus" / f"{target.chip.name}.txtpb").read_text()
+    return topologies.get_topology_desc(target.chip.name, platform="cuda", target_config=text, topology=target.topology)
+
+
+def compile_program(lowered: jax.stages.Lowered, mesh: Mesh) -> Compiled:
+    """Compile, and read memory and collectives off the result. UserError where it does not fit the device."""
+    started = time.perf_counter()
+    try:
+        program = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise UserError(f"does not fit the device: {str(error).splitlines()[0][:200]}") from error
+    seconds = time.perf_counter() - started
+    memory = program.memory_analysis()
+    total = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
+    return Compiled(
+        memory.argument_size_in_bytes,
+        memory.temp_size_in_bytes,
+        total - memory.alias_size_in_bytes,  # buffers that inputs and outputs share count once
+        memory.host_temp_size_in_bytes,
+        tuple(hlo.collectives(program.as_text(), mesh)),
+        seconds,
+    )

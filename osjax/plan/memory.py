@@ -1,0 +1,64 @@
+"""Bytes of a train step on one device by arithmetic, where no compiler is at hand, and to search with.
+
+State is exact. Of activations the block inputs that rematerialisation keeps are exact too; what one block needs while
+it runs is WORKING tensors of a token's width, fitted to compiled programs (docs/planning.md has both side by side).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+WORKING = 36.0  # bfloat16 tensors (tokens, width) alive in the backward pass of one block
+SAVED = {"none": 30.0, "full": 1.0, "save_attention": 2.0, "offload": 0.0}  # kept of each block until its gradient
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes. state: parameters, moments, average. gradients, saved, working: temporaries."""
+
+    state: int
+    gradients: int
+    saved: int
+    working: int
+    host: int
+
+    @property
+    def peak(self) -> int:
+        return self.state + self.gradients + self.saved + self.working
+
+
+def estimate(
+    model_cfg: Any, parameters: int, state_bytes: int, ways: dict[str, int], rows: int, tokens: int
+) -> Estimate:
+    """ways: sizes of the mesh axes. rows: of the whole batch. tokens: of one row, text included.
+
+    state_bytes: of one device, from the shapes and shardings.
+    """
+    shards = ways["fsdp"] * ways["sequence"] * ways["tensor"]
+    here = -(-rows // (ways["data"] * ways["fsdp"])) * -(-tokens // ways["sequence"])
+    tensor = 2 * here * model_cfg.hidden_size
+    blocks = model_cfg.depth + model_cfg.depth_single_blocks
+    again = recomputed_blocks(model_cfg)
+    saved = tensor * (SAVED[model_cfg.remat] * again + SAVED["none"] * (blocks - again))
+    host = tensor * again if model_cfg.remat == "offload" else 0
+    width = model_cfg.hidden_size
+    largest = 2 * (4 + 2 * model_cfg.mlp_ratio + 6) * width**2  # weights of a double block
+    gathered = 2 * 2 * largest / ways["tensor"] if shards > 1 else 0  # this block's and the next one's, bfloat16
+    reduced = 4 * largest / ways["tensor"]  # its gradient before it is scattered
+    return Estimate(
+        state_bytes,
+        round(4 * parameters / shards),
+        round(saved),
+        round(WORKING * tensor / ways["tensor"] + gathered + reduced),
+        round(host),
+    )
+
+
+def recomputed_blocks(model_cfg: Any) -> int:
+    """Blocks whose forward pass is run again for their gradient."""
+    if model_cfg.remat == "none":
+        return 0
+    double, single = model_cfg.depth, model_cfg.depth_single_blocks
+    if model_cfg.remat_blocks is None:
+        return double + single
+    most = model_cfg.remat_blocks
+    return min(double, most[0]) + min(single, most[1])

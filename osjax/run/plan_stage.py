@@ -1,0 +1,179 @@
+"""A diffusion stage of a config on the devices of a target: its buckets, what it needs and what it costs."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from osjax import models
+from osjax.parallel import mesh as device_mesh
+from osjax.plan import aot, cost, memory, program, published, targets
+from osjax.run import autoencoders, stage, train_data
+from osjax.run.config import to_dataclass
+
+FULL = 0.95  # of a device's memory that a program may take: the rest goes to the runtime and its fragments
+TEXT_TOKENS = 512  # of T5
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A diffusion stage on the devices of a target, checked as a run of it would be."""
+
+    name: str
+    cfg: ConfigDict
+    target: targets.Target
+    mesh: Mesh
+    model_cfg: Any
+    ae_cfg: Any
+    opt: Any
+    table: Any
+
+    @classmethod
+    def of(cls, name, cfg, target, devices, sizes, stages) -> "Stage":
+        if devices is None:
+            mesh = device_mesh.absent(**sizes, count=target.devices)
+        else:
+            mesh = device_mesh.make(**sizes, devices=devices)
+        model_cfg = to_dataclass(models.config_class("mmdit"), cfg.model, "model")
+        ae_cfg = autoencoders.config_of(cfg.autoencoder, stages)
+        multiple = models.build(ae_cfg).stride.space * model_cfg.patch_size
+        table = train_data.bucket_table(cfg.data, multiple, mesh)
+        return cls(name, cfg, target, mesh, model_cfg, ae_cfg, stage.optimizer_config(cfg, model_cfg), table)
+
+    @property
+    def ways(self) -> dict[str, int]:
+        return dict(self.mesh.shape)
+
+    @property
+    def text_tokens(self) -> int:
+        return TEXT_TOKENS if self.cfg.text.t5 else self.cfg.text.max_length
+
+    def batch(self, bucket: "Bucket") -> Any:
+        """Shapes of a bucket's batch."""
+        return program.batch_of(self.model_cfg, bucket.latent, bucket.rows, self.text_tokens, self.mesh)
+
+    def buckets(self) -> list["Bucket"]:
+        """One of each number of tokens, the longest sequence first. Aspect ratios differ by a few tokens."""
+        module, found = models.build(self.ae_cfg), {}
+        for rows, frames, height, width, _ in self.table.every_shape():
+            latent = (*module.latent_shape(frames, height, width), self.ae_cfg.latent_channels)
+            bucket = Bucket(frames, height, width, rows, latent)
+            key = rows, frames, height * width // 4096
+            if key not in found or bucket.pixels > found[key].pixels:
+                found[key] = bucket
+        by_name: dict[tuple, Bucket] = {}
+        for bucket in sorted(found.values(), key=lambda b: -b.pixels):
+            by_name.setdefault((bucket.frames, bucket.rows), bucket)
+        return sorted(by_name.values(), key=lambda b: -b.pixels)
+
+
+@dataclass(frozen=True)
+class Bucket:
+    frames: int
+    height: int
+    width: int
+    rows: int
+    latent: tuple[int, int, int, int]
+
+    @property
+    def pixels(self) -> int:
+        return self.frames * self.height * self.width
+
+
+def plan(planned: Stage, compiled: bool, mfu: float | None = None) -> dict[str, Any]:
+    """Everything about a stage as plain values. The bucket that needs the most memory is compiled."""
+    capacity = planned.target.chip.hbm_gb * 1e9
+    buckets = planned.buckets()
+    state = program.train_step(planned.model_cfg, planned.opt, planned.mesh, planned.batch(buckets[0])).state
+    rows = [of_bucket(planned, bucket, program.bytes_per_device(state), mfu) for bucket in buckets]
+    row, bucket = max(zip(rows, buckets, strict=True), key=lambda pair: pair[0]["estimate"]["peak"])
+    found = None
+    if compiled:
+        step = program.train_step(planned.model_cfg, planned.opt, planned.mesh, planned.batch(bucket))
+        found = aot.compile_program(step.lower(), planned.mesh)
+    parameters = stage.count_parameters(planned.model_cfg)
+    size = bucket.rows, row["tokens"]
+    sent = found.collectives if found else cost.collectives_of(planned.model_cfg, parameters, *size, planned.ways)
+    state_bytes = row["estimate"]["state"]
+    bound = cost.bound(planned.model_cfg, row["forward_flops"], *size, state_bytes, planned.ways, sent, planned.target)
+    encoders = encoder_bytes(planned)
+    peak = (found.peak if found else row["estimate"]["peak"]) + encoders
+    seconds = max(row["seconds"] for row in rows)
+    days = planned.cfg.steps * seconds / 86_400
+    return {
+        "stage": planned.name,
+        "mesh": planned.ways,
+        "parameters": parameters,
+        "steps": planned.cfg.steps,
+        "capacity_bytes": round(capacity),
+        "encoder_bytes": encoders,
+        "peak_bytes": peak,
+        "fits": peak <= FULL * capacity,
+        "largest": row,
+        "compiled": asdict(found) if found else None,
+        "collectives": [asdict(c) for c in sent],
+        "bound": {
+            **asdict(bound),
+            "seconds": bound.seconds,
+            "by": bound.by,
+            "mfu": bound.mfu(row["forward_flops"], planned.target),
+        },
+        "buckets": rows,
+        "seconds": seconds,
+        "days": days,
+        "dollars": days * 24 * planned.target.devices * planned.target.chip.dollars,
+    }
+
+
+def expected_mfu(planned: Stage, forward_flops: int, rows: int, tokens: int, mfu: float | None) -> float:
+    """What was given, or the share of the peak that the original's products reached, less those done again."""
+    if mfu is not None:
+        return mfu
+    reached = 0.3575 if planned.ways["sequence"] > 1 else 0.3819
+    return reached * 3 * forward_flops / cost.executed_flops(planned.model_cfg, forward_flops, rows, tokens)
+
+
+def of_bucket(planned: Stage, bucket: Bucket, state_bytes: int, mfu: float | None) -> dict[str, Any]:
+    """Size, work, memory by arithmetic, and the time to expect."""
+    batch = planned.batch(bucket)
+    tokens = program.tokens(batch, planned.model_cfg.patch_size) // bucket.rows
+    forward = program.forward_flops(planned.model_cfg, batch)
+    encode = 0.0
+    if not planned.cfg.data.cached:
+        # Devices that share a sequence encode the same clips, each for itself.
+        copies = planned.ways["sequence"] * planned.ways["tensor"]
+        encode = bucket.rows * copies * encode_flops(planned, bucket)
+    parameters = stage.count_parameters(planned.model_cfg)
+    guess = memory.estimate(planned.model_cfg, parameters, state_bytes, planned.ways, bucket.rows, tokens)
+    expected = expected_mfu(planned, forward, bucket.rows, tokens, mfu)
+    seconds = cost.expected_seconds(forward, encode, planned.target, expected, published.ENCODER_UTILISATION)
+    return {
+        "frames": bucket.frames,
+        "height": bucket.height,
+        "width": bucket.width,
+        "batch": bucket.rows,
+        "tokens": tokens,
+        "forward_flops": forward,
+        "encode_flops": encode,
+        "estimate": {**asdict(guess), "peak": guess.peak},
+        "mfu": expected,
+        "seconds": seconds,
+        "clips_per_s": bucket.rows / seconds,
+    }
+
+
+def encode_flops(planned: Stage, bucket: Bucket) -> float:
+    """Of one clip; counted on a square of the same area, which encodes as much."""
+    space = models.build(planned.ae_cfg).stride.space
+    side = max(1, round((bucket.height * bucket.width) ** 0.5 / space)) * space
+    whole = published.autoencoder_flops(models.family_of(planned.ae_cfg), bucket.frames, side, "encode", planned.ae_cfg)
+    return whole * bucket.height * bucket.width / side**2
+
+
+def encoder_bytes(planned: Stage) -> int:
+    """Of the autoencoder (float32) and the text encoders (bfloat16) on the device that holds most of them."""
+    total = 4 * stage.count_parameters(planned.ae_cfg) if not planned.cfg.data.cached else 0
+    if planned.cfg.text.t5:
+        total += 2 * sum(stage.count_parameters(models.config(family)) for family in ("t5", "clip_text"))
+    return total

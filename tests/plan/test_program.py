@@ -1,0 +1,78 @@
+"""Shapes of train steps: FLOPs, bytes and what rematerialisation does to them."""
+
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import linen as nn
+
+from osjax import models
+from osjax.ops import flops
+from osjax.parallel import mesh as meshes
+from osjax.plan import cost, memory, program, targets
+from osjax.plan.hlo import Collective
+from osjax.training import optimizer
+
+TINY = {"in_channels": 16, "vec_in_dim": 8, "context_in_dim": 12, "hidden_size": 32, "num_heads": 2}
+TINY |= {"depth": 2, "depth_single_blocks": 3, "axes_dim": (4, 6, 6), "patch_size": 2}
+CFG = models.config("mmdit", **TINY)
+
+
+def test_flops_of_three_small_videos_give_those_of_any():
+    batch = program.batch_of(CFG, (3, 8, 6, 4), 5, 7, None)
+    params = nn.unbox(models.abstract_params(CFG))
+    times = jax.ShapeDtypeStruct((5,), jnp.float32)
+    traced = flops.of_program(partial(program.velocity, models.build(CFG)), params, batch, times)
+    assert program.forward_flops(CFG, batch) == traced
+    again = replace(CFG, attention="flash", remat="full", remat_blocks=(1, 1))
+    assert program.forward_flops(again, batch) == traced
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_state_takes_three_arrays_a_parameter_over_the_shards(here):
+    mesh = meshes.make(2, 4, 1, 1) if here else meshes.absent(2, 4, 1, 1, count=8)
+    step = program.train_step(CFG, optimizer.OptimizerConfig(), mesh, program.batch_of(CFG, (2, 4, 4, 4), 8, 7, mesh))
+    parameters = sum(x.size for x in jax.tree.leaves(step.state.params))
+    assert 3 <= program.bytes_per_device(step.state) / (parameters * 4 / 4) < 3.4  # small ones stay whole
+    with_average = optimizer.OptimizerConfig(ema_decay=0.9)
+    averaged = program.train_step(CFG, with_average, mesh, step.batch)
+    assert program.bytes_per_device(averaged.state) > 1.3 * program.bytes_per_device(step.state)
+
+
+def test_absent_devices_are_checked_like_those_that_are_there():
+    assert dict(meshes.absent(-1, 4, 2, 1, count=64).shape) == {"data": 8, "fsdp": 4, "sequence": 2, "tensor": 1}
+    with pytest.raises(Exception, match="does not fit 64 devices: the nearest is data=16, fsdp=4"):
+        meshes.absent(3, 4, 1, 1, count=64)
+
+
+def test_rematerialised_blocks_run_again():
+    forward, rows, tokens = 1000, 2, 10
+    assert cost.executed_flops(CFG, forward, rows, tokens) == 3 * forward
+    assert cost.executed_flops(replace(CFG, remat="full"), forward, rows, tokens) == 4 * forward
+    some = replace(CFG, remat="full", remat_blocks=(8, 1))
+    assert memory.recomputed_blocks(some) == 3
+    assert cost.executed_flops(some, forward, rows, tokens) == pytest.approx(3 * forward + forward * 3 / 5)
+    spared = replace(CFG, remat="save_attention")
+    attention = 4 * rows * tokens**2 * 32 * 5
+    assert cost.executed_flops(spared, forward, rows, tokens) == 4 * forward - attention
+
+
+def test_a_step_is_bound_by_what_takes_longest():
+    target = targets.parse("h200x16")
+    ways = {"data": 2, "fsdp": 8, "sequence": 1, "tensor": 1}
+    sent = [Collective("all-gather", ("fsdp",), 3, 450_000_000_000), Collective("all-reduce", ("data",), 1, 10**11)]
+    bound = cost.bound(CFG, 10**12, 16, 100, 10**6, ways, sent, target)
+    assert bound.compute == pytest.approx(3 * 10**12 / (16 * 989.4e12))
+    assert bound.links == pytest.approx(1 + 2) and bound.by == "links" and bound.seconds == bound.links
+    assert bound.mfu(10**12, target) == pytest.approx(bound.compute / bound.links)
+
+
+def test_weights_are_gathered_for_each_pass_and_gradients_scattered_once():
+    ways = {"data": 1, "fsdp": 8, "sequence": 1, "tensor": 1}
+    sent = {c.kind: c.bytes for c in cost.collectives_of(replace(CFG, remat="full"), 1000, 8, 10, ways)}
+    assert sent == {"all-gather": 2 * 1000 * 3 * 7 // 8, "reduce-scatter": 4 * 1000 * 7 // 8}
+    ways = {"data": 1, "fsdp": 1, "sequence": 2, "tensor": 1}
+    sent = {c.kind: c.bytes for c in cost.collectives_of(replace(CFG, attention="ulysses"), 0, 4, 10, ways)}
+    assert sent["all-to-all"] == 5 * 3 * (2 * 4 * 10 * 32) * 4 // 4  # blocks, passes, tokens, q k v and the result

@@ -1,0 +1,24 @@
+"""The planner's arithmetic against the published cost of the original."""
+
+import pytest
+
+from osjax.plan import published
+
+
+@pytest.fixture(scope="module")
+def checks():
+    return {check.what: check for check in published.checks()}
+
+
+def test_published_costs_and_gains_come_out(checks):
+    assert len(checks) == 9 and all(check.good for check in checks.values()), published.table()
+
+
+def test_the_step_times_come_out_without_the_factor_that_is_fitted_to_days(checks):
+    steps = [check for what, check in checks.items() if "seconds of a step" in what]
+    assert len(steps) == 3 and all(abs(c.planned / c.published - 1) < 0.15 for c in steps)
+
+
+def test_a_planner_that_forgot_the_encoder_would_be_found_out(monkeypatch):
+    monkeypatch.setattr(published, "ENCODER_UTILISATION", 1e9)
+    assert not all(check.good for check in published.checks())

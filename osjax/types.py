@@ -32,6 +32,7 @@ class Axis:
     CONV_OUT = "conv_out"
     NORM = "norm"  # norm scales and biases
     VOCAB = "vocab"  # token ids of an embedding table
+    RANK = "rank"  # of low-rank adapters
 
     # Activations.
     BATCH = "batch"
@@ -40,7 +41,7 @@ class Axis:
     ACT_HEADS = "act_heads"
 
 
-_PARAMETERS = "LAYERS EMBED MLP QKV HEADS HEAD_DIM MODULATION PATCH FEATURES CONV_KERNEL CONV_IN CONV_OUT NORM VOCAB"
+_PARAMETERS = "LAYERS EMBED MLP QKV HEADS HEAD_DIM MODULATION PATCH FEATURES CONV_KERNEL CONV_IN CONV_OUT NORM VOCAB RANK"
 PARAMETER_AXES = tuple(getattr(Axis, name) for name in _PARAMETERS.split())
 ACTIVATION_AXES = (Axis.BATCH, Axis.TOKENS, Axis.ACT_EMBED, Axis.ACT_HEADS)
 

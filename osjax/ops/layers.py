@@ -21,6 +21,9 @@ def logical(init, *axes: str):
 MASTER = "master"  # variable collection with the float32 kernels behind those that `params` holds in another dtype
 
 
+ADAPTERS = "lora"  # variable collection of low-rank adapters, already scaled (models/lora.py)
+
+
 class Contraction(NamedTuple):
     """in_axes, out_axes: logical names of the kernel's contracted and produced dimensions.
 
@@ -66,6 +69,8 @@ class Linear(nn.Module):
             y = self._contract(x, jnp.asarray(kernel))
         else:  # quantised (sampling/int8.py), which has its own product
             y = jax.lax.dot_general(x, kernel.astype(self.dtype), _dimensions(x.ndim, n_in))
+        if self.has_variable(ADAPTERS, "a"):
+            y = y + self._adapted(x, self.get_variable(ADAPTERS, "a"), self.get_variable(ADAPTERS, "b"))
         if self.use_bias:
             bias = self.param("bias", logical(nn.initializers.zeros, *self.out_axes), features)
             y = add_bias(y, bias.astype(self.dtype))
@@ -80,6 +85,19 @@ class Linear(nn.Module):
         axes = tuple(self.in_axes), tuple(self.out_axes)
         how = Contraction(*axes, reduce_dtype, learned.dtype.name, self.few_rows)
         return contract(x, jax.lax.stop_gradient(cast), learned, how)
+
+    def _adapted(self, x: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
+        """x times a (in..., r) times b (r, out...); q, k and v have an a and a b each: (in..., 3, r), (3, r, h, d)."""
+
+        def times(x, kernel, in_axes, out_axes):
+            how = Contraction(tuple(in_axes), tuple(out_axes), "float32", kernel.dtype.name)
+            return contract(x, jax.lax.stop_gradient(kernel.astype(x.dtype)), kernel, how)
+
+        if self.out_axes[0] != Axis.QKV:
+            return times(times(x, a, self.in_axes, (Axis.RANK,)), b, (Axis.RANK,), self.out_axes)
+        low = times(x, a, self.in_axes, (Axis.QKV, Axis.RANK))
+        parts = [times(low[..., i, :], b[i], (Axis.RANK,), self.out_axes[1:]) for i in range(len(b))]
+        return jnp.stack(parts, -len(self.out_axes))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))

@@ -14,7 +14,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from osjax.errors import UserError
 from osjax.ops.kernels import ATTENTION_OUT
-from osjax.ops.layers import MASTER
+from osjax.ops.layers import ADAPTERS, MASTER
 from osjax.types import Axis
 
 BLOCK_INPUT = "block_input"  # checkpoint name of what a block is given
@@ -89,6 +89,8 @@ def run(
         return block(*fields, parent=None).apply(variables, carry, *invariants)
 
     variables = _cast(parent.get_variable("params", name), jnp.dtype(dtype), grad_dtype)
+    if parent.has_variable(ADAPTERS, name):
+        variables[ADAPTERS] = parent.get_variable(ADAPTERS, name)
     count = depth if count is None else min(count, depth)
     if remat == "none" or count == 0:
         return jax.lax.scan(one, carry, variables)[0]

@@ -27,6 +27,7 @@ TRANSFORMER: Mapping[str, MeshAxes] = {
     Axis.CONV_OUT: WEIGHTS,
     Axis.NORM: None,
     Axis.VOCAB: None,  # EMBED shards the table
+    Axis.RANK: None,
     Axis.BATCH: ("data", "fsdp"),
     Axis.TOKENS: "sequence",
     Axis.ACT_EMBED: None,

@@ -107,7 +107,8 @@ class Checkpoints:
             "versions": ocp.args.JsonSave(_versions()),
         }
         if state.ema is not None:
-            items["ema"] = ocp.args.PyTreeSave(state.best())  # whole, so that sampling reads nothing else
+            # Whole, so that sampling reads nothing else.
+            items["ema"] = ocp.args.PyTreeSave(fill(state.ema, state.params))
         self._finish_sealing()
         self._manager.save(step, args=ocp.args.Composite(**items))
         self._seal_in_background()
@@ -235,7 +236,7 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
 
 def _without_weights(state: TrainState) -> TrainState:
     """Parameters and their average are items of their own, so that sampling and the next stage read only them."""
-    return state.replace(params=None, ema=None)
+    return state.replace(params=None, ema=None, frozen=None)
 
 
 def _some(abstract: Any) -> ocp.args.PyTreeRestore:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from osjax.flow import path, shift
+from osjax.models import lora
 from osjax.models.mmdit import patch
 from osjax.training import update
 from osjax.training.optimizer import OptimizerConfig
@@ -19,7 +20,7 @@ Prepare = Callable[[Any, jax.Array], LatentBatch]
 
 
 def loss(module: nn.Module, params: Any, batch: LatentBatch, noise_BTHWC: jax.Array, t_B: jax.Array) -> jax.Array:
-    """Mean squared error of the velocity, float32 scalar, for given noise and times."""
+    """Mean squared error of the velocity, float32 scalar, for given noise and times. params: may be `Adapted`."""
     B, T, H, W, _ = batch.latents_BTHWC.shape
     p = module.cfg.patch_size
     x_t = path.interpolate(batch.latents_BTHWC, noise_BTHWC, t_B)
@@ -27,7 +28,7 @@ def loss(module: nn.Module, params: Any, batch: LatentBatch, noise_BTHWC: jax.Ar
     cond = None if batch.cond_BTHWC is None else patch.pack(batch.cond_BTHWC, p)
     ids = patch.img_ids(B, T, H, W, p), patch.txt_ids(B, batch.txt_BMC.shape[1])
     tokens = patch.pack(x_t, p)
-    velocity = module.apply({"params": params}, tokens, ids[0], batch.txt_BMC, ids[1], t_B, batch.y_vec_BC, cond)
+    velocity = module.apply(lora.variables(params), tokens, ids[0], batch.txt_BMC, ids[1], t_B, batch.y_vec_BC, cond)
     return path.loss(velocity, patch.pack(target, p))
 
 

@@ -1,14 +1,13 @@
 """Which parameters train. Frozen ones get no gradient, no moments and no average: trees hold None in their place."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 import flax.linen as nn
 import jax
 
 from osjax.errors import UserError
+from osjax.models import patterns
 
 
 @dataclass(frozen=True)
@@ -30,8 +29,8 @@ class Freeze:
             return tree
         leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=_is_box)
         names = [_name(path) for path, _ in leaves]
-        check_patterns("freeze.params", self.params, names)
-        check_patterns("freeze.but", self.but, names)
+        patterns.check("freeze.params", self.params, names)
+        patterns.check("freeze.but", self.but, names)
         if all(map(self._frozen, names)):
             raise UserError("freeze.params leaves nothing to train: name fewer, or exceptions in freeze.but", status=2)
         return jax.tree_util.tree_map_with_path(
@@ -39,7 +38,7 @@ class Freeze:
         )
 
     def _frozen(self, name: str) -> bool:
-        return fits(name, self.params) and not fits(name, self.but)
+        return patterns.fits(name, self.params) and not patterns.fits(name, self.but)
 
 
 def fill(trained: Any, whole: Any) -> Any:
@@ -50,19 +49,6 @@ def fill(trained: Any, whole: Any) -> Any:
 def like(trained: Any, whole: Any) -> Any:
     """`whole` with None where `trained` holds None."""
     return jax.tree.map(lambda t, w: None if t is None else w, trained, whole, is_leaf=lambda x: x is None)
-
-
-def fits(name: str, patterns: Iterable[str]) -> bool:
-    """Does a path, or a group that it lies in, fit one of these patterns?"""
-    return any(fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}/*") for pattern in patterns)
-
-
-def check_patterns(key: str, patterns: Iterable[str], names: list[str]) -> None:
-    """UserError for the first pattern that fits none of the names; it lists their groups."""
-    for pattern in patterns:
-        if not any(fits(name, (pattern,)) for name in names):
-            groups = sorted({"/".join(name.split("/")[:2]) for name in names})
-            raise UserError(f"{key}: {pattern!r} fits no parameter; there are {', '.join(groups)}", status=2)
 
 
 def _is_box(leaf: Any) -> bool:

@@ -277,4 +277,6 @@ def _updated(
         "discriminator_lr": jnp.asarray(learning_rate(disc_cfg)(done)),
         "skipped": skipped,
     }
-    return GanState(old.step + 1, skipped, params, opt_state, ema, adversary, old.perceptual), metrics
+    return old.replace(
+        step=old.step + 1, skipped=skipped, params=params, opt_state=opt_state, ema=ema, adversary=adversary
+    ), metrics

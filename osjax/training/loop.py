@@ -127,7 +127,7 @@ def _roll_back(cfg: LoopConfig, checkpoints: Checkpoints, state: TrainState, ill
     if step is None:
         raise UserError(f"{cfg.stage}: {ill.reason}, and no checkpoint is older: {advice}")
     tqdm.write(f"{cfg.stage}: {ill.reason}: back to the checkpoint of step {step}, on with new data", file=sys.stderr)
-    return checkpoints.restore(abstract, step)[0]
+    return checkpoints.restore(abstract, step)[0].replace(frozen=state.frozen)
 
 
 class _Saver:

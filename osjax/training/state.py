@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from osjax.models.lora import Adapted
 from osjax.training.freeze import Freeze, fill
 
 
@@ -15,6 +16,7 @@ class TrainState(struct.PyTreeNode):
     """step: updates tried so far, int32. skipped: updates left out for a non-finite loss or gradient.
 
     ema: float32 moving average of the parameters that train, or None.
+    frozen: where `params` are adapters, the model that they are of (without them). It is in no checkpoint.
     """
 
     step: jax.Array
@@ -22,10 +24,15 @@ class TrainState(struct.PyTreeNode):
     params: Any
     opt_state: Any
     ema: Any = None
+    frozen: Adapted | None = None
+
+    def model(self, params: Any) -> Any:
+        """What the model runs with where `params` are the parameters of this state, or new ones in their place."""
+        return params if self.frozen is None else self.frozen.replace(adapters=params)
 
     def best(self) -> Any:
-        """The parameters to evaluate and to sample with: their moving average where there is one."""
-        return self.params if self.ema is None else fill(self.ema, self.params)
+        """What to evaluate and to sample with: the moving average where there is one."""
+        return self.model(self.params if self.ema is None else fill(self.ema, self.params))
 
 
 EVERYTHING = Freeze()

@@ -54,7 +54,7 @@ def apply(
     trained = cfg.freeze.trained(state.params)
 
     def loss_of(trained, batch, key):  # of the parameters that train: of others no gradient is computed
-        return loss_fn(fill(trained, state.params), batch, key)
+        return loss_fn(state.model(fill(trained, state.params)), batch, key)
 
     loss, grads = gradients(loss_of, trained, batch, key, cfg.accumulate)
     norm = optax.global_norm(grads)
@@ -73,4 +73,4 @@ def apply(
     groups = {group: tree for group, tree in grads.items() if jax.tree.leaves(tree)}
     metrics |= {f"grad_norm/{group}": optax.global_norm(tree) for group, tree in groups.items()}
     metrics["skipped"] = skipped
-    return TrainState(state.step + 1, skipped, fill(params, state.params), opt_state, ema), metrics
+    return TrainState(state.step + 1, skipped, fill(params, state.params), opt_state, ema, state.frozen), metrics

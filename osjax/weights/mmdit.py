@@ -43,7 +43,7 @@ def _embedder(name: str, n_in: int, D: int) -> list[Rule]:
     return rules + _linear(f"{name}.out_layer", (name, "out_layer"), D, D)
 
 
-def _head_order(cfg: MMDiTConfig, layout: Layout) -> Op:
+def head_order(cfg: MMDiTConfig, layout: Layout) -> Op:
     """Change of the last axis (a head's dimensions) from the file's rotary layout to half rotation."""
     if not layout.interleaved_rope:
         return SAME
@@ -53,7 +53,7 @@ def _head_order(cfg: MMDiTConfig, layout: Layout) -> Op:
 def _projection(cfg: MMDiTConfig, layout: Layout, which: int) -> tuple[Op, Op]:
     """Ops for weight (D, D) -> (D, h, d) and bias (D,) -> (h, d) of q (0), k (1) or v (2)."""
     D, h, d = cfg.hidden_size, cfg.num_heads, cfg.head_dim
-    order = _head_order(cfg, layout) if which < 2 else SAME
+    order = head_order(cfg, layout) if which < 2 else SAME
     return order @ reshape((D, D), (D, h, d)) @ transpose(1, 0), order @ reshape((D,), (h, d))
 
 
@@ -70,7 +70,7 @@ def _qkv(cfg, layout, leaf: Path, block: int, tensors: list[tuple[str, int, int]
 
 
 def _qk_norm(cfg, layout, torch: str, leaf: Path, block: int) -> list[Rule]:
-    order = _head_order(cfg, layout)
+    order = head_order(cfg, layout)
     return [
         Rule(f"{torch}.{name}.scale", (cfg.head_dim,), (*leaf, name, "scale"), order, (block,))
         for name in ("query_norm", "key_norm")

@@ -100,15 +100,24 @@ def _sizes(values: object) -> bool:
     return isinstance(values, list) and all(type(n) is int and 0 <= n < 2**62 for n in values)
 
 
+def metadata(path: Path) -> dict[str, str]:
+    """The texts that a file's header holds beside its tensors."""
+    found = _header(path)[0].get("__metadata__", {})
+    return {k: v for k, v in found.items() if isinstance(v, str)} if isinstance(found, dict) else {}
+
+
 def write(
-    path: Path, tensors: Mapping[str, tuple[tuple[int, ...], np.dtype]], fetch: Callable[[str], np.ndarray]
+    path: Path,
+    tensors: Mapping[str, tuple[tuple[int, ...], np.dtype]],
+    fetch: Callable[[str], np.ndarray],
+    texts: Mapping[str, str] | None = None,
 ) -> None:
     """Write {name: (shape, dtype)} with values from `fetch(name)`, one tensor after the other, to a file.
 
     Byte for byte what the library writes for the same tensors, with {"format": "pt"} as other readers expect it.
-    The file appears whole or not at all.
+    texts: for the header. The file appears whole or not at all.
     """
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    header: dict[str, object] = {"__metadata__": {"format": "pt", **(texts or {})}}
     place = 0
     for name in order(tensors):
         shape, dtype = tensors[name]

@@ -1,0 +1,165 @@
+"""Adapters of the MMDiT in terms of the original's layers, and added to weights as these are read.
+
+A layer of the original may be several of ours (v_mlp: v and the feed-forward; a fused qkv). Each of ours has a pair of
+its own, so the original's pair has their ranks one after the other, as blocks of zeros elsewhere; the scale stays.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from osjax import models, weights
+from osjax.errors import UserError
+from osjax.models import lora
+from osjax.models.lora import LoRAConfig
+from osjax.weights.layout import OPEN_SORA_V2, Layout
+from osjax.weights.leaves import Leaves
+from osjax.weights.mmdit import head_order
+from osjax.weights.rules import SAME, Op, Rule, Window, whole
+from osjax.weights.rules import Path as LeafPath
+
+Modules = Mapping[str, tuple[np.ndarray, np.ndarray]]  # (A (r, in), B (out, r)) of the original's layers by name
+
+
+@dataclass(frozen=True)
+class Adapters:
+    """cfg: rank and scale. tree: {a, b} of every adapted layer, as in `models/lora.py`."""
+
+    cfg: LoRAConfig
+    tree: Mapping[str, Any]
+
+
+def _parts(cfg, layout: Layout) -> dict[str, list[Rule]]:
+    """The kernels of ours that a layer of the original is made of, by its name."""
+    out: dict[str, list[Rule]] = {}
+    for rule in weights.table(cfg, layout):
+        if rule.leaf[-1] == "kernel":
+            out.setdefault(rule.torch.removesuffix(".weight"), []).append(rule)
+    return out
+
+
+def _window(rule: Rule) -> tuple[slice, slice]:
+    """Rows and columns of the original's matrix that a rule is of."""
+    return whole(rule.shape, rule.part)
+
+
+def _of_pair(cfg, layout: Layout, rule: Rule) -> tuple[LeafPath, tuple, tuple, Op]:
+    """Path of the layer; where its a and its b hold what this rule is of; change of the order of b's last axis."""
+    block, which = (*rule.at, None, None)[0], rule.at[2] if len(rule.at) == 3 else None
+    stacked = () if block is None else (block,)
+    if which is None:
+        return rule.leaf[:-1], stacked, stacked, SAME
+    order = head_order(cfg, layout) if which < 2 else SAME
+    return rule.leaf[:-1], (*stacked, slice(None), which), (*stacked, which), order
+
+
+def to_torch(cfg, adapters: Adapters, layout: Layout = OPEN_SORA_V2) -> Modules:
+    """The adapters as pairs of the original's layers."""
+    pairs, rank, out = lora.pairs(adapters.tree), adapters.cfg.rank, {}
+    for name, rules in _parts(cfg, layout).items():
+        rules = [rule for rule in rules if rule.leaf[:-1] in pairs]
+        if not rules:
+            continue
+        n_out, n_in = rules[0].shape
+        A, B = np.zeros((len(rules) * rank, n_in), np.float32), np.zeros((n_out, len(rules) * rank), np.float32)
+        for i, rule in enumerate(rules):
+            rows, columns = _window(rule)
+            path, at_a, at_b, order = _of_pair(cfg, layout, rule)
+            a, b = np.asarray(pairs[path]["a"])[at_a], np.asarray(pairs[path]["b"])[at_b]
+            b = order.to_torch(b)
+            mine = slice(i * rank, (i + 1) * rank)
+            A[mine, columns], B[rows, mine] = a.reshape(-1, rank).T, b.reshape(rank, -1).T
+        out[name] = A, B
+    return out
+
+
+def from_own(path: Path, cfg, lora_cfg: LoRAConfig, modules: Modules, layout: Layout = OPEN_SORA_V2) -> Adapters:
+    """The inverse of `to_torch`. path: for messages."""
+    tree, rank = blank(cfg, lora_cfg), lora_cfg.rank
+    pairs, used = lora.pairs(tree), set()
+    for name, rules in _parts(cfg, layout).items():
+        rules = [rule for rule in rules if rule.leaf[:-1] in pairs]
+        if not rules:
+            continue
+        A, B = modules.get(name, (np.zeros((0, 0)),) * 2)
+        if (A.shape, B.shape) != ((len(rules) * rank, rules[0].shape[1]), (rules[0].shape[0], len(rules) * rank)):
+            raise UserError(f"{path} does not fit the model at {name}: check the model config and the layout")
+        used.add(name)
+        for i, rule in enumerate(rules):
+            mine = slice(i * rank, (i + 1) * rank)
+            _fill(cfg, layout, rule, pairs, A[mine], B[:, mine])
+    _check_used(path, modules, used)
+    return Adapters(lora_cfg, tree)
+
+
+def from_foreign(
+    path: Path, cfg, modules: Modules, scales: Mapping[str, float], layout: Layout = OPEN_SORA_V2
+) -> Adapters:
+    """Every part of a layer takes the whole rank of its pair; smaller ranks are filled up with zeros."""
+    parts = _parts(cfg, layout)
+    _check_used(path, modules, parts.keys())
+    targets = sorted({"/".join(rule.leaf[:-1]) for name in modules for rule in parts[name]})
+    rank, same = max(len(a) for a, _ in modules.values()), len(set(scales.values())) == 1
+    scale = next(iter(scales.values())) if same else 1.0
+    lora_cfg = LoRAConfig(rank, scale * rank, tuple(targets))
+    tree = blank(cfg, lora_cfg)
+    pairs = lora.pairs(tree)
+    for name, (A, B) in modules.items():
+        if (B.shape[0], A.shape[1]) != parts[name][0].shape:
+            raise UserError(f"{path} does not fit the model at {name}: check the model config and the layout")
+        A, B = (x.astype(np.float32) for x in (A, B))
+        A = np.concatenate([A, np.zeros((rank - len(A), A.shape[1]), np.float32)])
+        B = np.concatenate([B, np.zeros((len(B), rank - B.shape[1]), np.float32)], 1) * np.float32(scales[name] / scale)
+        for rule in parts[name]:
+            _fill(cfg, layout, rule, pairs, A, B)
+    return Adapters(lora_cfg, tree)
+
+
+def _fill(cfg, layout: Layout, rule: Rule, pairs, A: np.ndarray, B: np.ndarray) -> None:
+    rows, columns = _window(rule)
+    path, at_a, at_b, order = _of_pair(cfg, layout, rule)
+    a, b = pairs[path]["a"], pairs[path]["b"]
+    a[at_a] = A[:, columns].T.reshape(a[at_a].shape)
+    b[at_b] = order.to_leaf(B[rows].T.reshape(b[at_b].shape))
+
+
+def _check_used(path: Path, modules, known) -> None:
+    unknown = [name for name in modules if name not in known]
+    if unknown:
+        raise UserError(f"{path} adapts {unknown[0]}, which this model does not have: check model and layout")
+
+
+def blank(cfg, lora_cfg: LoRAConfig) -> dict[str, Any]:
+    """Zeros in the shapes of adapters."""
+    boxed = models.abstract_params(cfg)
+    made = jax.eval_shape(lambda: nn.unbox(lora.create(lora_cfg, boxed, jax.random.key(0))))
+    return jax.tree.map(lambda x: np.zeros(x.shape, np.float32), made)
+
+
+def merged(base: Leaves, adapters: Adapters, strength: float = 1.0) -> Leaves:
+    """Leaves of the model with the adapters added to its kernels as they are read. strength: times their scale."""
+    pairs, scale = lora.pairs(adapters.tree), np.float32(adapters.cfg.scale * strength)
+
+    def read(path: LeafPath, window: Window) -> np.ndarray:
+        value, pair = base.read(path, window), pairs.get(path[:-1]) if path[-1] == "kernel" else None
+        if pair is None:
+            return value
+        change = lora.product(path[:-1], *_cut(path, pair, window)).reshape(value.shape) * scale
+        return (value.astype(np.float32) + change).astype(value.dtype)
+
+    return Leaves(base.shapes, base.dtypes, read)
+
+
+def _cut(path: LeafPath, pair: Mapping[str, Any], window: Window) -> tuple[np.ndarray, np.ndarray]:
+    """The parts of a and b that make a window of a kernel."""
+    a, b = np.asarray(pair["a"]), np.asarray(pair["b"])
+    lead, fused = int(path[0].endswith("_blocks")), int(path[-2] == "qkv")
+    n_in = a.ndim - 1 - lead - fused
+    inside, outside = window[lead : lead + n_in], window[lead + n_in + fused :]
+    q = window[lead + n_in : lead + n_in + fused]
+    return a[*window[:lead], *inside, *q], b[*window[:lead], *q, :, *outside]

@@ -1,14 +1,15 @@
 """Runs a step over a table in shards, each written when it is done: a run that is killed goes on where it stood.
 
-Beside OUT lies `OUT.work/<fingerprint>/`: `in/` holds the rows to work on, `out/` the finished shards. The fingerprint
-is that of the step, its options and its input; another one starts anew, the same one finds its finished shards.
+Beside OUT lies `OUT.work/<fingerprint>/`: `in/` holds the rows to work on, `out/` the finished shards, `done.json` what
+became of all. The fingerprint is that of the step, its options and its input; another one starts anew, the same one
+finds its finished shards, and does nothing where OUT is as it left it.
 """
 
 import dataclasses
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,10 @@ def run(
     if out.suffix not in (".csv", ".parquet"):
         raise UserError(f"{out} is neither .csv nor .parquet: name the table to write, such as clips.parquet", status=2)
     work = out.with_suffix(".work") / fingerprint(step, source, root)
+    dropped_table = out.with_suffix(f".dropped{out.suffix}")
+    before = _done(work, out, dropped_table)
+    if before is not None:
+        return before
     names = _prepare(step, source, root, work)
     left = [name for name in names if not (work / "out" / name).exists()]
     if len(left) < len(names):
@@ -75,12 +80,26 @@ def run(
 
         beam.run(step, work, left, limits or Limits(), beam_options)
     parts = [work / "out" / name for name in names]
-    dropped_table = out.with_suffix(f".dropped{out.suffix}")
     dropped = tables.merge(dropped_table, parts, kept=False)
     kept = tables.merge(out, parts, kept=True)
     if not dropped:
         dropped_table.unlink()  # an empty one that was written a line above
+    with tables.complete(work / "done.json") as partial:
+        partial.write_text(json.dumps({"kept": kept, "dropped": dropped, "files": _state([out, dropped_table])}))
     return Outcome(kept, dropped, dropped_table if dropped else None)
+
+
+def _done(work: Path, out: Path, dropped_table: Path) -> Outcome | None:
+    """What a step made of all its shards, None when it did not, or when its tables are not as it left them."""
+    listing = work / "done.json"
+    found = json.loads(listing.read_text()) if listing.exists() else {}
+    if found.get("files") != _state([out, dropped_table]):
+        return None
+    return Outcome(found["kept"], found["dropped"], dropped_table if found["dropped"] else None)
+
+
+def _state(files: Iterable[Path]) -> list[list[Any]]:
+    return [[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in files if p.is_file()]
 
 
 def fingerprint(step: Step, source: Path | str, root: Path | str | None) -> str:
@@ -88,10 +107,12 @@ def fingerprint(step: Step, source: Path | str, root: Path | str | None) -> str:
     source = Path(source)
     if not source.exists():
         raise UserError(f"{source} does not exist: give a folder of videos or a .csv or .parquet table")
-    listed = [source]
     if source.is_dir():
-        listed = [file for p in tables.videos(source) for file in (p, p.with_suffix(".txt")) if file.is_file()]
-    files = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in listed]
+        listed = (file for p in tables.videos(source) for file in (p, p.with_suffix(".txt")))
+        files = _state(listed)
+    else:  # by its rows: the step before may write the same ones again
+        with source.open("rb") as file:
+            files = hashlib.file_digest(file, "sha256").hexdigest()
     options = dataclasses.asdict(step.options) if dataclasses.is_dataclass(step.options) else step.options
     text = json.dumps([step.name, options, step.shard, str(root), str(source.resolve()), files], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -59,7 +59,9 @@ def run(source: Path | str, out: Path | str, options: Filtering, root=None) -> t
 
 
 def _has_columns(source: Path | str, options: Filtering) -> None:
-    first = next(tables.rows(source, "/"))
+    first = next(tables.rows(source, "/"), None)
+    if first is None:
+        raise UserError(f"table {source} has no rows: look at why the step before dropped all clips")
     wanted = [stage.column for stage in options.stages] + (["hash"] if options.distance is not None else [])
     missing = [name for name in wanted if name not in first]
     if missing:

@@ -11,6 +11,7 @@ import av
 import numpy as np
 
 from osjax.curation import tables
+from osjax.curation.filter import Count
 from osjax.curation.isolate import Pool
 from osjax.curation.tables import Row
 from osjax.errors import UserError
@@ -19,11 +20,19 @@ WIDTH = 240  # pixels of an example frame
 STYLE = "body{font:15px sans-serif;margin:2em}figure{display:inline-block;width:250px;vertical-align:top;margin:6px}"
 
 
-def run(source: Path | str, out: Path | str, pool: Pool, examples: int = 24, root=None, seed: int = 0) -> int:
+def run(
+    source: Path | str,
+    out: Path | str,
+    pool: Pool,
+    examples: int = 24,
+    root=None,
+    pyramid: Sequence[Count] = (),
+    seed: int = 0,
+) -> int:
     """Write the page to `out`, one .html file that needs no other. Returns the number of clips.
 
-    The table of the dropped beside `source` is counted by stage when there is one. `examples` clips, evenly drawn, show
-    their middle frame.
+    pyramid: what every stage kept and dropped; without it the table of the dropped beside `source`, when there is one,
+    is counted by stage. `examples` clips, evenly drawn, show their middle frame.
     """
     out = Path(out)
     if out.suffix != ".html":
@@ -32,7 +41,8 @@ def run(source: Path | str, out: Path | str, pool: Pool, examples: int = 24, roo
     dropped = Path(source).with_suffix(f".dropped{Path(source).suffix}")
     reasons = Counter(row.get("stage") or "-" for row in tables.rows(dropped, "/")) if dropped.exists() else Counter()
     shown = pool.each(example, drawn)
-    parts = [f"<h1>{html.escape(Path(source).name)}: {count} clips</h1>", _list(reasons), _histograms(numbers)]
+    parts = [f"<h1>{html.escape(Path(source).name)}: {count} clips</h1>"]
+    parts += [_pyramid(pyramid) if pyramid else _list(reasons), _histograms(numbers)]
     parts += [_figure(row) for row in shown]
     with tables.complete(out) as partial_file:
         head = f"<!doctype html><meta charset=utf-8><title>clips</title><style>{STYLE}</style>"
@@ -70,6 +80,16 @@ def example(row: Row) -> list[Row]:
     scale = WIDTH / frame.width
     frame.reformat(WIDTH, max(2, round(frame.height * scale))).to_image().save(file, "JPEG", quality=80)
     return [{**row, "jpeg": file.getvalue()}]
+
+
+def _pyramid(counts: Sequence[Count]) -> str:
+    widest = max(count.kept + count.dropped for count in counts) or 1
+    rows = "".join(
+        f"<tr><td>{html.escape(c.stage)}<td align=right>{c.kept}<td align=right>{c.dropped}"
+        f"<td><div style='background:#48c;height:1em;width:{400 * c.kept / widest:.0f}px'></div>"
+        for c in counts
+    )
+    return f"<table><tr><th>stage<th>kept<th>dropped<th>{rows}</table>"
 
 
 def _list(reasons: Counter) -> str:

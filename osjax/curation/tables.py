@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from osjax.data import table
@@ -18,6 +19,7 @@ from osjax.errors import UserError
 
 Row = dict[str, Any]
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi")
+GROUP = 1 << 16  # rows of a Parquet row group
 OWN_SUFFIXES = (".work", ".clips")  # folders that steps write, which may lie among their input
 
 
@@ -145,11 +147,40 @@ def merge(path: Path, parts: Sequence[Path], kept: bool) -> int:
         schema = pa.schema([field for field in schema if field.name not in ("reason", "stage")])
     count = 0
     with complete(path) as partial, pq.ParquetWriter(partial, schema) as writer:
-        for part in parts:
-            chosen = [row for row in read(part) if (row.get("reason") is None) == kept]
-            writer.write_table(pa.Table.from_pylist(chosen, schema=schema))
-            count += len(chosen)
+        for chunk in _gathered((_chosen(batch, schema, kept) for part in parts for batch in _batches(part)), GROUP):
+            writer.write_table(chunk)
+            count += len(chunk)
     return count
+
+
+def _batches(part: Path) -> Iterator[pa.Table]:
+    with pq.ParquetFile(part) as file:
+        for batch in file.iter_batches(GROUP):
+            yield pa.Table.from_batches([batch])
+
+
+def _chosen(found: pa.Table, schema: pa.Schema, kept: bool) -> pa.Table:
+    """The rows without a reason, or those with one, in the columns of `schema`."""
+    reasons = found["reason"] if "reason" in found.column_names else pa.nulls(len(found))
+    found = found.filter(pc.is_null(reasons) if kept else pc.is_valid(reasons))
+    columns = [
+        found[field.name].cast(field.type) if field.name in found.column_names else pa.nulls(len(found), field.type)
+        for field in schema
+    ]
+    return pa.table(columns, schema=schema)
+
+
+def _gathered(pieces: Iterable[pa.Table], size: int) -> Iterator[pa.Table]:
+    """Tables of `size` rows or a little more: many small row groups would read slowly."""
+    held, rows = [], 0
+    for piece in pieces:
+        held.append(piece)
+        rows += len(piece)
+        if rows >= size:
+            yield pa.concat_tables(held)
+            held, rows = [], 0
+    if held:
+        yield pa.concat_tables(held)
 
 
 def _without_reason(row: Row) -> Row:

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import shlex
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,45 +17,68 @@ ORDER = ("probe", "cut", "score", "filter", "caption", "stats")
 
 
 def run_step(cfg, name: str, source: Path, out: Path, root: str | None = None) -> str:
-    """Run one step; a line that says what became of the clips."""
-    limits = to_dataclass(Limits, cfg.limits, "limits")
+    """Run one step; lines that say what became of the clips."""
     if name == "stats":
-        with Pool(limits) as pool:
-            count = stats.run(source, out, pool, cfg.stats.examples, root)
-        return f"stats: {count} clips in {out}"
-    if name == "filter":
-        outcome, counts = filtering.run(source, out, _filtering(cfg), root)
-        _write_counts(out, counts)
-        lines = [f"  {c.stage:<16} kept {c.kept:>9}  dropped {c.dropped:>9}" for c in counts]
-        return "\n".join([_line(name, outcome, out), *lines])
-    step = _step(cfg, name, out)
-    outcome = engine.run(step, source, out, root=root, limits=limits, beam_options=_beam(cfg))
-    return _line(name, outcome, out)
+        return _page(cfg, source, out, root)
+    outcome, counts = _worked(cfg, name, source, out, root)
+    if name != "filter":
+        return _line(name, outcome, out)
+    _write_counts(out.with_suffix(".pyramid.json"), counts)
+    return "\n".join([_line(name, outcome, out), *_lines(counts)])
 
 
 def run_all(cfg) -> None:
-    """The config's steps, from `source` to tables `1-probe.parquet`, ... in the folder `out`, and `clips.parquet` and
-    `clips.csv` with what is left. Steps that are done are not done again."""
+    """The config's steps, from `source` to tables `1-probe.parquet`, ... in the folder `out`.
+
+    What is left goes to `clips.parquet` and `clips.csv`, all that was dropped, with stage and reason, to
+    `dropped.parquet`, the counts of every stage to `pyramid.json`. Steps that are done are not done again.
+    """
     if not cfg.source or not cfg.out:
         raise UserError("no source or out: give --config.source=FOLDER_OR_TABLE and --config.out=FOLDER", status=2)
     unknown = [name for name in cfg.steps if name not in ORDER]
     if unknown:
         raise UserError(f"unknown step {', '.join(unknown)} in config.steps: choose from {', '.join(ORDER)}", status=2)
     folder, source, root = Path(cfg.out), Path(cfg.source), cfg.root
+    if not root:  # clips stay where they are until `cut` writes new ones below `out`
+        root = str(source if source.is_dir() else source.parent)
+    pyramid: list[filtering.Count] = []
+    dropped: list[Path] = []
     for number, name in enumerate(cfg.steps, 1):
         if name == "stats":
-            print(run_step(cfg, name, source, folder / f"{number}-stats.html", root))
+            print(_page(cfg, source, folder / f"{number}-stats.html", root, pyramid))
             continue
         out = folder / f"{number}-{name}.parquet"
-        print(run_step(cfg, name, source, out, root))
-        if not root:  # clips stay where they are until `cut` writes new ones below `out`
-            root = str(source if source.is_dir() else source.parent)
+        outcome, counts = _worked(cfg, name, source, out, root)
+        print(_line(name, outcome, out))
+        pyramid += counts
+        dropped += [outcome.dropped_table] if outcome.dropped_table else []
+        _write_counts(folder / "pyramid.json", pyramid)
+        if dropped:
+            tables.merge(folder / "dropped.parquet", dropped, kept=False)
+        if not outcome.kept:
+            raise UserError(f"{name} left no clip: {folder / 'dropped.parquet'} has the reasons")
         root = str(folder) if name == "cut" else root
         source = out
     left = list(tables.rows(source, root))
     tables.write(folder / "clips.parquet", left)
     tables.write(folder / "clips.csv", left)
+    print("\n".join(_lines(pyramid)))
     print(f"{len(left)} clips: {folder / 'clips.parquet'} and clips.csv")
+
+
+def _worked(cfg, name: str, source: Path, out: Path, root: str | None) -> tuple[engine.Outcome, list[filtering.Count]]:
+    """What a step that writes a table made, in all and by stages."""
+    if name == "filter":
+        return filtering.run(source, out, _filtering(cfg), root)
+    step, limits = _step(cfg, name, out), to_dataclass(Limits, cfg.limits, "limits")
+    outcome = engine.run(step, source, out, root=root, limits=limits, beam_options=_beam(cfg))
+    return outcome, [filtering.Count(name, outcome.kept, outcome.dropped)]
+
+
+def _page(cfg, source: Path, out: Path, root: str | None, pyramid: Sequence[filtering.Count] = ()) -> str:
+    with Pool(to_dataclass(Limits, cfg.limits, "limits")) as pool:
+        count = stats.run(source, out, pool, cfg.stats.examples, root, pyramid)
+    return f"stats: {count} clips in {out}"
 
 
 def _step(cfg, name: str, out: Path) -> engine.Step:
@@ -100,6 +124,10 @@ def _line(name: str, outcome: engine.Outcome, out: Path) -> str:
     return line + (f", reasons in {outcome.dropped_table}" if outcome.dropped_table else "")
 
 
-def _write_counts(out: Path, counts) -> None:
-    with tables.complete(out.with_suffix(".pyramid.json")) as partial_file:
+def _lines(counts: Sequence[filtering.Count]) -> list[str]:
+    return [f"  {c.stage:<16} kept {c.kept:>9}  dropped {c.dropped:>9}" for c in counts]
+
+
+def _write_counts(out: Path, counts: Sequence[filtering.Count]) -> None:
+    with tables.complete(out) as partial_file:
         partial_file.write_text(json.dumps([vars(count) for count in counts], indent=1))

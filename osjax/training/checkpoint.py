@@ -61,8 +61,12 @@ class Checkpoints:
     def _seal_new(self) -> None:
         while self._manager.is_saving_in_progress():  # its own wait belongs to the thread that saves
             time.sleep(0.1)
-        complete = {p.name for p in self.folder.iterdir() if p.name.isdigit()} if self.folder.exists() else set()
-        sealed = {p.stem: p for p in self._seals.iterdir() if p.suffix == ".json"} if self._seals.exists() else {}
+        try:
+            complete = {p.name for p in self.folder.iterdir() if p.name.isdigit()} if self.folder.exists() else set()
+            sealed = {p.stem: p for p in self._seals.iterdir() if p.suffix == ".json"} if self._seals.exists() else {}
+        except OSError as error:  # the folder was lost between the question and the answer; saving tells of it
+            log.info("checkpoints in %s are not sealed: %s", self.folder, error)
+            return
         for name in complete - sealed.keys():
             try:
                 integrity.write_seal(self.folder / name, self._seals / f"{name}.json")

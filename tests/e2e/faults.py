@@ -58,7 +58,11 @@ def stop_after(workdir, stage: str, steps: int, devices=1, **overrides) -> tuple
 
 
 def kill_often(workdir, kills: int, seconds: float, seed: int = 0, **overrides) -> list[tuple[str, int] | None]:
-    """Start a run again and again, each time killed after up to `seconds`; where each kill found it, by its metrics."""
+    """Start a run again and again, each time killed at a random moment; where each kill found it, by its metrics.
+
+    seconds: the longest that a process lives at first. A kill that found no progress lets the next one live longer, so
+    that a machine with other work comes to an end too.
+    """
     rng, found = random.Random(seed), []
     for _ in range(kills):
         with (Path(workdir).parent / "killed.log").open("w") as log:
@@ -74,7 +78,10 @@ def kill_often(workdir, kills: int, seconds: float, seed: int = 0, **overrides) 
             break
         assert code == -signal.SIGKILL, (Path(workdir).parent / "killed.log").read_text()[-3000:]
         lines = metrics.read(Path(workdir) / "metrics.jsonl")
-        found.append((lines[-1]["stage"], lines[-1]["step"]) if lines else None)
+        place = (lines[-1]["stage"], lines[-1]["step"]) if lines else None
+        if place == (found[-1] if found else None):
+            seconds *= 1.3
+        found.append(place)
     return found
 
 

@@ -169,10 +169,37 @@ def autoencoder() -> ConfigDict:
     """A stage of the Video DC-AE."""
     cfg = _stage("autoencoder")
     cfg.family = "dcae"
+    cfg.dtype = "float32"  # of the computation; or bfloat16. Parameters are float32
+    cfg.remat = False  # recompute every level's activations in the backward pass
     cfg.optimizer.lr = 5e-5
+    cfg.data.image_ratio = 0.0  # share of the batches that is cut to single frames: images
     cfg.losses = ConfigDict()
+    cfg.losses.perceptual_weight = 0.0  # LPIPS beside L1; the report's is 0.5
     cfg.losses.mse_weight = 0.0  # squared error beside L1
     cfg.losses.image_weight = 0.0  # the same loss on one frame of each clip, taken as an image
     cfg.losses.crop = 0  # pixels of random square cuts to train on; 0 takes whole clips
+    cfg.lpips = ConfigDict()
+    cfg.lpips.weights = placeholder(str)  # a file or checkpoint, or a folder with vgg.pth and vgg16-397923af.pth
+    cfg.lpips.untrained = False  # random kernels instead: a distance like LPIPS, to compare runs with, no LPIPS
+    cfg.lpips.config = ConfigDict()  # keys of its config; empty is the published one
+    cfg.adversary = adversary()
     cfg.latent_statistics = ConfigDict({"clips": 0, "resolution": ""})  # measure scale and shift on so many; 0: none
+    return cfg
+
+
+def adversary() -> ConfigDict:
+    """The adversarial phase of an autoencoder stage. Weights and starts are the report's and the original's."""
+    cfg = ConfigDict()
+    cfg.disc_weight = 0.0  # generator loss, times the adaptive weight; the report's is 0.05. 0: no discriminator
+    cfg.disc_factor = 1.0  # both adversarial losses
+    cfg.gen_start = 0  # updates before the generator loss counts
+    cfg.disc_start = 0  # updates before the discriminator learns
+    cfg.disc_loss_type = "hinge"  # hinge, vanilla or wgan-gp
+    cfg.lecam_weight = 0.0  # keeps the discriminator's logits near their averages; 0: as the original
+    cfg.lecam_decay = 0.99  # of those averages, per update
+    cfg.model = ConfigDict({"ndf": 64, "n_layers": 5, "dropout": 0.3})  # the discriminator's config
+    cfg.optimizer = optimizer()
+    cfg.optimizer.lr = 1e-4
+    for key in ("accumulate", "ema_decay"):  # batches are split as the autoencoder's are; no average is kept
+        del cfg.optimizer[key]
     return cfg

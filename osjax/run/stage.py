@@ -84,8 +84,14 @@ def train(
     options: Options,
     evaluate: Callable[[state.TrainState], dict[str, float]] | None = None,
     axis_rules: Any = rules.TRANSFORMER,
+    create: Callable[..., state.TrainState] = state.create,
+    fill: Callable[[Any, Any], Any] = lambda now, shardings: now,
 ) -> None:
-    """Bring a stage to its last step, from wherever its checkpoints stand. A finished stage reads no data."""
+    """Bring a stage to its last step, from wherever its checkpoints stand. A finished stage reads no data.
+
+    create: makes the fresh state, as `state.create` does, which may carry more than one model. fill: puts into a fresh
+    state, by its shardings, what comes from files beside the model's own weights.
+    """
     store = open_store(name, cfg, place)
     try:
         if store.latest_step() == cfg.steps:
@@ -94,14 +100,14 @@ def train(
         tx = optimizer.make(opt)
         key = jax.random.key(cfg.seed)
         init = partial(models.init_params, model_cfg, key)
-        create = partial(state.create, init, tx, with_ema=opt.ema_decay > 0, freeze=opt.freeze)
-        boxed = jax.eval_shape(create)
+        fresh = partial(create, init, tx, with_ema=opt.ema_decay > 0, freeze=opt.freeze)
+        boxed = jax.eval_shape(fresh)
         shardings = sharding.of_boxed(boxed, mesh, axis_rules)
         rows = batches()
         if store.latest_step() is None:
-            now = sharding.init_sharded(create, mesh, rules=axis_rules)
+            now = sharding.init_sharded(fresh, mesh, rules=axis_rules)
             leaves = starting_leaves(cfg, model_cfg, place)
-            now = now if leaves is None else _start_from(leaves, now, shardings, opt.freeze)
+            now = fill(now if leaves is None else _start_from(leaves, now, shardings, opt.freeze), shardings)
         else:
             _name_changes(name, store, cfg)
             now, data = store.restore(checkpoint.abstract_like(nn.unbox(boxed), shardings))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -45,6 +46,32 @@ class Mapped:
 
     def set_state(self, state: dict[str, Any]) -> None:
         self.batches.set_state(state)
+
+
+class SomeImages:
+    """Batches {"video", ...} of another iterator, a share of them cut to their first frames: batches of images.
+
+    Which ones they are is a pure function of (seed, number of the batch), so every host cuts the same.
+    """
+
+    def __init__(self, batches: Batches, ratio: float, seed: int):
+        self.batches, self.ratio, self.seed, self.count = batches, ratio, seed, 0
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> dict[str, Any]:
+        batch = next(self.batches)
+        cut = np.random.default_rng((self.seed, self.count)).random() < self.ratio
+        self.count += 1
+        return {**batch, "video": batch["video"][:, :1]} if cut else batch
+
+    def get_state(self) -> dict[str, Any]:
+        return {"count": self.count, "batches": self.batches.get_state()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self.count = state["count"]
+        self.batches.set_state(state["batches"])
 
 
 class OwnData:

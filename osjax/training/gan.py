@@ -19,10 +19,11 @@ from flax.traverse_util import flatten_dict
 
 from osjax.errors import UserError
 from osjax.models import discriminator
-from osjax.training import ae_losses
-from osjax.training import state as states
+from osjax.training import ae_losses, autoencoder
+from osjax.training.autoencoder import AutoencoderState
+from osjax.training.freeze import Freeze, fill
 from osjax.training.optimizer import OptimizerConfig, learning_rate, update_ema
-from osjax.training.state import TrainState
+from osjax.training.state import EVERYTHING
 from osjax.types import VideoBatch
 
 
@@ -30,13 +31,15 @@ from osjax.types import VideoBatch
 class GanConfig:
     """Weights of the losses; defaults are the report's and, where it is silent, the original's.
 
-    perceptual_loss_weight: of LPIPS beside L1. logvar: log variance of a pixel value, constant. disc_weight: times the
-    adaptive weight. disc_factor: of both adversarial losses. gen_start, disc_start: updates before the one and the
-    other count. disc_loss_type: hinge, vanilla or wgan-gp. lecam_weight: of the regulariser of the discriminator that
-    compares its logits with their averages (`lecam_decay` per update); 0 leaves it out, as the original does.
+    perceptual_loss_weight, mse_weight: of LPIPS and of the squared error beside L1. logvar: log variance of a pixel
+    value, constant. disc_weight: times the adaptive weight. disc_factor: of both adversarial losses. gen_start,
+    disc_start: updates before the one and the other count. disc_loss_type: hinge, vanilla or wgan-gp. lecam_weight: of
+    the regulariser of the discriminator that compares its logits with their averages (`lecam_decay` per update); 0
+    leaves it out, as the original does.
     """
 
     perceptual_loss_weight: float = 0.5
+    mse_weight: float = 0.0
     logvar: float = 0.0
     disc_weight: float = 0.05
     disc_factor: float = 1.0
@@ -73,22 +76,18 @@ class Adversary(struct.PyTreeNode):
         return discriminator.merge(self.params, self.statistics)
 
 
-class GanState(TrainState):
-    """The autoencoder's state with its adversary, and the parameters of LPIPS, which stay as they are.
-
-    LPIPS is part of it, so that it is sharded like all else and a run goes on without the user's file.
-    """
+class GanState(AutoencoderState):
+    """The autoencoder's state with its adversary."""
 
     adversary: Adversary | None = None
-    perceptual: Any = None
 
 
 class Models(NamedTuple):
-    """The modules: autoencoder (its call reconstructs), discriminator and LPIPS."""
+    """The modules: autoencoder (its call reconstructs), discriminator and, where its weight is not 0, LPIPS."""
 
     autoencoder: nn.Module
     discriminator: nn.Module
-    lpips: nn.Module
+    lpips: nn.Module | None = None
 
 
 class Found(NamedTuple):
@@ -108,12 +107,16 @@ def create(
     tx: optax.GradientTransformation,
     disc_tx: optax.GradientTransformation,
     with_ema: bool,
+    freeze: Freeze = EVERYTHING,
 ) -> GanState:
-    """The phase's first state, from an autoencoder that reconstructs already. Trace it; boxes pass through."""
+    """The phase's first state, from an autoencoder that reconstructs already. Trace it; boxes pass through.
+
+    perceptual: the parameters of LPIPS, or None.
+    """
     trainable, statistics = discriminator.split(discriminator_params)
     adversary = Adversary(trainable, statistics, disc_tx.init(trainable), jnp.zeros(2))
-    start = states.create(lambda: params, tx, with_ema)
-    return GanState(**vars(start), adversary=adversary, perceptual=perceptual)
+    start = autoencoder.create(lambda: params, tx, with_ema, freeze, perceptual)
+    return GanState(**vars(start), adversary=adversary)
 
 
 def make_step(
@@ -123,11 +126,13 @@ def make_step(
     gan: GanConfig,
     cfg: OptimizerConfig,
     disc_cfg: OptimizerConfig,
+    crop: int = 0,
 ) -> Callable[[GanState, VideoBatch, jax.Array], tuple[GanState, dict[str, jax.Array]]]:
     """The pure step `(state, batch, run_key) -> (state, metrics)`; clips of one frame, images, are batches as well.
 
-    cfg, disc_cfg: of the two optimisers; the average is kept of the autoencoder alone. An update of which anything is
-    not finite leaves both models as they are. UserError where the two disagree on `accumulate`.
+    cfg, disc_cfg: of the two optimisers; the average is kept of the autoencoder alone. crop: side in pixels of a square
+    cut at random from the clips; 0 takes them whole. An update of which anything is not finite leaves both models as
+    they are. UserError where the two disagree on `accumulate`.
     """
     if disc_cfg.accumulate != cfg.accumulate or disc_cfg.ema_decay:
         raise UserError(
@@ -137,7 +142,8 @@ def make_step(
 
     def step(state: GanState, batch: VideoBatch, run_key: jax.Array):
         key = jax.random.fold_in(run_key, state.step)
-        found = _accumulated(modules, gan, state, batch.video_BTHWC, key, cfg.accumulate)
+        video = autoencoder.random_crop(batch.video_BTHWC, crop, jax.random.fold_in(key, CROP))
+        found = _accumulated(modules, gan, state, video, key, cfg.accumulate)
         return _updated(state, found, tx, disc_tx, cfg, disc_cfg)
 
     return step
@@ -159,10 +165,12 @@ def gradients(modules: Models, gan: GanConfig, state: GanState, video_BTHWC: jax
         return logits, after["batch_stats"]
 
     def reconstruction_loss(rebuilt):
-        l1 = ae_losses.l1(rebuilt, video_BTHWC)
-        distance = modules.lpips.apply({"params": state.perceptual}, video_BTHWC, rebuilt).mean()
+        l1, distance = ae_losses.l1(rebuilt, video_BTHWC), jnp.zeros(())
+        if gan.perceptual_loss_weight:
+            distance = modules.lpips.apply({"params": state.perceptual}, video_BTHWC, rebuilt).mean()
+        error = l1 + gan.mse_weight * ae_losses.mse(rebuilt, video_BTHWC)
         values = ae_losses.values_per_frame(video_BTHWC)
-        nll = ae_losses.nll(l1, distance, values, gan.perceptual_loss_weight, gan.logvar)
+        nll = ae_losses.nll(error, distance, values, gan.perceptual_loss_weight, gan.logvar)
         return nll, {"nll": nll, "l1": l1, "lpips": distance}
 
     def generator_loss(rebuilt):
@@ -213,6 +221,7 @@ def _last_kernel(params: Any) -> jax.Array:
 
 
 LAST_LAYERS = ("project_out", "conv_out")  # of the DC-AE; of flux_ae and hunyuan
+CROP = 3  # which of a step's keys draws the cut; the judgements have the first three
 
 
 def _accumulated(
@@ -253,11 +262,12 @@ def _updated(
     disc_cfg: OptimizerConfig,
 ) -> tuple[GanState, dict[str, jax.Array]]:
     """The next state, or the old one with another skipped update where a loss or gradient is not finite."""
-    norm, disc_norm = optax.global_norm(found.gradients), optax.global_norm(found.adversary_gradients)
+    grads, trained = cfg.freeze.trained(found.gradients), cfg.freeze.trained(state.params)
+    norm, disc_norm = optax.global_norm(grads), optax.global_norm(found.adversary_gradients)
     good = jnp.isfinite(found.losses["loss"] + found.losses["discriminator_loss"]) & jnp.isfinite(norm + disc_norm)
     old, critic = state, state.adversary
-    updates, opt_state = tx.update(found.gradients, old.opt_state, old.params)
-    params = optax.apply_updates(old.params, updates)
+    updates, opt_state = tx.update(grads, old.opt_state, trained)
+    params = optax.apply_updates(trained, updates)
     ema = None if old.ema is None else update_ema(old.ema, params, cfg.ema_decay)
     disc_updates, disc_opt_state = disc_tx.update(found.adversary_gradients, critic.opt_state, critic.params)
     disc_params = optax.apply_updates(critic.params, disc_updates)
@@ -265,7 +275,7 @@ def _updated(
     params, opt_state, ema, adversary = jax.tree.map(
         lambda new, old: jnp.where(good, new, old),
         (params, opt_state, ema, adversary),
-        (old.params, old.opt_state, old.ema, critic),
+        (trained, old.opt_state, old.ema, critic),
     )
     skipped = old.skipped + jnp.where(good, 0, 1)
     done = old.step - old.skipped  # a skipped update does not move the schedules
@@ -277,6 +287,6 @@ def _updated(
         "discriminator_lr": jnp.asarray(learning_rate(disc_cfg)(done)),
         "skipped": skipped,
     }
-    return old.replace(
-        step=old.step + 1, skipped=skipped, params=params, opt_state=opt_state, ema=ema, adversary=adversary
-    ), metrics
+    params = fill(params, old.params)
+    after = {"step": old.step + 1, "skipped": skipped, "params": params, "opt_state": opt_state, "ema": ema}
+    return old.replace(**after, adversary=adversary), metrics

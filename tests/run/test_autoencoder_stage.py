@@ -1,0 +1,145 @@
+"""`osjax train` on the two phases of an autoencoder, as a user runs them."""
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from osjax import models, weights
+from osjax.__main__ import main
+from osjax.run import train_data
+from osjax.training import metrics
+from tests import golden
+from tests.e2e import faults
+
+CHANNELS = (4, 4, 4, 4, 4)  # of a thin LPIPS
+CONFIG = """
+from ml_collections import ConfigDict
+
+from configs import base
+
+SIDE = {"width_list": (8, 8), "depth_list": (1, 1), "block_type": "ResBlock"}
+
+
+def get_config():
+    recon, gan = stage(), stage()
+    recon.data.image_ratio = 0.4
+    gan.start.stage = "recon"
+    gan.losses.perceptual_weight = 0.5
+    gan.adversary.disc_weight = 0.05
+    gan.adversary.model.update(ndf=4, n_layers=1)
+    gan.evaluate.update(every=2, batches=1)
+    stages = {"recon": recon, "gan": gan}
+    cfg = base.curriculum("phases", stages)
+    cfg.clips.update(train=48, held_out=16, frames=4, size=32)
+    return cfg
+
+
+def stage():
+    cfg = base.autoencoder()
+    cfg.steps = 4
+    cfg.mesh.update(data=2, fsdp=4)
+    cfg.model = ConfigDict({"latent_channels": 4, "time_compression_ratio": 2, "spatial_compression_ratio": 2})
+    cfg.model.encoder = ConfigDict({**SIDE, "temporal_downsample": (True, False)})
+    cfg.model.decoder = ConfigDict({**SIDE, "temporal_upsample": (True, False)})
+    cfg.data.buckets = (("32px_ar1:1", 4, 1.0, 8),)
+    cfg.lpips.weights = "LPIPS"
+    cfg.lpips.config = ConfigDict({"chns": CHANNELS})
+    cfg.optimizer.update(lr=1e-3, ema_decay=0.5)
+    return cfg
+"""
+
+
+@pytest.fixture(scope="module")
+def flags(tmp_path_factory):
+    """Arguments of the command beside those of a test."""
+    folder = tmp_path_factory.mktemp("phases")
+    shapes = weights.torch_shapes(models.config("lpips", chns=CHANNELS))
+    tensors = {name: golden.generate(name, shape) for name, shape in shapes.items()}
+    tensors = {name: np.abs(t) if name.startswith("lin") else t for name, t in tensors.items()}
+    save_file(tensors, folder / "lpips.safetensors")
+    text = CONFIG.replace('"LPIPS"', repr(str(folder / "lpips.safetensors"))).replace("CHANNELS", repr(CHANNELS))
+    (folder / "phases.py").write_text(text)
+    return [f"--config={folder / 'phases.py'}", f"--config.compilation_cache={folder / 'cache'}"]
+
+
+@pytest.fixture(scope="module")
+def whole(flags, tmp_path_factory):
+    """Workdir of a run that nothing disturbed."""
+    workdir = tmp_path_factory.mktemp("whole")
+    assert main(["train", *flags, f"--workdir={workdir}"]) == 0
+    return workdir
+
+
+def test_the_adversarial_phase_goes_on_where_the_reconstruction_ended(whole):
+    lines = list(metrics.read(whole / "metrics.jsonl"))
+    assert [(line["stage"], line["step"]) for line in lines] == [(s, n) for s in ("recon", "gan") for n in range(4)]
+    recon, gan = lines[:4], lines[4:]
+    assert {"l1", "lpips", "generator_loss", "discriminator_loss", "adaptive_weight"} <= gan[0].keys()
+    assert gan[2]["eval_psnr_db"] != gan[0]["eval_psnr_db"] and gan[2]["eval_lpips"] != gan[0]["eval_lpips"]
+    assert gan[0]["l1"] < recon[0]["loss"]  # new weights would begin where the reconstruction began
+    assert {line["batch"] for line in recon} == {"8x1x32x32x3", "8x4x32x32x3"}  # images and videos
+    start, end = (faults.weights(whole, stage) for stage in ("recon", "gan"))
+    assert {name for name in end if "adversary" in name} and not {name for name in start if "adversary" in name}
+    fixed = [name for name in start if "perceptual" in name]
+    assert len(fixed) > 20 and all(np.array_equal(start[name], end[name]) for name in fixed)
+
+
+def test_a_run_that_stopped_in_the_adversarial_phase_ends_with_the_same_bits(whole, flags, tmp_path):
+    """The second command has no LPIPS to read: it is in the checkpoint."""
+    run = ["train", *flags, f"--workdir={tmp_path}"]
+    assert main([*run, "--config.stages.gan.steps=2"]) == 0
+    assert main([*run, "--config.stages.gan.lpips.weights=/nowhere"]) == 0
+    got, want = faults.weights(tmp_path, "gan"), faults.weights(whole, "gan")
+    assert got.keys() == want.keys() and len(want) > 100
+    assert not [name for name in want if not np.array_equal(got[name], want[name])]
+    assert faults.losses(tmp_path) == faults.losses(whole)
+
+
+@pytest.mark.parametrize(
+    "overrides, words",
+    [
+        ({"gan.lpips.weights": ""}, "gan: losses.perceptual_weight needs LPIPS: give lpips.weights"),
+        ({"recon.lpips.untrained": True}, "recon: give one of lpips.weights and lpips.untrained"),
+        ({"gan.lpips.weights": "/nowhere"}, "gan: lpips.weights /nowhere does not exist"),
+        ({"gan.losses.image_weight": 0.5}, "gan: losses.image_weight is of the reconstruction phase"),
+        ({"gan.adversary.disc_loss_type": "hinges"}, "use one of hinge, vanilla, wgan-gp"),
+        ({"recon.data.image_ratio": 2.0}, "recon: data.image_ratio is 2.0: give a share from 0 to 1"),
+    ],
+)
+def test_mistakes_are_named_before_anything_is_made(flags, overrides, words, tmp_path, capsys):
+    wrong = [f"--config.stages.{key}={value}" for key, value in overrides.items()]
+    assert main(["train", *flags, f"--workdir={tmp_path / 'new'}", "--dry-run", *wrong]) != 0
+    error = capsys.readouterr().err
+    assert words in error and len(error.splitlines()) == 1 and not (tmp_path / "new").exists()
+
+
+class Counted:
+    """Batches that say which they are."""
+
+    def __init__(self):
+        self.n = 0
+
+    def __next__(self):
+        self.n += 1
+        return {"video": np.full((2, 4, 1, 1, 3), self.n), "text": "x"}
+
+    def get_state(self):
+        return {"n": self.n}
+
+    def set_state(self, state):
+        self.n = state["n"]
+
+
+def test_which_batches_are_images_depends_on_the_seed_and_the_batch_alone():
+    mixed = train_data.SomeImages(Counted(), 0.2, seed=3)
+    frames = [next(mixed)["video"].shape[1] for _ in range(200)]
+    assert 20 < frames.count(1) < 60 and set(frames) == {1, 4}
+    again = train_data.SomeImages(Counted(), 0.2, seed=3)
+    for _ in range(50):
+        next(again)
+    moved = train_data.SomeImages(Counted(), 0.2, seed=3)
+    moved.set_state(again.get_state())
+    found = [next(moved)["video"] for _ in range(150)]
+    assert [x.shape[1] for x in found] == frames[50:] and found[0][0, 0, 0, 0, 0] == 51
+    other = train_data.SomeImages(Counted(), 0.2, seed=4)
+    assert [next(other)["video"].shape[1] for _ in range(200)] != frames

@@ -18,6 +18,7 @@ import numpy as np
 from osjax.training import metrics
 from osjax.weights import orbax_stream
 from osjax.weights.rules import whole
+from tests import compiler_flags
 
 ROOT = Path(__file__).parents[2]
 STAGES = ("autoencoder", "stage1_t2v", "stage2_i2v", "stage3_i2v")
@@ -33,8 +34,7 @@ def command(workdir, config="configs/smoke.py", **overrides):
 
 def environment(devices: int = 1):
     others = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-    flags = f"--xla_force_host_platform_device_count={devices}"
-    return {**others, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    return {**others, "XLA_FLAGS": compiler_flags.devices(devices), "JAX_PLATFORMS": "cpu"}
 
 
 def finish(workdir, devices=1, timeout=600, **overrides):

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests import compiler_flags
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -17,7 +19,7 @@ def free_port() -> int:
 
 def environment(devices: int) -> dict[str, str]:
     """Of a process with so many CPU devices."""
-    flags = f"--xla_force_host_platform_device_count={devices}"
+    flags = compiler_flags.devices(devices)
     return {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
 
 

@@ -1,6 +1,7 @@
 """First look at clips: which decode and fit, and why the others do not. Nothing is deleted."""
 
 import logging
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,8 @@ def probe(source: Path | str, min_frames: int = 1, root: Path | str | None = Non
 def measure(path: Path) -> dict[str, Any]:
     """num_frames, height, width, aspect_ratio (h / w), resolution (pixels) and fps of a file, by decoding one frame.
 
-    Files whose header does not count their frames are decoded to the end. UserError for a file that is no video.
+    fps is NaN for images, as buckets have it. Files whose header does not count their frames are decoded to the end.
+    UserError for a file that is no video.
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist")
@@ -67,7 +69,7 @@ def measure(path: Path) -> dict[str, Any]:
             if first is None:
                 raise UserError(f"{path} holds no frame")
             count = stream.frames or 1 + sum(1 for _ in frames)
-            fps = float(stream.average_rate or 0)
+            fps = float(stream.average_rate or 0) if count > 1 else math.nan  # an image; its file claims 25
             height, width = first.height, first.width
     except (av.FFmpegError, OSError, ValueError) as error:
         raise UserError(f"{path} cannot be decoded ({error})") from error

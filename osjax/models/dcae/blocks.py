@@ -7,8 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from osjax.models.dcae import chunks
 from osjax.models.dcae.config import HEAD_DIM
-from osjax.ops.conv import Conv3d
 from osjax.types import Axis
 
 NORM_EPS = 1e-5
@@ -56,7 +56,10 @@ class Norm(nn.Module):
 
 
 class ConvNorm(nn.Module):
-    """A convolution and the norm behind it; `size` is the kernel's side, flat in time for image models."""
+    """A convolution and the norm behind it; `size` is the kernel's side, flat in time for image models.
+
+    chunk, here and below: frames of a chunk at this level (`models/dcae/chunks.py`); 0 takes clips whole.
+    """
 
     features: int
     size: int
@@ -65,14 +68,14 @@ class ConvNorm(nn.Module):
     groups: int = 1
     use_bias: bool = False
     dtype: jnp.dtype = jnp.float32
+    chunk: int = 0
 
     @nn.compact
     def __call__(self, x_BTHWC: jax.Array) -> jax.Array:
         kernel_size = (self.size if self.video else 1, self.size, self.size)
-        conv = Conv3d(
-            self.features, kernel_size, groups=self.groups, use_bias=self.use_bias, dtype=self.dtype, name="conv"
-        )
-        return Norm(self.norm, name="norm")(conv(x_BTHWC))
+        options = {"groups": self.groups, "use_bias": self.use_bias, "dtype": self.dtype}
+        y = chunks.conv(self, x_BTHWC, self.chunk, self.features, kernel_size, name="conv", **options)
+        return Norm(self.norm, name="norm")(y)
 
 
 class ResBlock(nn.Module):
@@ -82,28 +85,35 @@ class ResBlock(nn.Module):
     act: str | None
     video: bool
     dtype: jnp.dtype = jnp.float32
+    chunk: int = 0
 
     @nn.compact
     def __call__(self, x_BTHWC: jax.Array) -> jax.Array:
-        C = x_BTHWC.shape[-1]
-        y = ConvNorm(C, 3, self.video, use_bias=True, dtype=self.dtype, name="conv1")(x_BTHWC)
-        y = ConvNorm(C, 3, self.video, self.norm, dtype=self.dtype, name="conv2")(activate(y, self.act))
+        C, how = x_BTHWC.shape[-1], {"dtype": self.dtype, "chunk": self.chunk}
+        y = ConvNorm(C, 3, self.video, use_bias=True, **how, name="conv1")(x_BTHWC)
+        y = ConvNorm(C, 3, self.video, self.norm, **how, name="conv2")(activate(y, self.act))
         return x_BTHWC + y
 
 
-def linear_attention(qkv_BNh3d: jax.Array) -> jax.Array:
-    """ReLU attention without softmax: (B, N, h, 3, d) -> (B, N, h, d), linear in the number of tokens, in float32."""
-    q, k, v = (qkv_BNh3d[..., i, :].astype(jnp.float32) for i in range(3))
-    q, k = nn.relu(q), nn.relu(k)
-    state_Bhde = jnp.einsum("bnhd,bnhe->bhde", k, v, precision="highest")
-    total_Bhd = k.sum(1)
+def attention_sums(qkv_BNh3d: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """All that attention reads of keys and values: (B, h, d, d) and (B, h, d), in float32."""
+    k, v = nn.relu(qkv_BNh3d[..., 1, :].astype(jnp.float32)), qkv_BNh3d[..., 2, :].astype(jnp.float32)
+    return jnp.einsum("bnhd,bnhe->bhde", k, v, precision="highest"), k.sum(1)
+
+
+def linear_attention(qkv_BNh3d: jax.Array, sums: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """ReLU attention without softmax: (B, N, h, 3, d) -> (B, N, h, d), linear in the number of tokens, in float32.
+
+    sums: `attention_sums` of the tokens that are attended to.
+    """
+    q, (state_Bhde, total_Bhd) = nn.relu(qkv_BNh3d[..., 0, :].astype(jnp.float32)), sums
     out = jnp.einsum("bnhd,bhde->bnhe", q, state_Bhde, precision="highest")
     weight = jnp.einsum("bnhd,bhd->bnh", q, total_Bhd, precision="highest")
     return out / (weight[..., None] + ATTENTION_EPS)
 
 
 class LinearAttention(nn.Module):
-    """Multi-scale linear attention over all pixels of all frames.
+    """Multi-scale linear attention over all pixels of all frames, or of a frame's chunk and the chunk before it.
 
     Beside plain q, k, v, a second set is gathered from a 5-wide neighbourhood (`multiscale`), which doubles the heads.
     """
@@ -112,6 +122,7 @@ class LinearAttention(nn.Module):
     norm: str | None
     video: bool
     dtype: jnp.dtype = jnp.float32
+    chunk: int = 0
 
     @nn.compact
     def __call__(self, x_BTHWC: jax.Array) -> jax.Array:
@@ -119,11 +130,16 @@ class LinearAttention(nn.Module):
         qkv = ConvNorm(3 * C, 1, self.video, dtype=self.dtype, name="qkv")(x_BTHWC)
         sets = [qkv]
         if self.multiscale:
-            near = ConvNorm(3 * C, 5, self.video, groups=3 * C, dtype=self.dtype, name="aggregate_depthwise")(qkv)
+            how = {"groups": 3 * C, "dtype": self.dtype, "chunk": self.chunk}
+            near = ConvNorm(3 * C, 5, self.video, **how, name="aggregate_depthwise")(qkv)
             mixed = ConvNorm(3 * C, 1, self.video, groups=3 * C // HEAD_DIM, dtype=self.dtype, name="aggregate_mix")
             sets.append(mixed(near))
-        heads = jnp.concatenate(sets, axis=-1).reshape(B, T * H * W, -1, 3, HEAD_DIM)
-        out = linear_attention(heads).astype(x_BTHWC.dtype).reshape(B, T, H, W, -1)
+        n = chunks.count(self, T, self.chunk) if self.chunk else 1
+        heads = jnp.concatenate(sets, axis=-1).reshape(B * n, T // n * H * W, -1, 3, HEAD_DIM)
+        sums = attention_sums(heads)
+        if self.chunk:
+            sums = tuple(map(jnp.add, sums, chunks.previous(self, "sums", sums, n)))
+        out = linear_attention(heads, sums).astype(x_BTHWC.dtype).reshape(B, T, H, W, -1)
         return ConvNorm(C, 1, self.video, self.norm, dtype=self.dtype, name="proj")(out)
 
 
@@ -134,6 +150,7 @@ class GatedConv(nn.Module):
     act: str | None
     video: bool
     dtype: jnp.dtype = jnp.float32
+    chunk: int = 0
 
     @nn.compact
     def __call__(self, x_BTHWC: jax.Array) -> jax.Array:
@@ -141,7 +158,8 @@ class GatedConv(nn.Module):
         wide = 2 * GLU_RATIO * C
         y = ConvNorm(wide, 1, self.video, use_bias=True, dtype=self.dtype, name="widen")(x_BTHWC)
         y = activate(y, self.act)
-        y = ConvNorm(wide, 3, self.video, groups=wide, use_bias=True, dtype=self.dtype, name="depthwise")(y)
+        how = {"groups": wide, "use_bias": True, "dtype": self.dtype, "chunk": self.chunk}
+        y = ConvNorm(wide, 3, self.video, **how, name="depthwise")(y)
         value, gate = jnp.split(y, 2, axis=-1)
         return ConvNorm(C, 1, self.video, self.norm, dtype=self.dtype, name="narrow")(value * activate(gate, self.act))
 
@@ -154,16 +172,19 @@ class AttentionBlock(nn.Module):
     act: str | None
     video: bool
     dtype: jnp.dtype = jnp.float32
+    chunk: int = 0
 
     @nn.compact
     def __call__(self, x_BTHWC: jax.Array) -> jax.Array:
-        attention = LinearAttention(self.multiscale, self.norm, self.video, self.dtype, name="attention")
-        x = x_BTHWC + attention(x_BTHWC)
-        return x + GatedConv(self.norm, self.act, self.video, self.dtype, name="gated_conv")(x)
+        how = (self.video, self.dtype, self.chunk)
+        x = x_BTHWC + LinearAttention(self.multiscale, self.norm, *how, name="attention")(x_BTHWC)
+        return x + GatedConv(self.norm, self.act, *how, name="gated_conv")(x)
 
 
-def block(kind: str, norm: str | None, act: str | None, video: bool, dtype: jnp.dtype, name: str) -> nn.Module:
+def block(
+    kind: str, norm: str | None, act: str | None, video: bool, dtype: jnp.dtype, chunk: int, name: str
+) -> nn.Module:
     """The block that a config calls `kind`."""
     if kind == "ResBlock":
-        return ResBlock(norm, act, video, dtype, name=name)
-    return AttentionBlock(kind == "EViTS5_GLU", norm, act, video, dtype, name=name)
+        return ResBlock(norm, act, video, dtype, chunk, name=name)
+    return AttentionBlock(kind == "EViTS5_GLU", norm, act, video, dtype, chunk, name=name)

@@ -93,6 +93,7 @@ class DCAEConfig:
     base: the release whose values stand where nothing else is given.
     scaling_factor: latents are the encoder's output divided by it; None means 1.
     tiling: what `models.tiling.encode` and `.decode` do; the model's own methods take a video in one piece.
+    chunk_frames: frames of the chunks that know nothing of later ones; 0, as released, lets all frames see each other.
     """
 
     in_channels: int = 3
@@ -103,6 +104,7 @@ class DCAEConfig:
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     scaling_factor: float | None = None
     tiling: Tiling = field(default_factory=Tiling)
+    chunk_frames: int = 0
     base: str = "dc-ae-f32t4c128"
 
     def __post_init__(self):
@@ -112,6 +114,8 @@ class DCAEConfig:
         if isinstance(self.tiling, Mapping):
             object.__setattr__(self, "tiling", Tiling(**self.tiling))
         self._check_ratios()
+        if self.chunk_frames:
+            self._check_chunk_size()
 
     def _complete(self, part, kind):
         """The part as a dataclass, with the autoencoder's channels in it."""
@@ -133,6 +137,24 @@ class DCAEConfig:
                     f"{self.time_compression_ratio}x and {self.spatial_compression_ratio}x: "
                     "set time_compression_ratio and spatial_compression_ratio, or change the stages."
                 )
+
+    def _check_chunk_size(self):
+        least = 2 * self.time_compression_ratio  # so that a chunk of latents is never taken for an image
+        if self.chunk_frames < least or self.chunk_frames % self.time_compression_ratio:
+            raise UserError(
+                f"chunk_frames is {self.chunk_frames}: make it 0 or a multiple of {self.time_compression_ratio} from "
+                f"{least} on"
+            )
+        if not (self.encoder.is_video and self.decoder.is_video):
+            raise UserError("chunk_frames is for video models: set it to 0 where is_video is False")
+
+    def check_chunks(self, frames: int) -> None:
+        """UserError for a number of frames that is neither 1 nor whole chunks."""
+        if self.chunk_frames and frames != 1 and frames % self.chunk_frames:
+            nearest = max(1, round(frames / self.chunk_frames)) * self.chunk_frames
+            raise UserError(
+                f"{frames} frames are no whole chunks of {self.chunk_frames}: the nearest valid number is {nearest}."
+            )
 
     @property
     def stride(self) -> Stride:

@@ -1,6 +1,7 @@
 """The Video DC-AE: stages of blocks and resampling from pixels to latents and back.
 
-Not causal: convolutions see both neighbours in time, with zeros beyond the ends.
+Not causal: convolutions see both neighbours in time, with zeros beyond the ends. With `chunk_frames` causal from
+chunk to chunk (`models/dcae/chunks.py`), for clips of any length (`models/dcae/stream.py`).
 Source: Open-Sora opensora/models/dc_ae/models/dc_ae.py.
 """
 
@@ -9,40 +10,49 @@ import jax
 import jax.numpy as jnp
 
 from osjax.models.autoencoder import Stride, Tiling
+from osjax.models.dcae import chunks
 from osjax.models.dcae.blocks import Norm, activate, block
 from osjax.models.dcae.config import DCAEConfig, DecoderConfig, EncoderConfig, block_types, per_stage
 from osjax.models.dcae.resampling import Downsample, Upsample
-from osjax.ops.conv import Conv3d
 from osjax.ops.resample import average_down, duplicate_up
 
 
-def _conv(features: int, video: bool, dtype: jnp.dtype, name: str) -> Conv3d:
-    return Conv3d(features, (3 if video else 1, 3, 3), dtype=dtype, name=name)
+def _temporal(cfg: EncoderConfig | DecoderConfig) -> tuple[bool, ...]:
+    """Per stage, whether it resamples time."""
+    found = cfg.temporal_downsample if isinstance(cfg, EncoderConfig) else cfg.temporal_upsample
+    return found or (False,) * len(cfg.width_list)
+
+
+def _chunk_at(cfg: EncoderConfig | DecoderConfig, stage: int, chunk: int) -> int:
+    """Frames of a chunk at a stage, of `chunk` in pixels."""
+    return chunk >> sum(_temporal(cfg)[:stage])
 
 
 class Stage(nn.Module):
-    """The blocks of one stage, with the upsampling in front (decoder) or the downsampling behind (encoder)."""
+    """The blocks of one stage, with the upsampling in front (decoder) or the downsampling behind (encoder).
+
+    chunk: frames of a chunk at this stage.
+    """
 
     cfg: EncoderConfig | DecoderConfig
     stage: int
     dtype: jnp.dtype = jnp.float32
+    chunk: int = 0
 
     @nn.compact
     def __call__(self, x_BTHWC: jax.Array) -> jax.Array:
         cfg, i = self.cfg, self.stage
         resamples = i < len(cfg.width_list) - 1
-        x = x_BTHWC
+        x, how = x_BTHWC, (cfg.is_video, _temporal(cfg)[i], self.dtype, self.chunk)
         if resamples and isinstance(cfg, DecoderConfig):
             kind, shortcut = cfg.upsample_block_type, cfg.upsample_shortcut
-            temporal = bool(cfg.temporal_upsample) and cfg.temporal_upsample[i]
-            x = Upsample(cfg.width_list[i], kind, shortcut, cfg.is_video, temporal, self.dtype, name="up")(x)
+            x = Upsample(cfg.width_list[i], kind, shortcut, *how, name="up")(x)
         for n, kind in enumerate(block_types(cfg, i)):
             norm, act = per_stage(cfg.norm, i), per_stage(cfg.act, i)
-            x = block(kind, norm, act, cfg.is_video, self.dtype, name=f"block{n}")(x)
+            x = block(kind, norm, act, cfg.is_video, self.dtype, self.chunk, name=f"block{n}")(x)
         if resamples and isinstance(cfg, EncoderConfig):
             kind, shortcut = cfg.downsample_block_type, cfg.downsample_shortcut
-            temporal = bool(cfg.temporal_downsample) and cfg.temporal_downsample[i]
-            x = Downsample(cfg.width_list[i + 1], kind, shortcut, cfg.is_video, temporal, self.dtype, name="down")(x)
+            x = Downsample(cfg.width_list[i + 1], kind, shortcut, *how, name="down")(x)
         return x
 
 
@@ -52,6 +62,7 @@ class Encoder(nn.Module):
     cfg: EncoderConfig
     dtype: jnp.dtype = jnp.float32
     remat: bool = False
+    chunk: int = 0
 
     @nn.compact
     def __call__(self, x_BTHWC: jax.Array) -> jax.Array:
@@ -60,15 +71,14 @@ class Encoder(nn.Module):
         x, frames = _frames_apart(x_BTHWC, cfg.is_video)
         first = 0 if cfg.depth_list[0] else 1
         if first == 0:
-            x = _conv(cfg.width_list[0], cfg.is_video, dtype, name="project_in")(x)
+            x = _conv(self, x, cfg.width_list[0], self.chunk, "project_in")
         else:
-            x = Downsample(
-                cfg.width_list[1], cfg.downsample_block_type, None, cfg.is_video, False, dtype, name="project_in"
-            )(x)
+            how = (cfg.downsample_block_type, None, cfg.is_video, False, dtype, self.chunk)
+            x = Downsample(cfg.width_list[1], *how, name="project_in")(x)
         for i in range(first, len(cfg.width_list)):
-            x = stage(cfg, i, dtype, name=f"stage{i}")(x)
+            x = stage(cfg, i, dtype, _chunk_at(cfg, i, self.chunk), name=f"stage{i}")(x)
         y = activate(Norm(cfg.out_norm, in_residual=False, name="out_norm")(x), cfg.out_act)
-        y = _conv(cfg.latent_channels, cfg.is_video, dtype, name="project_out")(y)
+        y = _conv(self, y, cfg.latent_channels, _chunk_at(cfg, i, self.chunk), "project_out")
         if cfg.out_shortcut:
             y = y + average_down(x, cfg.latent_channels, (1, 1, 1)).astype(y.dtype)
         return _frames_together(y, frames)
@@ -80,25 +90,26 @@ class Decoder(nn.Module):
     cfg: DecoderConfig
     dtype: jnp.dtype = jnp.float32
     remat: bool = False
+    chunk: int = 0
 
     @nn.compact
     def __call__(self, z_BTHWC: jax.Array) -> jax.Array:
         cfg, dtype = self.cfg, self.dtype
         stage = nn.remat(Stage) if self.remat else Stage
         z, frames = _frames_apart(z_BTHWC, cfg.is_video)
-        x = _conv(cfg.width_list[-1], cfg.is_video, dtype, name="project_in")(z)
+        last = len(cfg.width_list) - 1
+        x = _conv(self, z, cfg.width_list[-1], _chunk_at(cfg, last, self.chunk), "project_in")
         if cfg.in_shortcut:
             x = x + duplicate_up(z, cfg.width_list[-1], (1, 1, 1)).astype(x.dtype)
         first = 0 if cfg.depth_list[0] else 1
         for i in reversed(range(first, len(cfg.width_list))):
-            x = stage(cfg, i, dtype, name=f"stage{i}")(x)
+            x = stage(cfg, i, dtype, _chunk_at(cfg, i, self.chunk), name=f"stage{i}")(x)
         x = activate(Norm(cfg.out_norm, in_residual=False, name="out_norm")(x), cfg.out_act)
         if first == 0:
-            x = _conv(cfg.in_channels, cfg.is_video, dtype, name="project_out")(x)
+            x = _conv(self, x, cfg.in_channels, self.chunk, "project_out")
         else:
-            x = Upsample(
-                cfg.in_channels, cfg.upsample_block_type, None, cfg.is_video, False, dtype, name="project_out"
-            )(x)
+            how = (cfg.upsample_block_type, None, cfg.is_video, False, dtype, self.chunk)
+            x = Upsample(cfg.in_channels, *how, name="project_out")(x)
         return _frames_together(x, frames)
 
 
@@ -115,8 +126,8 @@ class DCAE(nn.Module):
     remat: bool = False
 
     def setup(self):
-        self.encoder = Encoder(self.cfg.encoder, self.dtype, self.remat)
-        self.decoder = Decoder(self.cfg.decoder, self.dtype, self.remat)
+        self.encoder = Encoder(self.cfg.encoder, self.dtype, self.remat, self.cfg.chunk_frames)
+        self.decoder = Decoder(self.cfg.decoder, self.dtype, self.remat, self.cfg.chunk_frames)
 
     @property
     def stride(self) -> Stride:
@@ -127,17 +138,19 @@ class DCAE(nn.Module):
         return self.cfg.tiling
 
     def latent_shape(self, T: int, H: int, W: int) -> tuple[int, int, int]:
-        """Latent (T, H, W) of a video of that size; UserError where the stride does not divide it."""
+        """Latent (T, H, W) of a video of that size; UserError where strides or chunks do not divide it."""
+        self.cfg.check_chunks(T)
         return self.cfg.stride.latent_shape(T, H, W)
 
     def encode(self, x_BTHWC: jax.Array) -> jax.Array:
-        """Pixels (B, T, H, W, C) -> normalised latents. T is 1 or a multiple of the temporal stride, else UserError."""
+        """Pixels (B, T, H, W, C) -> normalised latents. T is 1 or a multiple of stride and chunk, else UserError."""
         self.latent_shape(*x_BTHWC.shape[1:4])
         z = self.encoder(x_BTHWC.astype(self.dtype)).astype(jnp.float32)
         return self.cfg.latent_scale.normalise(z)
 
     def decode(self, z_BTHWC: jax.Array) -> jax.Array:
         """Normalised latents -> pixels, not clipped. One latent frame gives one frame, more give `stride.time` each."""
+        self.cfg.check_chunks(self.cfg.stride.pixel_shape(*z_BTHWC.shape[1:4])[0])
         z = self.cfg.latent_scale.restore(z_BTHWC.astype(jnp.float32))
         return self.decoder(z.astype(self.dtype)).astype(jnp.float32)
 
@@ -150,6 +163,11 @@ def example_inputs(cfg: DCAEConfig) -> tuple[jax.Array]:
     """The smallest input that `init` takes: one image of one latent pixel."""
     side = cfg.spatial_compression_ratio
     return (jnp.zeros((1, 1, side, side, cfg.in_channels)),)
+
+
+def _conv(module: Encoder | Decoder, x_BTHWC: jax.Array, features: int, chunk: int, name: str) -> jax.Array:
+    kernel = (3 if module.cfg.is_video else 1, 3, 3)
+    return chunks.conv(module, x_BTHWC, chunk, features, kernel, dtype=module.dtype, name=name)
 
 
 def _frames_apart(x_BTHWC: jax.Array, video: bool) -> tuple[jax.Array, int]:

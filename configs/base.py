@@ -84,6 +84,7 @@ def start() -> ConfigDict:
     cfg.layout = "open_sora_v2"  # of velocity models in files: open_sora_v2 or flux
     cfg.config = ConfigDict()  # keys of the model in `weights` that differ from this stage's
     cfg.average = True  # take the moving average where the stage kept one
+    cfg.inflate = False  # they are an image DC-AE's: its flat kernels become the middle taps of a video model's
     return cfg
 
 

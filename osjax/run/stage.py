@@ -23,7 +23,7 @@ from osjax.run.train_data import Batches
 from osjax.training import checkpoint, health, loop, metrics, optimizer, state
 from osjax.training.dashboards import Dashboard
 from osjax.training.freeze import Freeze
-from osjax.weights import init, load, orbax_stream
+from osjax.weights import inflate, init, load, orbax_stream
 from osjax.weights.layout import LAYOUTS
 from osjax.weights.leaves import Leaves
 
@@ -173,6 +173,8 @@ def starting_leaves(cfg: ConfigDict, model_cfg: Any, place: Place) -> Leaves | N
         source = _of_weights(start, model_cfg)
     else:
         return None
+    if start.inflate:
+        return inflate.inflated(model_cfg, source)
     if models.family_of(model_cfg) != "mmdit":
         return source
     return init.from_model(model_cfg, source, cfg.seed)
@@ -189,8 +191,8 @@ def of_checkpoint(folder: Any, average: bool = True) -> Leaves:
 def _of_weights(start: ConfigDict, model_cfg: Any) -> Leaves:
     if Path(start.weights).is_dir() and orbax_stream.find(Path(start.weights)) is not None:
         return of_checkpoint(start.weights, start.average)
-    family = models.family_of(model_cfg)
-    source_cfg = models.config(family, **{**asdict(model_cfg), **start.config.to_dict()})
+    like = inflate.image_config(model_cfg) if start.inflate else model_cfg
+    source_cfg = models.config(models.family_of(model_cfg), **{**asdict(like), **start.config.to_dict()})
     if start.layout not in LAYOUTS:
         raise UserError(f"start.layout is {start.layout!r}: use one of {', '.join(LAYOUTS)}", status=2)
     return load.open_leaves(source_cfg, start.weights, layout=LAYOUTS[start.layout])

@@ -157,12 +157,25 @@ def diffusion() -> ConfigDict:
     cfg.autoencoder.weights = placeholder(str)  # a weight file, or a folder with checkpoints
     cfg.autoencoder.family = "hunyuan"  # of the file: hunyuan or dcae
     cfg.autoencoder.config = ConfigDict()  # keys of its family's config; empty is the released one
+    cfg.lora = lora()
     cfg.text = ConfigDict({"width": 64, "max_length": 16})  # built-in encoder: features, words
     cfg.text.t5 = placeholder(str)  # folder of T5 v1.1 in the Hugging Face layout; with clip, instead of the built-in
     cfg.text.clip = placeholder(str)  # folder of CLIP-L
     cfg.text_dropout = ConfigDict({"t5": 0.31622777, "clip": 0.31622777})  # probabilities, drawn independently
     cfg.modes = ConfigDict({"t2v": 1.0})  # condition modes with their weights
     cfg.sample = ConfigDict()  # settings that `osjax sample` takes as defaults
+    return cfg
+
+
+def lora() -> ConfigDict:
+    """Low-rank adapters instead of the model, which `start` gives and which stays as it is."""
+    cfg = ConfigDict()
+    cfg.rank = 0  # 0: train the model
+    cfg.alpha = 16.0  # adapters are scaled by alpha / rank
+    # Patterns over the paths of dense layers: here the projections of attention; "*_blocks/*mlp*" is the feed-forward.
+    cfg.targets = ("*_blocks/*attn/qkv", "*_blocks/*proj")
+    cfg.start = placeholder(str)  # adapters to go on with: .safetensors, a folder of peft or checkpoints; none: fresh
+    cfg.base_dtype = "float32"  # of the model beneath; bfloat16 halves its memory
     return cfg
 
 

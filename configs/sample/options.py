@@ -57,6 +57,8 @@ def options() -> ConfigDict:
 def velocity_model(layout: str = "open_sora_v2") -> ConfigDict:
     cfg = ConfigDict({"weights": placeholder(str), "layout": layout})  # .safetensors; open_sora_v2 or flux
     cfg.config = ConfigDict()  # keys of MMDiTConfig; empty is the 11B video model
+    cfg.adapter = placeholder(str)  # LoRA: .safetensors, a folder of peft, or checkpoints of a stage that trained one
+    cfg.adapter_strength = 1.0  # times the scale that it was trained with
     return cfg
 
 

@@ -1,7 +1,8 @@
 """`osjax convert IN OUT --model=NAME`: weight files with the original's names to osjax checkpoints, and back.
 
 Streams: at any time one tensor, or one block of a stacked leaf, is in memory. What lies where is said in
-`weights/io.py` (files with the original's names) and `weights/orbax_stream.py` (checkpoints).
+`weights/io.py` (files with the original's names) and `weights/orbax_stream.py` (checkpoints). Where IN holds adapters
+(LoRA), OUT does, too: a folder as peft has it, or a .safetensors.
 """
 
 import shutil
@@ -37,6 +38,7 @@ def add_options(parser) -> None:
         metavar="NAME",
         help="IN holds this other model, which --model starts from: flux_dev for open_sora_v2, say",
     )
+    parser.add_argument("--adapter", metavar="PATH", help="LoRA to add to the weights of IN")
     parser.add_argument("--seed", type=int, default=0, help="of layers that --start-from makes anew")
     parser.add_argument("--shard-gb", type=float, default=5.0, help="largest file of a folder of safetensors, in GB")
 
@@ -49,14 +51,21 @@ def run(cfg: ConfigDict, args) -> None:
 
     # After the cheap checks: these import jax and Orbax.
     from osjax import weights
+    from osjax.run import adapters
     from osjax.weights import init, orbax_stream
     from osjax.weights.load import open_leaves
+    from osjax.weights.lora import merged
 
+    if adapters.is_adapter(source):
+        _convert_adapter(source, out, model_cfg, layout, args)
+        return
     if args.start_from:
         other, other_layout = _model(cfg, args.start_from, args.layout)
         leaves = init.from_model(model_cfg, open_leaves(other, source, layout=other_layout), args.seed)
     else:
         leaves = open_leaves(model_cfg, source, layout=layout)
+    if args.adapter:
+        leaves = merged(leaves, adapters.read(Path(args.adapter), model_cfg, layout))
     leaves = leaves.cast(_numpy_dtype(args.dtype))
     to = args.to or ("safetensors" if orbax_stream.find(source) else "orbax")
     if to == "orbax" and out.suffix == ".safetensors":
@@ -73,6 +82,18 @@ def run(cfg: ConfigDict, args) -> None:
         raise
     seconds, size = time.monotonic() - began, _size(out) / 1e9
     print(f"{out}: {leaves.parameters():,} parameters as {what}, {size:.2f} GB in {seconds:.1f} s")
+
+
+def _convert_adapter(source: Path, out: Path, model_cfg, layout, args) -> None:
+    from osjax.run import adapters
+    from osjax.weights import lora_file
+
+    given = [f"--{name}" for name in ("dtype", "to", "start-from", "adapter") if getattr(args, name.replace("-", "_"))]
+    if given:
+        raise UserError(f"{given[0]} is for whole models, and {source} holds adapters: leave it out", status=2)
+    found = adapters.read(source, model_cfg, layout)
+    lora_file.write(out, model_cfg, found, layout)
+    print(f"{out}: adapters of rank {found.cfg.rank}, alpha {found.cfg.alpha:g}, {_size(out) / 1e6:.1f} MB")
 
 
 def _export(table, leaves, out: Path, shard_gb: float) -> list[Path]:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,18 +99,28 @@ class Curriculum:
         if last is None or self.cfg.checkpoints:  # paths in model.json never lead out of the workdir
             return
         cfg, made = self.configs[last], self.stages[last]
+        if made.lora is not None and not cfg.start.stage:
+            log.warning("sample with --config.model.weights=%s and its adapter", cfg.start.weights)
+            return
         ae_stage = cfg.autoencoder.stage
         autoencoder = self._trained(ae_stage, made.ae_cfg) if ae_stage else None
         sampling_workdir.save(
             self.place.workdir,
             sampling_workdir.Workdir(
-                self._trained(last, made.model_cfg),
+                self._denoiser(last, made),
                 autoencoder,
                 None if cfg.text.t5 else TextEncoder(cfg.text.width, cfg.text.max_length),
                 read_scale(self.place.workdir / ae_stage) if ae_stage else sampling_workdir.LatentScale(),
                 dict(cfg.sample),
             ),
         )
+
+    def _denoiser(self, name: str, made: DiffusionStage) -> TrainedModel:
+        start = self.configs[name].start
+        if made.lora is None:
+            return self._trained(name, made.model_cfg)
+        model = self._trained(start.stage, made.model_cfg)
+        return replace(model, averaged=model.averaged and start.average, adapter=f"{name}/checkpoints")
 
     def _trained(self, name: str, model_cfg: Any) -> TrainedModel:
         averaged = self.configs[name].optimizer.ema_decay > 0

@@ -12,9 +12,10 @@ from ml_collections import ConfigDict
 from osjax import models
 from osjax.conditioning import build, modes, text
 from osjax.errors import UserError
+from osjax.models import lora
 from osjax.parallel import host, sharding
 from osjax.parallel import mesh as device_mesh
-from osjax.run import autoencoders, latents, stage, text_encoders, train_data
+from osjax.run import adapters, autoencoders, latents, stage, text_encoders, train_data
 from osjax.run.config import to_dataclass
 from osjax.sampling.autoencoder import Autoencoder
 from osjax.sampling.pipeline import Pipeline
@@ -34,11 +35,23 @@ class DiffusionStage:
         self.ae_cfg = autoencoders.config_of(cfg.autoencoder, stages)
         self.module = models.build(self.ae_cfg)
         stage.optimizer_config(cfg, self.model_cfg)
+        self.lora = self._adapters(stages)
         self.text_of = check_text(cfg.text)
         self.dropout = cfg.text_dropout.t5, cfg.text_dropout.clip
         multiple = self.module.stride.space * self.model_cfg.patch_size
         self.table = train_data.bucket_table(cfg.data, multiple, self.mesh)
         self._check_sizes()
+
+    def _adapters(self, stages: Mapping[str, ConfigDict]) -> lora.LoRAConfig | None:
+        cfg, start = self.cfg, self.cfg.start
+        if start.stage and stages[start.stage].kind == "diffusion" and stages[start.stage].lora.rank:
+            raise UserError(f"start.stage {start.stage!r} trained adapters: start from its model, with lora.start")
+        found = adapters.of_config(cfg.lora, self.model_cfg)
+        if found is not None and bool(start.stage) == bool(start.weights):
+            raise UserError("lora adapts a trained model: give one of start.stage and start.weights", status=2)
+        if found is not None and cfg.freeze.params:
+            raise UserError("lora freezes the whole model: leave freeze.params empty, choose lora.targets", status=2)
+        return found
 
     def _check_sizes(self) -> None:
         tokens = self.ae_cfg.latent_channels * self.model_cfg.patch_size**2
@@ -85,6 +98,7 @@ class DiffusionStage:
             batches,
             options,
             evaluate=self._evaluation(own, read) if self.cfg.evaluate.every else None,
+            lora=self.lora,
         )
 
     def _batches(self, source: train_data.Source, encoders: "Encoders") -> train_data.Batches:
@@ -145,7 +159,9 @@ class DiffusionStage:
             return
         settings = SampleSettings(**self.cfg.sample)
         mesh = self.mesh if self.mesh.size > 1 else None
-        pipe = Pipeline(models.build(self.model_cfg), params, encoders.autoencoder, encoders.text, mesh=mesh)
+        pipe = Pipeline(
+            models.build(self.model_cfg), lora.merged(params), encoders.autoencoder, encoders.text, mesh=mesh
+        )
         made = pipe(prompts, settings=settings)
         if jax.process_index() == 0:
             folder = self.place.workdir / "samples" / self.name / f"step-{int(now.step):07d}"

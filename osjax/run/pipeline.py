@@ -15,13 +15,14 @@ from osjax import models, weights
 from osjax.conditioning.text import TextEncoder
 from osjax.errors import UserError
 from osjax.parallel import mesh as device_mesh
-from osjax.run import config, stored, text_encoders
+from osjax.run import adapters, config, stored, text_encoders
 from osjax.sampling import pipeline, workdir
 from osjax.sampling.placement import Stored
 from osjax.sampling.settings import SampleSettings
 from osjax.training import checkpoint
 from osjax.weights import load
 from osjax.weights.leaves import Leaves
+from osjax.weights.lora import merged
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -103,19 +104,24 @@ def asked(group: ConfigDict) -> dict[str, Any]:
 
 def _stored(folder: Path, model: workdir.TrainedModel) -> Stored:
     """Parameters of the newest sound checkpoint of a run."""
-    path = folder / model.checkpoints
 
     def open_newest() -> Leaves:
-        if not path.is_dir():
-            raise UserError(f"{path} does not exist: the run in {folder} did not finish, run it again")
-        store = checkpoint.Checkpoints(path)  # sets damaged ones aside
-        try:
-            step = store.require()
-        finally:
-            store.close()
-        return load.open_leaves(model.config, path / str(step), average=model.averaged)
+        leaves = load.open_leaves(model.config, _newest(folder / model.checkpoints), average=model.averaged)
+        if model.adapter is None:
+            return leaves
+        return merged(leaves, adapters.read(_newest(folder / model.adapter), model.config))
 
     return stored.of_leaves(model.config, open_newest, "float32")
+
+
+def _newest(checkpoints: Path) -> Path:
+    if not checkpoints.is_dir():
+        raise UserError(f"{checkpoints} does not exist: the run did not finish, run it again")
+    store = checkpoint.Checkpoints(checkpoints)  # sets damaged ones aside
+    try:
+        return checkpoints / str(store.require())
+    finally:
+        store.close()
 
 
 def _text(cfg: ConfigDict) -> Any:
@@ -138,7 +144,7 @@ def _model(cfg: ConfigDict, name: str, platform: str) -> tuple[nn.Module, Stored
         attention = "dense" if platform == "cpu" else "flash"
     fields = {"attention": attention, **group.config, "dtype": cfg.dtype}
     model_cfg = config.to_dataclass(models.config_class("mmdit"), fields, f"{name}.config")
-    return models.build(model_cfg), _file(model_cfg, group.weights, cfg.dtype, layout=weights.LAYOUTS[group.layout])
+    return models.build(model_cfg), _file(model_cfg, group, cfg.dtype, layout=weights.LAYOUTS[group.layout])
 
 
 def _autoencoder(cfg: ConfigDict, name: str) -> pipeline.Autoencoder:
@@ -147,7 +153,7 @@ def _autoencoder(cfg: ConfigDict, name: str) -> pipeline.Autoencoder:
     if group.dtype not in DTYPES:
         raise UserError(f"config key {name}.dtype is {group.dtype!r}: use one of {', '.join(DTYPES)}", status=2)
     module = models.build(ae_cfg).clone(dtype=DTYPES[group.dtype])
-    return pipeline.Autoencoder(module, _file(ae_cfg, group.weights, "float32"))
+    return pipeline.Autoencoder(module, _file(ae_cfg, group, "float32"))
 
 
 def _group(cfg: ConfigDict, name: str) -> ConfigDict:
@@ -158,6 +164,14 @@ def _group(cfg: ConfigDict, name: str) -> ConfigDict:
     return cfg
 
 
-def _file(model_cfg: Any, path: str, dtype: str, **options: Any) -> Stored:
-    """Parameters from a file with the original's names or from a checkpoint, as `dtype`."""
-    return stored.of_leaves(model_cfg, partial(load.open_leaves, model_cfg, path, **options), dtype)
+def _file(model_cfg: Any, group: ConfigDict, dtype: str, **options: Any) -> Stored:
+    """Parameters from a file with the original's names or from a checkpoint, as `dtype`, with the group's adapters."""
+
+    def open_leaves() -> Leaves:
+        leaves = load.open_leaves(model_cfg, group.weights, **options)
+        path = group.get("adapter")
+        if not path:
+            return leaves
+        return merged(leaves, adapters.read(Path(path), model_cfg, **options), group.adapter_strength)
+
+    return stored.of_leaves(model_cfg, open_leaves, dtype)

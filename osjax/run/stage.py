@@ -17,7 +17,9 @@ from ml_collections import ConfigDict
 
 from osjax import models
 from osjax.errors import UserError
+from osjax.models.lora import LoRAConfig
 from osjax.parallel import rules, sharding
+from osjax.run import adapters
 from osjax.run.config import dotted_keys, to_dataclass
 from osjax.run.train_data import Batches
 from osjax.training import checkpoint, health, loop, metrics, optimizer, state
@@ -28,6 +30,7 @@ from osjax.weights.layout import LAYOUTS
 from osjax.weights.leaves import Leaves
 
 log = logging.getLogger(__name__)
+BASE = "base_checksum"  # beside a LoRA stage's config in its checkpoints: of the weights that it does not hold
 MAY_CHANGE = ("steps", "mesh", "checkpoint", "health", "hang", "evaluate", "data.threads", "start", "sample")
 
 
@@ -84,6 +87,7 @@ def train(
     options: Options,
     evaluate: Callable[[state.TrainState], dict[str, float]] | None = None,
     axis_rules: Any = rules.TRANSFORMER,
+    lora: LoRAConfig | None = None,
     create: Callable[..., state.TrainState] = state.create,
     fill: Callable[[Any, Any], Any] = lambda now, shardings: now,
 ) -> None:
@@ -100,18 +104,26 @@ def train(
         tx = optimizer.make(opt)
         key = jax.random.key(cfg.seed)
         init = partial(models.init_params, model_cfg, key)
+        if lora is not None:
+            init = partial(adapters.init, lora, model_cfg, key)
         fresh = partial(create, init, tx, with_ema=opt.ema_decay > 0, freeze=opt.freeze)
         boxed = jax.eval_shape(fresh)
         shardings = sharding.of_boxed(boxed, mesh, axis_rules)
         rows = batches()
+        saved, frozen = plain(cfg), None
+        if lora is not None:
+            frozen = adapters.base(base_leaves(cfg, model_cfg, place), lora, model_cfg, mesh, cfg.lora.base_dtype)
+            saved[BASE] = adapters.checksum(frozen[0])
         if store.latest_step() is None:
             now = sharding.init_sharded(fresh, mesh, rules=axis_rules)
-            leaves = starting_leaves(cfg, model_cfg, place)
+            leaves = starting_leaves(cfg, model_cfg, place, lora)
             now = fill(now if leaves is None else _start_from(leaves, now, shardings, opt.freeze), shardings)
         else:
-            _name_changes(name, store, cfg)
+            _name_changes(name, store, saved)
             now, data = store.restore(checkpoint.abstract_like(nn.unbox(boxed), shardings))
             rows.set_state(data)
+        if frozen is not None:
+            now, shardings = (tree.replace(frozen=x) for tree, x in zip((now, shardings), frozen, strict=True))
         step = sharding.jit_step(make_step(models.build(model_cfg), tx, opt), shardings, mesh, axis_rules)
         loop.run(
             loop_config(name, cfg, options),
@@ -122,7 +134,7 @@ def train(
             mesh,
             store,
             place.workdir,
-            plain(cfg),
+            saved,
             data_state=rows.get_state,
             evaluate=evaluate,
             dashboards=options.dashboards,
@@ -144,9 +156,11 @@ def plain(cfg: ConfigDict) -> dict[str, Any]:
     return json.loads(cfg.to_json_best_effort())
 
 
-def _name_changes(name: str, store: checkpoint.Checkpoints, cfg: ConfigDict) -> None:
+def _name_changes(name: str, store: checkpoint.Checkpoints, saved: dict[str, Any]) -> None:
     """Warn of keys that differ from those of the checkpoint: the loss may jump for a reason that nobody remembers."""
-    before, now = ConfigDict(store.config()), ConfigDict(plain(cfg))
+    before, now = ConfigDict(store.config()), ConfigDict(saved)
+    if _value(before, BASE) != _value(now, BASE):
+        raise UserError(f"{name} goes on with adapters of another model than `start` gives now: give that one again")
     keys = sorted({*dotted_keys(before), *dotted_keys(now)})
     changed = [k for k in keys if not k.startswith(MAY_CHANGE) and _value(before, k) != _value(now, k)]
     if changed:
@@ -162,8 +176,19 @@ def _value(cfg: ConfigDict, key: str) -> Any:
     return None if isinstance(cfg, ConfigDict) else cfg
 
 
-def starting_leaves(cfg: ConfigDict, model_cfg: Any, place: Place) -> Leaves | None:
-    """The parameters that a fresh stage starts from, fitted to its model; None for new ones."""
+def base_leaves(cfg: ConfigDict, model_cfg: Any, place: Place) -> Leaves:
+    """The model that the adapters of a stage are of."""
+    start = cfg.start
+    path = place.of(start.stage) if start.stage else start.weights
+    if start.layout not in LAYOUTS:
+        raise UserError(f"start.layout is {start.layout!r}: use one of {', '.join(LAYOUTS)}", status=2)
+    return load.open_leaves(model_cfg, path, layout=LAYOUTS[start.layout], average=start.average)
+
+
+def starting_leaves(cfg: ConfigDict, model_cfg: Any, place: Place, lora: LoRAConfig | None = None) -> Leaves | None:
+    """The parameters, or adapters, that a fresh stage starts from, fitted to its model; None for new ones."""
+    if lora is not None:
+        return adapters.start(cfg.lora.start, lora, model_cfg)
     start = cfg.start
     if start.stage and start.weights:
         raise UserError("give one of start.stage and start.weights", status=2)

@@ -26,12 +26,14 @@ VERSION = 1
 class TrainedModel:
     """config: of a family of `osjax.models`. checkpoints: folder of its checkpoints, relative to the workdir.
 
-    averaged: whether to take the moving average of the parameters, which the stage kept.
+    averaged: whether to take the moving average of the parameters, which the stage kept. adapter: folder of the
+    checkpoints of adapters that belong to it, likewise relative.
     """
 
     config: Any
     checkpoints: str
     averaged: bool = True
+    adapter: str | None = None
 
 
 @dataclass(frozen=True)
@@ -96,12 +98,14 @@ def _model_to_json(model: TrainedModel) -> dict[str, Any]:
         "config": asdict(model.config),
         "checkpoints": model.checkpoints,
         "averaged": model.averaged,
+        "adapter": model.adapter,
     }
 
 
 def _model_from_json(content: Mapping[str, Any], workdir: Path) -> TrainedModel:
-    folder = (workdir / content["checkpoints"]).resolve()
-    if not folder.is_relative_to(workdir.resolve()):
-        raise ValueError(f"checkpoints {content['checkpoints']} lead out of the workdir")
+    adapter = content.get("adapter")
+    for path in (content["checkpoints"], adapter or ""):
+        if not (workdir / path).resolve().is_relative_to(workdir.resolve()):
+            raise ValueError(f"checkpoints {path} lead out of the workdir")
     config = models.config(content["family"], **content["config"])
-    return TrainedModel(config, content["checkpoints"], bool(content["averaged"]))
+    return TrainedModel(config, content["checkpoints"], bool(content["averaged"]), adapter)

@@ -60,6 +60,13 @@ def write(out: Path, cfg, adapters: Adapters, layout: Layout = OPEN_SORA_V2) -> 
     return [path, out / PEFT_CONFIG]
 
 
+def is_adapter(path: Path) -> bool:
+    """Is a file a .safetensors with pairs of adapters?"""
+    if path.suffix != ".safetensors" or not path.is_file():
+        return False
+    return any(f".{part}." in name for name in io.open_tensors(path) for part in PARTS)
+
+
 def read(path: Path, cfg, layout: Layout = OPEN_SORA_V2) -> Adapters:
     """Adapters of the model `cfg` in a .safetensors or in a folder of peft. UserError for what does not fit."""
     path = Path(path)

@@ -11,6 +11,7 @@ from jax.sharding import AbstractMesh, AxisType, Mesh
 
 from osjax.errors import UserError
 
+HEARTBEAT_S = 30  # without a sign of life from one process, jax ends all of them
 AXES = ("data", "fsdp", "sequence", "tensor")
 
 
@@ -108,7 +109,11 @@ def initialize(coordinator: str | None = None, processes: int | None = None, ind
         raise UserError(f"process {index} of {processes} does not exist: count them from 0", status=2)
     try:
         jax.distributed.initialize(
-            coordinator, processes, index, cluster_detection_method="deactivate" if told else None
+            coordinator,
+            processes,
+            index,
+            cluster_detection_method="deactivate" if told else None,
+            heartbeat_timeout_seconds=HEARTBEAT_S,
         )
     except ValueError as error:
         raise UserError(

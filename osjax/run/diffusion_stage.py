@@ -17,6 +17,7 @@ from osjax.parallel import host, sharding
 from osjax.parallel import mesh as device_mesh
 from osjax.run import adapters, autoencoders, latents, stage, text_encoders, train_data
 from osjax.run.config import to_dataclass
+from osjax.run.diffusion_work import throughput
 from osjax.sampling.autoencoder import Autoencoder
 from osjax.sampling.pipeline import Pipeline
 from osjax.sampling.settings import SampleSettings
@@ -34,7 +35,8 @@ class DiffusionStage:
         self.model_cfg = to_dataclass(models.config_class("mmdit"), cfg.model, "model")
         self.ae_cfg = autoencoders.config_of(cfg.autoencoder, stages)
         self.module = models.build(self.ae_cfg)
-        stage.optimizer_config(cfg, self.model_cfg)
+        freeze = stage.optimizer_config(cfg, self.model_cfg).freeze
+        self.trained = freeze.share(models.abstract_params(self.model_cfg))
         self.lora = self._adapters(stages)
         self.text_of = check_text(cfg.text)
         self.dropout = cfg.text_dropout.t5, cfg.text_dropout.clip
@@ -99,6 +101,7 @@ class DiffusionStage:
             options,
             evaluate=self._evaluation(own, read) if self.cfg.evaluate.every else None,
             lora=self.lora,
+            throughput=throughput(self.model_cfg, 0.0 if self.lora else self.trained, self.mesh),
         )
 
     def _batches(self, source: train_data.Source, encoders: "Encoders") -> train_data.Batches:

@@ -25,6 +25,7 @@ from osjax.run.train_data import Batches
 from osjax.training import checkpoint, health, loop, metrics, optimizer, state
 from osjax.training.dashboards import Dashboard
 from osjax.training.freeze import Freeze
+from osjax.training.throughput import Throughput
 from osjax.weights import inflate, init, load, orbax_stream
 from osjax.weights.layout import LAYOUTS
 from osjax.weights.leaves import Leaves
@@ -88,6 +89,7 @@ def train(
     evaluate: Callable[[state.TrainState], dict[str, float]] | None = None,
     axis_rules: Any = rules.TRANSFORMER,
     lora: LoRAConfig | None = None,
+    throughput: Throughput | None = None,
     create: Callable[..., state.TrainState] = state.create,
     fill: Callable[[Any, Any], Any] = lambda now, shardings: now,
 ) -> None:
@@ -138,6 +140,7 @@ def train(
             data_state=rows.get_state,
             evaluate=evaluate,
             dashboards=options.dashboards,
+            throughput=throughput,
         )
     finally:
         store.close()

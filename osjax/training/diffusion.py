@@ -16,11 +16,17 @@ from osjax.training.optimizer import OptimizerConfig
 from osjax.training.state import TrainState
 from osjax.types import LatentBatch
 
+BINS = 5  # of times, for the loss of each
 Prepare = Callable[[Any, jax.Array], LatentBatch]
 
 
 def loss(module: nn.Module, params: Any, batch: LatentBatch, noise_BTHWC: jax.Array, t_B: jax.Array) -> jax.Array:
-    """Mean squared error of the velocity, float32 scalar, for given noise and times. params: may be `Adapted`."""
+    """Mean squared error of the velocity, float32 scalar, for given noise and times."""
+    return losses(module, params, batch, noise_BTHWC, t_B).mean()
+
+
+def losses(module: nn.Module, params: Any, batch: LatentBatch, noise_BTHWC: jax.Array, t_B: jax.Array) -> jax.Array:
+    """The same of every clip (B,). params: may be `Adapted`."""
     B, T, H, W, _ = batch.latents_BTHWC.shape
     p = module.cfg.patch_size
     x_t = path.interpolate(batch.latents_BTHWC, noise_BTHWC, t_B)
@@ -29,7 +35,14 @@ def loss(module: nn.Module, params: Any, batch: LatentBatch, noise_BTHWC: jax.Ar
     ids = patch.img_ids(B, T, H, W, p), patch.txt_ids(B, batch.txt_BMC.shape[1])
     tokens = patch.pack(x_t, p)
     velocity = module.apply(lora.variables(params), tokens, ids[0], batch.txt_BMC, ids[1], t_B, batch.y_vec_BC, cond)
-    return path.loss(velocity, patch.pack(target, p))
+    return path.sample_losses(velocity, patch.pack(target, p))
+
+
+def by_time(losses_B: jax.Array, t_B: jax.Array) -> update.Sums:
+    """Sum and number of the losses in each of BINS equal parts of [0, 1], by names such as loss/t0.0-0.2."""
+    bin_B = jnp.clip((t_B * BINS).astype(jnp.int32), 0, BINS - 1)
+    sums = jnp.zeros(BINS).at[bin_B].add(losses_B), jnp.zeros(BINS).at[bin_B].add(1.0)
+    return {f"loss/t{i / BINS:.1f}-{(i + 1) / BINS:.1f}": (sums[0][i], sums[1][i]) for i in range(BINS)}
 
 
 def make_loss(module: nn.Module, prepare: Prepare | None = None) -> update.LossFn:
@@ -38,12 +51,20 @@ def make_loss(module: nn.Module, prepare: Prepare | None = None) -> update.LossF
     prepare(batch, key) -> LatentBatch: draws conditions and drops text; None takes the batch as it is.
     """
 
+    with_sums = _make_loss_with_sums(module, prepare)
+    return lambda params, batch, key: with_sums(params, batch, key)[0]
+
+
+def _make_loss_with_sums(module: nn.Module, prepare: Prepare | None) -> update.LossFn:
+    """The training loss and its sums by time."""
+
     def loss_fn(params, batch, key):
         key_prepare, key_t, key_noise = jax.random.split(key, 3)
         batch = batch if prepare is None else prepare(batch, key_prepare)
         B, T, H, W, _ = batch.latents_BTHWC.shape
         t_B = path.draw_timesteps(key_t, B, shift.training_alpha(T, H, W))
-        return loss(module, params, batch, path.draw_noise(key_noise, batch.latents_BTHWC), t_B)
+        losses_B = losses(module, params, batch, path.draw_noise(key_noise, batch.latents_BTHWC), t_B)
+        return losses_B.mean(), by_time(losses_B, t_B)
 
     return loss_fn
 
@@ -55,7 +76,7 @@ def make_step(
 
     All randomness comes from fold_in(run_key, state.step), so a resumed run draws what the first one would have.
     """
-    loss_fn = make_loss(module, prepare)
+    loss_fn = _make_loss_with_sums(module, prepare)
 
     def step(state, batch, run_key):
         return update.apply(state, batch, jax.random.fold_in(run_key, state.step), loss_fn, tx, cfg)

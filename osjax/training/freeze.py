@@ -37,6 +37,10 @@ class Freeze:
             lambda path, leaf: None if self._frozen(_name(path)) else leaf, tree, is_leaf=_is_box
         )
 
+    def share(self, tree: Any) -> float:
+        """How much of a tree trains, of all its values."""
+        return _size(self.trained(tree)) / _size(tree)
+
     def _frozen(self, name: str) -> bool:
         return patterns.fits(name, self.params) and not patterns.fits(name, self.but)
 
@@ -49,6 +53,10 @@ def fill(trained: Any, whole: Any) -> Any:
 def like(trained: Any, whole: Any) -> Any:
     """`whole` with None where `trained` holds None."""
     return jax.tree.map(lambda t, w: None if t is None else w, trained, whole, is_leaf=lambda x: x is None)
+
+
+def _size(tree: Any) -> int:
+    return sum(x.size for x in jax.tree.leaves(tree))
 
 
 def _is_box(leaf: Any) -> bool:

@@ -4,6 +4,7 @@ Saving before the batch is drawn makes a checkpoint exactly (state, data iterato
 Metrics are read one step late, so the device never waits for the host.
 """
 
+import math
 import signal
 import sys
 import threading
@@ -26,6 +27,7 @@ from osjax.training.dashboards import Dashboard
 from osjax.training.health import Health, HealthConfig, Illness
 from osjax.training.metrics import MetricsLog
 from osjax.training.state import TrainState
+from osjax.training.throughput import Throughput
 from osjax.training.watchdog import Watchdog
 
 
@@ -66,12 +68,14 @@ def run(
     data_state: Callable[[], dict[str, Any]] | None = None,
     evaluate: Callable[[TrainState], dict[str, float]] | None = None,
     dashboards: Sequence[Dashboard] = (),
+    throughput: Throughput | None = None,
 ) -> TrainState:
     """Train from `state.step` to `cfg.total_steps`; returns the final state, saved.
 
     step_fn: jit-compiled, donates its state. batches: this host's numpy rows, already at the state's place.
     data_state: gives the iterator's place for the checkpoint. evaluate: measures a state every `eval_every` steps; its
     numbers join the metrics of the step that follows. dashboards: get every line that metrics.jsonl gets.
+    throughput: adds tokens per second and MFU to them.
     On SIGTERM or Ctrl-C the state is saved, then Interrupted is raised. After `health.max_skipped` non-finite updates
     in a row, or a lasting loss spike, the run goes back to the last good checkpoint and on with the batches that follow
     the bad ones; UserError when there is none, when it did so `health.max_rollbacks` times, when saving keeps failing,
@@ -79,10 +83,11 @@ def run(
     """
     step = first = int(jax.device_get(state.step))
     log = MetricsLog(workdir, cfg.stage, first) if jax.process_index() == 0 else None
-    late = _LateMetrics(cfg, log, dashboards, int(jax.device_get(state.skipped)))
+    late = _LateMetrics(cfg, log, dashboards, int(jax.device_get(state.skipped)), throughput)
     saver = _Saver(cfg, checkpoints, data_state, config)
     rollbacks = 0
-    watchdog = Watchdog(cfg.hang_factor, cfg.hang_least_s, workdir, jax.process_index())
+    index, count = jax.process_index(), jax.process_count()
+    watchdog = Watchdog(cfg.hang_factor, cfg.hang_least_s, workdir, index, processes=count)
     with _stop_requests() as stopped, _bar(cfg, first) as bar, watchdog, _Profile(cfg, first, workdir) as profile:
         try:
             while step < cfg.total_steps:
@@ -95,6 +100,8 @@ def run(
                     saver.finish(step, state)
                     raise Interrupted(f"{cfg.stage}: stopped at step {step}, saved; run the same command to go on")
                 batch, waited = _next_batch(batches, mesh, cfg, step)
+                if throughput:
+                    throughput.look_at(_shape(batch), batch)
                 profile.before(step)
                 with jax.transfer_guard("disallow"):  # a step that copies between host and device is a mistake
                     state, metrics = step_fn(state, batch, run_key)
@@ -233,8 +240,16 @@ def _next_batch(batches: Iterator[Any], mesh: Mesh, cfg: LoopConfig, step: int) 
 class _LateMetrics:
     """Holds the metrics of one step until the next has been dispatched, then reads, logs and shows them."""
 
-    def __init__(self, cfg: LoopConfig, log: MetricsLog | None, dashboards: Sequence[Dashboard], skipped: int):
+    def __init__(
+        self,
+        cfg: LoopConfig,
+        log: MetricsLog | None,
+        dashboards: Sequence[Dashboard],
+        skipped: int,
+        throughput: Throughput | None,
+    ):
         self.cfg, self.log, self.dashboards, self.held = cfg, log, dashboards, None
+        self.throughput = throughput
         self.health = Health(cfg.health, skipped)
         self.last_time = None
         self.rate = 0.0
@@ -256,10 +271,12 @@ class _LateMetrics:
             self.rate = 1 / (now - self.last_time)
         self.last_time = now
         if self.log:
-            line = {**values, "steps_per_s": self.rate or None, **_memory(), **host}
+            present = {name: x for name, x in values.items() if not (name.startswith("loss/") and math.isnan(x))}
+            rates = self.throughput.rates(host["batch"], self.rate) if self.throughput and self.rate else {}
+            line = {**present, "steps_per_s": self.rate or None, **rates, **_memory(), **host}
             self.log.write(step, line)
             for dashboard in self.dashboards:
-                dashboard.write(self.cfg.stage, step, line)
+                dashboard.write(self.cfg.stage, step, {**line, f"loss/{host['batch']}": line["loss"]})
         bar.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)
         bar.update()
         before = self.health.skipped

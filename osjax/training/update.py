@@ -12,16 +12,24 @@ from osjax.training.freeze import fill
 from osjax.training.optimizer import OptimizerConfig, learning_rate, update_ema
 from osjax.training.state import TrainState
 
-LossFn = Callable[[Any, Any, jax.Array], jax.Array]
+Sums = dict[str, jax.Array]  # (sum, count) by the name of a metric that is a mean over a part of the batch
+LossFn = Callable[[Any, Any, jax.Array], jax.Array | tuple[jax.Array, Sums]]
 
 
-def gradients(loss_fn: LossFn, params: Any, batch: Any, key: jax.Array, accumulate: int) -> tuple[jax.Array, Any]:
-    """Mean loss and mean gradients over `accumulate` equal parts of the batch, one part in memory at a time.
+def gradients(loss_fn: LossFn, params: Any, batch: Any, key: jax.Array, accumulate: int) -> tuple[jax.Array, Any, Sums]:
+    """Mean loss, mean gradients and sums over `accumulate` equal parts of the batch, one part in memory at a time.
 
     UserError where the batch does not divide into that many parts.
     """
+
+    def with_sums(params, batch, key):
+        found = loss_fn(params, batch, key)
+        return found if isinstance(found, tuple) else (found, {})
+
+    value_and_grad = jax.value_and_grad(with_sums, has_aux=True)
     if accumulate == 1:
-        return jax.value_and_grad(loss_fn)(params, batch, key)
+        (loss, sums), grads = value_and_grad(params, batch, key)
+        return loss, grads, sums
     rows = jax.tree.leaves(batch)[0].shape[0]
     if rows % accumulate:
         raise UserError(f"a batch of {rows} does not divide into accumulate = {accumulate} parts: make it a multiple")
@@ -30,12 +38,14 @@ def gradients(loss_fn: LossFn, params: Any, batch: Any, key: jax.Array, accumula
 
     def one(total, part):
         index, rows = part
-        value = jax.value_and_grad(loss_fn)(params, rows, jax.random.fold_in(key, index))
+        value = value_and_grad(params, rows, jax.random.fold_in(key, index))
         return jax.tree.map(jnp.add, total, value), None
 
-    zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
-    total, _ = jax.lax.scan(one, zero, (jnp.arange(accumulate), parts))
-    return jax.tree.map(lambda x: x / accumulate, total)
+    first = jax.tree.map(lambda x: x[0], parts)
+    shapes = jax.eval_shape(value_and_grad, params, first, key)
+    zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    ((loss, sums), grads), _ = jax.lax.scan(one, zero, (jnp.arange(accumulate), parts))
+    return *jax.tree.map(lambda x: x / accumulate, (loss, grads)), sums
 
 
 def apply(
@@ -47,7 +57,7 @@ def apply(
     cfg: OptimizerConfig,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """The next state and metrics loss, grad_norm (before clipping), grad_norm/GROUP of every group of parameters,
-    update_norm, lr and skipped.
+    update_norm, lr, skipped, and the means that the loss function gives sums for (NaN where there was nothing).
 
     A non-finite loss or gradient leaves parameters, moments and average as they are and counts in `state.skipped`.
     """
@@ -56,7 +66,7 @@ def apply(
     def loss_of(trained, batch, key):  # of the parameters that train: of others no gradient is computed
         return loss_fn(state.model(fill(trained, state.params)), batch, key)
 
-    loss, grads = gradients(loss_of, trained, batch, key, cfg.accumulate)
+    loss, grads, sums = gradients(loss_of, trained, batch, key, cfg.accumulate)
     norm = optax.global_norm(grads)
     good = jnp.isfinite(loss) & jnp.isfinite(norm)
     updates, opt_state = tx.update(grads, state.opt_state, trained)
@@ -72,5 +82,6 @@ def apply(
     metrics = {"loss": loss, "grad_norm": norm, "update_norm": optax.global_norm(updates), "lr": jnp.asarray(lr)}
     groups = {group: tree for group, tree in grads.items() if jax.tree.leaves(tree)}
     metrics |= {f"grad_norm/{group}": optax.global_norm(tree) for group, tree in groups.items()}
+    metrics |= {name: total / count for name, (total, count) in sums.items()}
     metrics["skipped"] = skipped
     return TrainState(state.step + 1, skipped, fill(params, state.params), opt_state, ema, state.frozen), metrics

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 EXIT_STATUS = os.EX_TEMPFAIL
+WARN_FACTOR, WARN_LEAST_S = 10.0, 10.0  # median steps, seconds: with several processes a wait this long is reported
 BEATS_BEFORE = 3  # the first intervals hold compilation
 REMEMBERED = 50  # intervals that the median is taken over
 
@@ -23,7 +24,8 @@ class Watchdog:
     """`beat()` once a step; as a context manager it watches from a thread of its own.
 
     factor: how many median steps without a beat mean a hang; 0 never does. least_s: seconds that are always allowed,
-    for saving, evaluating and compiling another shape. folder: where `hang-PROCESS.txt` goes.
+    for saving, evaluating and compiling another shape. folder: where `hang-PROCESS.txt` goes. processes: of the run;
+    where there are several, a long wait is reported, because it may be for one that is gone.
     """
 
     def __init__(
@@ -33,8 +35,9 @@ class Watchdog:
         folder: Path,
         process: int = 0,
         end: Callable[[int], None] = os._exit,  # not sys.exit: the main thread is the one that hangs
+        processes: int = 1,
     ):
-        self.factor, self.least_s, self.end = factor, least_s, end
+        self.factor, self.least_s, self.end, self.processes = factor, least_s, end, processes
         self.path = Path(folder) / f"hang-{process}.txt"
         self._intervals: deque[float] = deque(maxlen=REMEMBERED)
         self._last: float | None = None
@@ -42,7 +45,7 @@ class Watchdog:
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
     def __enter__(self) -> "Watchdog":
-        if self.factor:
+        if self.factor or self.processes > 1:
             self._thread.start()
         return self
 
@@ -59,21 +62,34 @@ class Watchdog:
 
     def allowed_s(self) -> float | None:
         """Seconds without a beat that are still in order; None while too few steps are known."""
+        return self._of_median(self.factor, self.least_s)
+
+    def _of_median(self, factor: float, least_s: float) -> float | None:
         if len(self._intervals) < BEATS_BEFORE:
             return None
-        return max(self.least_s, self.factor * statistics.median(self._intervals))
+        return max(least_s, factor * statistics.median(self._intervals))
 
     def _watch(self) -> None:
+        warned_at = None  # the beat after which it was said
         while not self._stop.wait(min(1.0, self.least_s / 4)):
-            allowed = self.allowed_s()
-            if allowed is not None and time.monotonic() - self._last > allowed:
-                self._report(time.monotonic() - self._last)
+            last, allowed, patience = self._last, self.allowed_s(), self._of_median(WARN_FACTOR, WARN_LEAST_S)
+            if allowed is None:
+                continue
+            waited = time.monotonic() - last
+            if self.processes > 1 and waited > patience and warned_at != last:
+                warned_at = last
+                self._say(f"no step for {waited:.0f} s: one of the {self.processes} processes is slow or gone")
+            if self.factor and waited > allowed:
+                self._report(waited)
                 self.end(EXIT_STATUS)
                 return
 
+    def _say(self, line: str) -> None:
+        print(f"osjax: {line}", file=sys.stderr, flush=True)
+
     def _report(self, waited: float) -> None:
         line = f"no step for {waited:.0f} s: stopping for a restart; the stacks of all threads are in {self.path}"
-        print(f"osjax: {line}", file=sys.stderr, flush=True)
+        self._say(line)
         try:
             with self.path.open("w") as file:
                 file.write(line + "\n")

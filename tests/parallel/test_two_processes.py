@@ -1,10 +1,15 @@
 """Two processes train as one: same losses as one process, one metrics file, and a stop that both agree on."""
 
 import re
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
 
+from osjax.parallel import mesh
 from osjax.training import metrics
 from tests.parallel import processes, two_processes
 
@@ -12,7 +17,7 @@ from tests.parallel import processes, two_processes
 def both(folder, stop_at="never"):
     """Run two processes over one folder; what each printed."""
     address = f"localhost:{processes.free_port()}"
-    argv = [[address, str(index), str(folder), str(stop_at)] for index in range(2)]
+    argv = [[address, str(index), str(folder), str(stop_at), "0"] for index in range(2)]
     return processes.together("tests.parallel.two_processes", argv, devices=2)
 
 
@@ -44,3 +49,40 @@ def test_two_processes_stop_together_continue_and_equal_one(tmp_path):
     got = [line["loss"] for line in lines]
     assert got == pytest.approx(of_one_process(), rel=1e-3)
     assert got != pytest.approx(of_one_process()[::-1], rel=1e-1)
+
+
+def start(folder):
+    """Two processes, not waited for, whose batches take a while."""
+    command = [sys.executable, "-m", "tests.parallel.two_processes", f"localhost:{processes.free_port()}"]
+    options = {"cwd": processes.ROOT, "env": processes.environment(2), "stderr": subprocess.PIPE, "text": True}
+    return [subprocess.Popen([*command, str(i), str(folder), "never", "0.2"], **options) for i in range(2)]
+
+
+def losses(folder):
+    """Without gap or repeat."""
+    lines = metrics.read(folder / "metrics.jsonl")
+    assert [line["step"] for line in lines] == list(range(len(lines)))
+    return [line["loss"] for line in lines]
+
+
+def test_one_killed_process_ends_the_other_with_words_and_both_started_again_lose_nothing(tmp_path):
+    started = start(tmp_path)
+    try:
+        while len(losses(tmp_path)) < 12:
+            assert started[0].poll() is None and started[1].poll() is None
+            time.sleep(0.05)
+        started[1].send_signal(signal.SIGKILL)  # of the coordinator, process 0, the other learns at once
+        killed = time.monotonic()
+        _, error = started[0].communicate(timeout=mesh.HEARTBEAT_S + 60)
+        took = time.monotonic() - killed
+    finally:
+        for process in started:
+            process.kill()
+    assert started[0].returncode not in (0, 2)  # a supervisor takes these for final
+    assert took < mesh.HEARTBEAT_S + 20, took
+    assert "one of the 2 processes is slow or gone" in error and "another task died" in error, error[-2000:]
+    before = losses(tmp_path)
+    assert 12 <= len(before) < two_processes.STEPS
+    both(tmp_path)
+    both(tmp_path / "undisturbed")
+    assert losses(tmp_path) == losses(tmp_path / "undisturbed") and losses(tmp_path)[: len(before)] == before

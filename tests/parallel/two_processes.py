@@ -23,8 +23,8 @@ def rows(step):
     return np.random.default_rng(step).standard_normal((8, 4)).astype(np.float32)
 
 
-def train(folder: Path, stop_at: int | None) -> None:
-    """Train over all processes; process 0 sends itself SIGTERM before step `stop_at`."""
+def train(folder: Path, stop_at: int | None, pace_s: float = 0.0) -> None:
+    """Train over all processes; process 0 sends itself SIGTERM before step `stop_at`. pace_s: least time of a batch."""
     mesh = meshes.make(2, 2)
     cfg = optimizer.OptimizerConfig(lr=0.05, eps=1e-8, ema_decay=0.5)
     tx = optimizer.make(cfg)
@@ -45,6 +45,7 @@ def train(folder: Path, stop_at: int | None) -> None:
                 os.kill(os.getpid(), signal.SIGTERM)
             if stop_at is not None and n >= stop_at:
                 time.sleep(0.2)  # the processes agree within a second or two
+            time.sleep(pace_s)
             yield np.split(rows(n), count)[index]
 
     shardings = sharding.of_boxed(jax.eval_shape(init), mesh)
@@ -54,7 +55,7 @@ def train(folder: Path, stop_at: int | None) -> None:
         now, _ = store.restore(checkpoint.abstract_like(jax.eval_shape(init), shardings))
     key = sharding.random_key(0, mesh)
     compiled = sharding.jit_step(step, shardings, mesh)
-    settings = loop.LoopConfig("two", STEPS)
+    settings = loop.LoopConfig("two", STEPS, save_every=5)
     try:
         loop.run(settings, now, compiled, batches(int(now.step)), key, mesh, store, folder, {})
     except loop.Interrupted as stopped:
@@ -64,6 +65,6 @@ def train(folder: Path, stop_at: int | None) -> None:
 
 
 if __name__ == "__main__":
-    address, index, folder, stop = sys.argv[1:]
+    address, index, folder, stop, pace = sys.argv[1:]
     meshes.initialize(address, 2, int(index))
-    train(Path(folder), int(stop) if stop != "never" else None)
+    train(Path(folder), int(stop) if stop != "never" else None, float(pace))

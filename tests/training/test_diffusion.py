@@ -9,7 +9,7 @@ from osjax.errors import UserError
 from osjax.flow import path, shift
 from osjax.parallel import sharding
 from osjax.parallel.host import to_global
-from osjax.training import diffusion
+from osjax.training import diffusion, update
 from tests.training import tiny
 
 MODULE = models.build(tiny.CONFIG)
@@ -81,3 +81,26 @@ def test_a_few_steps_on_one_batch_lower_its_loss():
         state, metrics = step(state, rows, tiny.run_key(mesh))
         losses.append(float(metrics["loss"]))
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+
+
+def test_losses_by_time_are_the_means_of_the_clips_whose_times_fall_there():
+    """Whatever the accumulation; a part of [0, 1] without a clip has no mean."""
+    losses_B = np.array([1.0, 2.0, 4.0, 8.0], np.float32)
+    sums = diffusion.by_time(losses_B, np.array([0.05, 0.95, 1.0, 0.85], np.float32))
+    means = {name: float(total / count) for name, (total, count) in sums.items()}
+    assert means["loss/t0.0-0.2"] == 1.0 and means["loss/t0.8-1.0"] == pytest.approx(14 / 3)
+    assert sorted(means) == [f"loss/t{i / 5:.1f}-{(i + 1) / 5:.1f}" for i in range(5)]
+    assert np.isnan([means[f"loss/t{i / 5:.1f}-{(i + 1) / 5:.1f}"] for i in (1, 2, 3)]).all()
+
+    def loss_fn(params, batch, key):
+        losses_B = (batch[:, 0] * params["w"]) ** 2
+        return losses_B.mean(), diffusion.by_time(losses_B, batch[:, 1])
+
+    rows = np.random.default_rng(0).uniform(size=(8, 2)).astype(np.float32)
+    for parts in (1, 4):
+        loss, _, sums = update.gradients(loss_fn, {"w": 2.0}, rows, jax.random.key(0), parts)
+        assert float(loss) == pytest.approx(float(np.mean(4 * rows[:, 0] ** 2)), rel=1e-6)
+        totals = np.array([[float(x) for x in pair] for pair in sums.values()])
+        assert totals.sum(0) == pytest.approx([8 * float(loss), 8], rel=1e-6)
+        here = rows[rows[:, 1] < 0.2]
+        assert totals[0] == pytest.approx([np.sum(4 * here[:, 0] ** 2), len(here)], rel=1e-6)

@@ -15,6 +15,7 @@ from osjax.parallel import sharding
 from osjax.training import checkpoint, loop, metrics, optimizer, update
 from osjax.training import state as states
 from osjax.training.health import HealthConfig
+from osjax.training.throughput import Throughput, Work
 from tests.training import tiny
 
 CFG = optimizer.OptimizerConfig(lr=0.05, eps=1e-8, ema_decay=0.5)
@@ -49,7 +50,7 @@ class Run:
 
     def __init__(self, folder, **settings):
         self.folder, self.mesh, self.settings = folder, tiny.mesh_of(2, 2, 2, 1), settings
-        self.events = []
+        self.extra = {}
 
     def go(self, steps, rows=None, evaluate=None, wrap=lambda step: step):
         tx = optimizer.make(CFG)
@@ -82,6 +83,7 @@ class Run:
                     {"lr": CFG.lr},
                     data_state=rows.get_state,
                     evaluate=evaluate,
+                    **self.extra,
                 )
             )
         finally:
@@ -300,3 +302,29 @@ def test_a_spoiled_metrics_file_is_an_error_that_names_the_line(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"stage": "a", "step": 0}\nspoiled\n{"stage": "a", "step": 1}\n')
     with pytest.raises(UserError, match="line 2 is not JSON"):
         metrics.read(tmp_path / "metrics.jsonl")
+
+
+def test_lines_hold_tokens_a_second_and_utilisation_and_dashboards_the_loss_by_bucket(tmp_path):
+    asked, shown = [], []
+
+    def measure(batch):
+        asked.append(batch.shape)
+        return Work(tokens=100, flops=2_000)
+
+    class Board:
+        def write(self, stage, step, values):
+            shown.append(values)
+
+    def run_with(folder, peak):
+        run = Run(folder)
+        run.extra = {"throughput": Throughput(measure, peak), "dashboards": (Board(),)}
+        run.go(4)
+        return run.lines()
+
+    lines = run_with(tmp_path / "known", 1e6)
+    assert asked == [(8, 4)] and "tokens_per_s" not in lines[0]  # the first interval is compilation
+    for line in lines[1:]:
+        assert line["tokens_per_s"] == pytest.approx(100 * line["steps_per_s"])
+        assert line["mfu"] == pytest.approx(2e-3 * line["steps_per_s"])
+    assert [values["loss/8x4"] for values in shown] == [line["loss"] for line in lines]
+    assert "mfu" not in run_with(tmp_path / "unknown", None)[2]

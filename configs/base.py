@@ -191,12 +191,18 @@ def autoencoder() -> ConfigDict:
     cfg.losses.perceptual_weight = 0.0  # LPIPS beside L1; the report's is 0.5
     cfg.losses.mse_weight = 0.0  # squared error beside L1
     cfg.losses.image_weight = 0.0  # the same loss on one frame of each clip, taken as an image
+    cfg.losses.alignment_weight = 0.0  # latent distillation: an encoder level towards DINOv2; 0: none
     cfg.losses.crop = 0  # pixels of random square cuts to train on; 0 takes whole clips
     cfg.lpips = ConfigDict()
     cfg.lpips.weights = placeholder(str)  # a file or checkpoint, or a folder with vgg.pth and vgg16-397923af.pth
     cfg.lpips.untrained = False  # random kernels instead: a distance like LPIPS, to compare runs with, no LPIPS
     cfg.lpips.config = ConfigDict()  # keys of its config; empty is the published one
     cfg.adversary = adversary()
+    cfg.dinov2 = ConfigDict()
+    cfg.dinov2.weights = placeholder(str)  # a published file, such as dinov2_vitb14_pretrain.pth
+    cfg.dinov2.config = ConfigDict()  # keys of its config; empty is ViT-B/14
+    cfg.dinov2.level = 3  # of the encoder, counted from 1, whose output is aligned
+    cfg.dinov2.frames = 4  # latent frames of each clip, drawn anew every step; 0: all
     cfg.latent_statistics = ConfigDict({"clips": 0, "resolution": ""})  # measure scale and shift on so many; 0: none
     return cfg
 

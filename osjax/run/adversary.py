@@ -15,7 +15,7 @@ from osjax.run.config import to_dataclass
 from osjax.training import gan, optimizer
 from osjax.training.optimizer import OptimizerConfig
 
-REFUSED = ("image_weight",)  # losses of the reconstruction phase alone
+REFUSED = ("image_weight", "alignment_weight")  # losses of the reconstruction phase alone
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def of_config(cfg: ConfigDict, losses: ConfigDict, accumulate: int, dtype: Any) 
         return None
     for name in REFUSED:
         if losses[name]:
-            raise UserError(f"losses.{name} is of the reconstruction phase: set it to 0, data.image_ratio mixes images")
+            raise UserError(f"losses.{name} is of the reconstruction phase: set it to 0 where disc_weight is not")
     own = {key: value for key, value in cfg.items() if key not in ("model", "optimizer")}
     found = to_dataclass(gan.GanConfig, own, "adversary")
     weights = {"perceptual_loss_weight": losses.perceptual_weight, "mse_weight": losses.mse_weight}

@@ -1,7 +1,6 @@
 """A stage of the Video DC-AE, reconstruction or adversarial: its losses, its evaluation, its latents' statistics."""
 
 import logging
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,13 +12,14 @@ from ml_collections import ConfigDict
 from osjax import models
 from osjax.data import loader
 from osjax.errors import UserError
-from osjax.parallel import host, rules, sharding
 from osjax.parallel import mesh as device_mesh
-from osjax.run import adversary, autoencoders, lpips, stage, train_data
+from osjax.parallel import rules
+from osjax.run import adversary, autoencoders, lpips, stage, teacher, train_data
 from osjax.run.config import to_dataclass
+from osjax.run.held_out import HeldOut, report
 from osjax.sampling.autoencoder import Autoencoder
-from osjax.training import ae_losses, gan
 from osjax.training import autoencoder as ae_step
+from osjax.training import gan
 from osjax.training.autoencoder import AutoencoderState
 from osjax.types import VideoBatch
 
@@ -38,6 +38,9 @@ class AutoencoderStage:
         self.module = models.build(self.model_cfg).clone(dtype=dtype, remat=cfg.remat)
         accumulate = stage.optimizer_config(cfg, self.model_cfg).accumulate
         self.distance = lpips.of_config(cfg.lpips, bool(cfg.losses.perceptual_weight), dtype, cfg.remat)
+        self.teacher = None
+        if cfg.losses.alignment_weight:
+            self.teacher = teacher.of_config(cfg.dinov2, getattr(self.model_cfg, "encoder", None))
         self.phase = adversary.of_config(cfg.adversary, cfg.losses, accumulate, dtype)
         self.table = train_data.bucket_table(cfg.data, self.module.stride.space, self.mesh)
         for _, T, H, W, _ in self.table.every_shape():
@@ -59,7 +62,8 @@ class AutoencoderStage:
             mixed = train_data.SomeImages(rows, cfg.data.image_ratio, cfg.seed)
             return train_data.Mapped(mixed, lambda batch: VideoBatch(batch["video"]))
 
-        stage.train(
+        held_out = self._held_out(own)
+        final = stage.train(
             self.name,
             cfg,
             self.place,
@@ -68,56 +72,50 @@ class AutoencoderStage:
             self._make_step,
             batches,
             options,
-            evaluate=self._evaluation(own) if cfg.evaluate.every else None,
+            evaluate=held_out.of_state if cfg.evaluate.every else None,
             axis_rules=rules.AUTOENCODER,
             create=self._create,
             fill=self._fill,
         )
+        if cfg.evaluate.every:
+            report(self.name, self.place.workdir / self.name, final and held_out.of_state(final))
         if cfg.latent_statistics.clips:
             self._measure(own)
 
     def _create(self, init_params: Any, tx: Any, with_ema: bool, freeze: Any) -> AutoencoderState:
         perceptual = self.distance and self.distance.blank()
+        if self.teacher:
+            both = self.teacher.projection(self.cfg.seed), self.teacher.blank()
+            return ae_step.create(init_params, tx, with_ema, freeze, perceptual, *both)
         if self.phase is None:
             return ae_step.create(init_params, tx, with_ema, freeze, perceptual)
         critic = self.phase.init(self.cfg.seed)
         return gan.create(init_params(), critic, perceptual, tx, self.phase.tx, with_ema, freeze)
 
     def _fill(self, now: AutoencoderState, shardings: Any) -> AutoencoderState:
-        return now.replace(perceptual=self.distance.read(shardings.perceptual)) if self.distance else now
+        if self.distance:
+            now = now.replace(perceptual=self.distance.read(shardings.perceptual))
+        if self.teacher:
+            read = self.teacher.read(shardings.alignment.teacher)
+            now = now.replace(alignment=now.alignment.replace(teacher=read))
+        return now
 
     def _make_step(self, _: Any, tx: Any, adam: Any) -> Any:
         cfg, distance = self.cfg, self.distance and self.distance.module
         if self.phase is None:
-            return ae_step.make_step(self.module, tx, adam, **cfg.losses, lpips=distance)
+            teaching = self.teacher and self.teacher.teaching
+            return ae_step.make_step(self.module, tx, adam, **cfg.losses, lpips=distance, teaching=teaching)
         modules, phase = gan.Models(self.module, self.phase.module, distance), self.phase
         return gan.make_step(modules, tx, phase.tx, phase.losses, adam, phase.adam, cfg.losses.crop)
 
-    def _evaluation(self, own: train_data.OwnData):
-        """L1, PSNR and, where the stage has one, LPIPS of held-out clips."""
-        held: list[Any] = []
+    def _held_out(self, own: train_data.OwnData) -> HeldOut:
+        cfg = self.cfg
 
-        @jax.jit
-        def errors(params: Any, perceptual: Any, video: jax.Array) -> tuple[jax.Array, ...]:
-            got = self.module.apply({"params": params}, video)
-            found = ae_losses.l1(got, video), ae_losses.mse(got, video)
-            if self.distance is None:
-                return found
-            return *found, self.distance.module.apply({"params": perceptual}, video, got).mean()
+        def batches() -> list[Any]:
+            rows = train_data.video_batches(train_data.held_out_source(cfg.data, own), self.table, cfg.data, cfg.seed)
+            return [next(rows)["video"] for _ in range(cfg.evaluate.batches)]
 
-        def evaluate(now: AutoencoderState) -> dict[str, float]:
-            if not held:
-                source = train_data.held_out_source(self.cfg.data, own)
-                rows = train_data.video_batches(source, self.table, self.cfg.data, self.cfg.seed)
-                held.extend(host.to_global(next(rows)["video"], self.mesh) for _ in range(self.cfg.evaluate.batches))
-            params = now.best()
-            with sharding.under(self.mesh, rules.AUTOENCODER):
-                found = [jax.device_get(errors(params, now.perceptual, video)) for video in held]
-            l1, mse, *distance = map(float, np.mean(found, axis=0))
-            measured = {"eval_l1": l1, "eval_psnr_db": 10 * math.log10(4 / mse)}
-            return measured | ({self.distance.name: distance[0]} if distance else {})
-
-        return evaluate
+        return HeldOut(self.module, self.distance, self.mesh, batches)
 
     def _measure(self, own: train_data.OwnData) -> None:
         """Scale and shift of the latents, from the first clips of the training data; kept beside the checkpoints."""

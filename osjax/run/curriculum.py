@@ -79,7 +79,7 @@ class Curriculum:
             given = {"data.source": cfg.data.source or self.cfg.source, "data.held_out": cfg.data.held_out}
             given["start.weights"] = cfg.start.weights
             if cfg.kind == "autoencoder":
-                given["lpips.weights"] = cfg.lpips.weights
+                given |= {"lpips.weights": cfg.lpips.weights, "dinov2.weights": cfg.dinov2.weights}
             if cfg.kind == "diffusion":
                 given["autoencoder.weights"] = cfg.autoencoder.weights
                 given |= {"text.t5": cfg.text.t5, "text.clip": cfg.text.clip}

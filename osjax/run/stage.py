@@ -92,8 +92,10 @@ def train(
     throughput: Throughput | None = None,
     create: Callable[..., state.TrainState] = state.create,
     fill: Callable[[Any, Any], Any] = lambda now, shardings: now,
-) -> None:
-    """Bring a stage to its last step, from wherever its checkpoints stand. A finished stage reads no data.
+) -> state.TrainState | None:
+    """Bring a stage to its last step, from wherever its checkpoints stand; the state there.
+
+    A finished stage reads no data and gives None.
 
     create: makes the fresh state, as `state.create` does, which may carry more than one model. fill: puts into a fresh
     state, by its shardings, what comes from files beside the model's own weights.
@@ -101,7 +103,7 @@ def train(
     store = open_store(name, cfg, place)
     try:
         if store.latest_step() == cfg.steps:
-            return
+            return None
         opt = optimizer_config(cfg, model_cfg)
         tx = optimizer.make(opt)
         key = jax.random.key(cfg.seed)
@@ -127,7 +129,7 @@ def train(
         if frozen is not None:
             now, shardings = (tree.replace(frozen=x) for tree, x in zip((now, shardings), frozen, strict=True))
         step = sharding.jit_step(make_step(models.build(model_cfg), tx, opt), shardings, mesh, axis_rules)
-        loop.run(
+        return loop.run(
             loop_config(name, cfg, options),
             now,
             step,

@@ -1,6 +1,7 @@
 """The reconstruction phase of an autoencoder: L1 + LPIPS as the report has it (section 4.4), or a squared error.
 
-The adversarial phase that may follow is `training/gan.py`.
+Latent distillation is this phase with an alignment beside the losses (`training/distillation.py`). The adversarial
+phase is `training/gan.py`.
 """
 
 from collections.abc import Callable
@@ -9,11 +10,13 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import optax
 
 from osjax.errors import UserError
-from osjax.training import ae_losses, update
+from osjax.training import ae_losses, distillation, update
 from osjax.training import state as states
+from osjax.training.distillation import Alignment, Distillation
 from osjax.training.freeze import Freeze
 from osjax.training.optimizer import OptimizerConfig
 from osjax.training.state import TrainState
@@ -21,12 +24,13 @@ from osjax.types import VideoBatch
 
 
 class AutoencoderState(TrainState):
-    """perceptual: the parameters of LPIPS, which stay as they are, or None.
+    """perceptual: the parameters of LPIPS, which stay as they are, or None. alignment: of latent distillation, or None.
 
-    They are part of the state, so that they are sharded like all else and a run goes on without the user's file.
+    They are part of the state, so that they are sharded like all else and a run goes on without the user's files.
     """
 
     perceptual: Any = None
+    alignment: Alignment | None = None
 
 
 def create(
@@ -35,10 +39,15 @@ def create(
     with_ema: bool,
     freeze: Freeze = states.EVERYTHING,
     perceptual: Any = None,
+    projection: Any = None,
+    teacher: Any = None,
 ) -> AutoencoderState:
-    """Fresh state. Trace it; boxes pass through."""
-    start = states.create(init_params, tx, with_ema, freeze)
-    return AutoencoderState(**vars(start), perceptual=perceptual)
+    """Fresh state. Trace it; boxes pass through. projection, teacher: parameters, where latents are distilled."""
+    if projection is None:
+        return AutoencoderState(**vars(states.create(init_params, tx, with_ema, freeze)), perceptual=perceptual)
+    joint = states.create(lambda: {**init_params(), distillation.GROUP: projection}, tx, with_ema, freeze)
+    blank = AutoencoderState(**vars(joint), perceptual=perceptual, alignment=Alignment(None, None, teacher))
+    return _apart(joint, blank)
 
 
 def make_step(
@@ -50,38 +59,77 @@ def make_step(
     crop: int = 0,
     perceptual_weight: float = 0.0,
     lpips: nn.Module | None = None,
+    alignment_weight: float = 0.0,
+    teaching: Distillation | None = None,
 ) -> Callable[[AutoencoderState, VideoBatch, jax.Array], tuple[AutoencoderState, dict[str, jax.Array]]]:
     """The pure step `(state, batch, run_key) -> (state, metrics)` for a module whose call reconstructs its input.
 
     mse_weight, perceptual_weight: of the squared error and of LPIPS beside L1. image_weight: weight of the same loss on
     one random frame of each clip, taken as an image, so that given first frames encode well too. crop: side in pixels
     of a square cut at random from the clips, the same for the whole batch; 0 takes them whole. The model is
-    convolutional, so small cuts teach it as much per pixel and cost less.
+    convolutional, so small cuts teach it as much per pixel and cost less. alignment_weight: of latent distillation.
     """
 
-    def reconstruction(params, perceptual, video):
-        got = module.apply({"params": params}, video)
-        total = ae_losses.l1(got, video) + mse_weight * ae_losses.mse(got, video)
+    def distance(perceptual, got, video):
+        terms = {"l1": ae_losses.l1(got, video)}
+        total = terms["l1"] + mse_weight * ae_losses.mse(got, video)
         if perceptual_weight:
-            total += perceptual_weight * lpips.apply({"params": perceptual}, video, got).mean()
-        return total
+            terms["lpips"] = lpips.apply({"params": perceptual}, video, got).mean()
+            total += perceptual_weight * terms["lpips"]
+        return total, terms
 
-    def loss_fn(perceptual, params, batch, key):
+    def loss_fn(state, params, batch, key):
         key_crop, key_frame = jax.random.split(key)
         video = random_crop(batch.video_BTHWC, crop, key_crop)
-        total = reconstruction(params, perceptual, video)
+        model = {name: group for name, group in params.items() if name != distillation.GROUP}
+        if alignment_weight:
+            got, latents = teaching.reconstruct(module, model, video)
+        else:
+            got = module.apply({"params": model}, video)
+        total, terms = distance(state.perceptual, got, video)
         if image_weight:
             frame = jax.random.randint(key_frame, (), 0, video.shape[1])
             image = jax.lax.dynamic_slice_in_dim(video, frame, 1, axis=1)
-            total += image_weight * reconstruction(params, perceptual, image)
-        return total
+            total += image_weight * distance(state.perceptual, module.apply({"params": model}, image), image)[0]
+        if alignment_weight:
+            key_frames = jax.random.fold_in(key, DRAWN)
+            projection, teacher = params[distillation.GROUP], state.alignment.teacher
+            terms["alignment"] = teaching.loss(projection, teacher, latents, video, key_frames)
+            total += alignment_weight * terms["alignment"]
+        return total, {name: jnp.stack([term, jnp.ones(())]) for name, term in terms.items()}
 
     def step(state, batch, run_key):
         key = jax.random.fold_in(run_key, state.step)
-        after, metrics = update.apply(state, batch, key, partial(loss_fn, state.perceptual), tx, cfg)
-        return state.replace(**vars(after)), metrics
+        after, metrics = update.apply(_joint(state), batch, key, partial(loss_fn, state), tx, cfg)
+        return _apart(after, state), metrics
 
     return step
+
+
+DRAWN = 2  # which of a step's keys draws the frames that are aligned; cut and image have the first two
+
+
+def _joint(state: AutoencoderState) -> AutoencoderState:
+    """The state with the projection among the parameters, for the optimiser that both share."""
+    if state.alignment is None:
+        return state
+    params = {**state.params, distillation.GROUP: state.alignment.projection}
+    ema = state.ema and {**state.ema, distillation.GROUP: state.alignment.average}
+    return state.replace(params=params, ema=ema)
+
+
+def _apart(joint: TrainState, before: AutoencoderState) -> AutoencoderState:
+    """The next state: what an update of `_joint(before)` gave, the projection again by itself."""
+    found = vars(joint) | {name: getattr(before, name) for name in ("perceptual", "alignment")}
+    if before.alignment is None:
+        return AutoencoderState(**found)
+
+    def taken_out(tree):
+        return tree and ({k: v for k, v in tree.items() if k != distillation.GROUP}, tree[distillation.GROUP])
+
+    found["params"], projection = taken_out(joint.params)
+    found["ema"], average = taken_out(joint.ema) or (None, None)
+    return AutoencoderState(**found | {"alignment": before.alignment.replace(projection=projection, average=average)})
 
 
 def random_crop(video_BTHWC: jax.Array, side: int, key: jax.Array) -> jax.Array:

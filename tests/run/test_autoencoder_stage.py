@@ -1,5 +1,7 @@
 """`osjax train` on the two phases of an autoencoder, as a user runs them."""
 
+import json
+
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -12,6 +14,7 @@ from tests import golden
 from tests.e2e import faults
 
 CHANNELS = (4, 4, 4, 4, 4)  # of a thin LPIPS
+DINO = {"embed_dim": 8, "depth": 1, "num_heads": 2, "img_size": 4, "patch_size": 2}
 CONFIG = """
 from ml_collections import ConfigDict
 
@@ -23,6 +26,10 @@ SIDE = {"width_list": (8, 8), "depth_list": (1, 1), "block_type": "ResBlock"}
 def get_config():
     recon, gan = stage(), stage()
     recon.data.image_ratio = 0.4
+    recon.losses.alignment_weight = 0.5
+    recon.dinov2.weights = "DINO"
+    recon.dinov2.config = ConfigDict(SMALL)
+    recon.dinov2.level = 1
     gan.start.stage = "recon"
     gan.losses.perceptual_weight = 0.5
     gan.adversary.disc_weight = 0.05
@@ -57,7 +64,11 @@ def flags(tmp_path_factory):
     tensors = {name: golden.generate(name, shape) for name, shape in shapes.items()}
     tensors = {name: np.abs(t) if name.startswith("lin") else t for name, t in tensors.items()}
     save_file(tensors, folder / "lpips.safetensors")
-    text = CONFIG.replace('"LPIPS"', repr(str(folder / "lpips.safetensors"))).replace("CHANNELS", repr(CHANNELS))
+    shapes = weights.torch_shapes(models.config("dinov2", **DINO))
+    save_file({name: golden.generate(name, shape) for name, shape in shapes.items()}, folder / "dino.safetensors")
+    text = CONFIG.replace("CHANNELS", repr(CHANNELS)).replace("SMALL", repr(DINO))
+    text = text.replace('"LPIPS"', repr(str(folder / "lpips.safetensors")))
+    text = text.replace('"DINO"', repr(str(folder / "dino.safetensors")))
     (folder / "phases.py").write_text(text)
     return [f"--config={folder / 'phases.py'}", f"--config.compilation_cache={folder / 'cache'}"]
 
@@ -70,16 +81,27 @@ def whole(flags, tmp_path_factory):
     return workdir
 
 
+def test_a_finished_run_says_again_what_it_reached_on_held_out_clips(whole, flags, capsys):
+    assert main(["train", *flags, f"--workdir={whole}"]) == 0
+    kept = json.loads((whole / "gan" / "held_out.json").read_text())
+    line = f"gan, held-out clips: PSNR {kept['eval_psnr_db']:.2f} dB, LPIPS {kept['eval_lpips']:.4f}"
+    assert line in capsys.readouterr().out and not (whole / "recon" / "held_out.json").exists()
+    before = [line["eval_psnr_db"] for line in metrics.read(whole / "metrics.jsonl") if "eval_psnr_db" in line]
+    assert len(before) == 2 and kept["eval_psnr_db"] not in before  # measured once more, at the end
+
+
 def test_the_adversarial_phase_goes_on_where_the_reconstruction_ended(whole):
     lines = list(metrics.read(whole / "metrics.jsonl"))
     assert [(line["stage"], line["step"]) for line in lines] == [(s, n) for s in ("recon", "gan") for n in range(4)]
     recon, gan = lines[:4], lines[4:]
     assert {"l1", "lpips", "generator_loss", "discriminator_loss", "adaptive_weight"} <= gan[0].keys()
     assert gan[2]["eval_psnr_db"] != gan[0]["eval_psnr_db"] and gan[2]["eval_lpips"] != gan[0]["eval_lpips"]
-    assert gan[0]["l1"] < recon[0]["loss"]  # new weights would begin where the reconstruction began
+    assert gan[0]["l1"] < recon[0]["l1"]  # new weights would begin where the reconstruction began
+    assert recon[3]["alignment"] < recon[0]["alignment"] and "alignment" not in gan[0]
     assert {line["batch"] for line in recon} == {"8x1x32x32x3", "8x4x32x32x3"}  # images and videos
     start, end = (faults.weights(whole, stage) for stage in ("recon", "gan"))
     assert {name for name in end if "adversary" in name} and not {name for name in start if "adversary" in name}
+    assert {name for name in start if "alignment" in name} and not {name for name in end if "alignment" in name}
     fixed = [name for name in start if "perceptual" in name]
     assert len(fixed) > 20 and all(np.array_equal(start[name], end[name]) for name in fixed)
 
@@ -101,6 +123,9 @@ def test_a_run_that_stopped_in_the_adversarial_phase_ends_with_the_same_bits(who
         ({"gan.lpips.weights": ""}, "gan: losses.perceptual_weight needs LPIPS: give lpips.weights"),
         ({"recon.lpips.untrained": True}, "recon: give one of lpips.weights and lpips.untrained"),
         ({"gan.lpips.weights": "/nowhere"}, "gan: lpips.weights /nowhere does not exist"),
+        ({"recon.dinov2.weights": ""}, "recon: losses.alignment_weight needs DINOv2: give dinov2.weights"),
+        ({"recon.dinov2.level": 3}, "recon: dinov2.level is 3: the encoder has levels 1 to 2"),
+        ({"recon.dinov2.weights": "/nowhere"}, "recon: dinov2.weights /nowhere does not exist"),
         ({"gan.losses.image_weight": 0.5}, "gan: losses.image_weight is of the reconstruction phase"),
         ({"gan.adversary.disc_loss_type": "hinges"}, "use one of hinge, vanilla, wgan-gp"),
         ({"recon.data.image_ratio": 2.0}, "recon: data.image_ratio is 2.0: give a share from 0 to 1"),

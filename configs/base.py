@@ -92,7 +92,9 @@ def data() -> ConfigDict:
     cfg = ConfigDict()
     cfg.source = placeholder(str)  # data set of `osjax data build`; none: the run's own clips
     cfg.held_out = placeholder(str)  # data set for evaluation
-    cfg.cached = False  # autoencoder latents from disk instead of encoding every batch; made when not there yet
+    cfg.cached = False  # latents from disk instead of encoding every batch, clips from their first frame on
+    cfg.cached_text = False  # text features from disk as well: 4 MB a clip with T5
+    cfg.features = placeholder(str)  # folder of `osjax encode`; none: workdir/latents, filled when training begins
     cfg.buckets = ()  # rows (resolution, frames, probability to keep, batch), such as ("256px", 33, 1.0, 12)
     cfg.batch_per_device = False  # batches are of one data-parallel device, not of all together
     cfg.fps_max = 24.0  # frames are left out by whole factors down to this rate

@@ -37,6 +37,7 @@ class Verb:
 VERBS = {
     "demo": Verb("osjax.run.demo", "the whole curriculum on small procedural clips, on a CPU", "configs/demo.py"),
     "train": Verb("osjax.run.train", "a stage or a whole curriculum, resumed where it stands"),
+    "encode": Verb("osjax.run.encode", "latents and text features of clips, for training with data.cached"),
     "report": Verb("osjax.run.report", "a run's losses, rates and samples as one HTML page", needs_config=False),
     "sample": Verb("osjax.run.sample", "prompts, images and clips to videos", "configs/sample/demo.py"),
     "eval": Verb("osjax.run.eval", "how well an autoencoder reproduces videos", "configs/eval/recon.py"),

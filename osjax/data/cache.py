@@ -1,27 +1,72 @@
-"""Cached features of clips: autoencoder latents of the clip and of its end frames, and the caption."""
+"""Cached features of clips: a TFDS data set in ArrayRecord shards, each of which is written in one piece.
 
-from collections.abc import Callable, Iterable
+Records keep the order of the clips, and a shard holds a fixed number of them, so that shards can be made in any order,
+by any number of processes, over any number of runs.
+"""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordWriter
 
-from osjax.data import dataset
+from osjax.data import dataset, fingerprints
+
+NAME = "clips"
 
 
-def write_features(
-    folder: Path, latent_shape: tuple[int, int, int, int], examples: Callable[[], Iterable[dict[str, Any]]]
-) -> Path:
-    """Data set of examples {latents (T, H, W, C), head, tail (1, H, W, C), text}, float32.
+def features(shapes: Mapping[str, tuple[int, ...]], text: bool = False) -> tfds.features.FeaturesDict:
+    """Of examples with float32 arrays of these shapes, such as latents (T, H, W, C), and {text, index}.
 
-    head, tail: latents of the first and last frame, each encoded alone as an image, for conditions.
+    index: of the clip in its data set. text: there are also `txt`, the text states as the bytes of an array, and
+    `vec`, the pooled vector, float32.
     """
-    image = (1, *latent_shape[1:])
-    features = {
-        "latents": tfds.features.Tensor(shape=latent_shape, dtype=np.float32),
-        "head": tfds.features.Tensor(shape=image, dtype=np.float32),
-        "tail": tfds.features.Tensor(shape=image, dtype=np.float32),
-        "text": tfds.features.Text(),
-    }
-    return dataset.write(folder, features, examples)
+    found = {name: tfds.features.Tensor(shape=shape, dtype=np.float32) for name, shape in shapes.items()}
+    found |= {"text": tfds.features.Text(), "index": np.int64}
+    if text:
+        found |= {"txt": dataset.BYTES, "vec": tfds.features.Tensor(shape=(None,), dtype=np.float32)}
+    return tfds.features.FeaturesDict(found)
+
+
+def shards(clips: int, size: int) -> list[range]:
+    """The clips of each shard, by their places."""
+    return [range(start, min(start + size, clips)) for start in range(0, clips, size)]
+
+
+def shard_file(folder: Path, number: int, count: int) -> Path:
+    return folder / f"{NAME}-{dataset.SPLIT}.array_record-{number:05d}-of-{count:05d}"
+
+
+def write_shard(path: Path, kinds: tfds.features.FeaturesDict, examples: Iterable[Mapping[str, Any]]) -> None:
+    """Write one shard: complete or not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    writer = ArrayRecordWriter(str(part), "group_size:1")  # single records are read, in any order
+    try:
+        for example in examples:
+            writer.write(kinds.serialize_example(example))
+        writer.close()
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def finish(folder: Path, kinds: tfds.features.FeaturesDict, parts: Sequence[range]) -> None:
+    """Make a data set of a folder that holds all its shards."""
+    files = [shard_file(folder, number, len(parts)) for number in range(len(parts))]
+    template = tfds.core.ShardedFileTemplate(
+        data_dir=folder, dataset_name=NAME, split=dataset.SPLIT, filetype_suffix="array_record"
+    )
+    split = tfds.core.SplitInfo(
+        name=dataset.SPLIT,
+        shard_lengths=[len(part) for part in parts],
+        num_bytes=sum(path.stat().st_size for path in files),
+        filename_template=template,
+    )
+    fingerprints.write(folder, dataset.SHARDS)
+    tfds.folder_dataset.write_metadata(
+        data_dir=folder, features=kinds, split_infos=[split], filename_template=template, check_data=False
+    )

@@ -1,7 +1,9 @@
 """TFDS data sets in ArrayRecord files, built and read without TensorFlow."""
 
 import contextlib
+import hashlib
 import io
+import json
 import logging
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -138,6 +140,11 @@ class Records(Sequence):
             raise UserError(
                 f"record {at} of {self.folder} cannot be read ({error}): build the data set anew"
             ) from error
+
+    def identity(self) -> str:
+        """Of the contents: 16 hex digits, the same wherever the data set lies."""
+        about = fingerprints.read(self.folder) or [path.stat().st_size for path in sorted(self.folder.glob(SHARDS))]
+        return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
 
     def index(self) -> np.ndarray:
         """num_frames, height, width and fps of every clip, mapped into memory (data/index.py)."""

@@ -1,6 +1,8 @@
 """The autoencoder of a diffusion stage: from a stage of the same run, a weight file or a folder of checkpoints."""
 
+import hashlib
 import json
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,10 @@ from osjax.run.config import to_dataclass
 from osjax.run.stage import Place, of_checkpoint
 from osjax.sampling.autoencoder import Autoencoder
 from osjax.weights import load
+from osjax.weights.leaves import Leaves
+from osjax.weights.rules import whole
 
+SMALL = 2**16  # values of a parameter that goes into fingerprints
 SCALE_FILE = "latent_scale.json"  # in the folder of an autoencoder stage that measured its latents
 
 
@@ -37,10 +42,28 @@ def config_of(cfg: ConfigDict, stages: dict[str, ConfigDict], key: str = "autoen
 def read(cfg: ConfigDict, ae_cfg: Any, place: Place, mesh: Mesh) -> Autoencoder:
     """The autoencoder with its parameters on the mesh."""
     shardings = sharding.of_boxed(models.abstract_params(ae_cfg), mesh, rules.AUTOENCODER)
-    leaves = of_checkpoint(place.of(cfg.stage)) if cfg.stage else load.open_leaves(ae_cfg, cfg.weights)
-    params = load.place(leaves, shardings, jnp.float32)
-    scale = read_scale(place.workdir / cfg.stage) if cfg.stage else LatentScale()
-    return Autoencoder(models.build(ae_cfg), params, scale)
+    params = load.place(_leaves(cfg, ae_cfg, place), shardings, jnp.float32)
+    return Autoencoder(models.build(ae_cfg), params, _scale(cfg, place))
+
+
+def fingerprint(cfg: ConfigDict, ae_cfg: Any, place: Place) -> str:
+    """Of the autoencoder that `read` gives: of its config, its scale and its smaller parameters; 16 hex digits."""
+    leaves, scale = _leaves(cfg, ae_cfg, place), _scale(cfg, place)
+    sums = hashlib.sha256(repr(ae_cfg).encode())
+    for part in (scale.scale, scale.shift):
+        sums.update(np.asarray(part, np.float32).tobytes())
+    for path, shape in sorted(leaves.shapes.items()):
+        if prod(shape) <= SMALL:
+            sums.update(f"{path}{shape}".encode() + np.asarray(leaves.read(path, whole(shape)), np.float32).tobytes())
+    return sums.hexdigest()[:16]
+
+
+def _leaves(cfg: ConfigDict, ae_cfg: Any, place: Place) -> Leaves:
+    return of_checkpoint(place.of(cfg.stage)) if cfg.stage else load.open_leaves(ae_cfg, cfg.weights)
+
+
+def _scale(cfg: ConfigDict, place: Place) -> LatentScale:
+    return read_scale(place.workdir / cfg.stage) if cfg.stage else LatentScale()
 
 
 def write_scale(folder: Path, latents_BTHWC: np.ndarray) -> None:

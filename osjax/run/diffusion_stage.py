@@ -1,12 +1,11 @@
 """A stage of the video model: its encoders, its batches of latents, and the train step of its condition modes."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from osjax import models
@@ -15,9 +14,10 @@ from osjax.errors import UserError
 from osjax.models import lora
 from osjax.parallel import host, sharding
 from osjax.parallel import mesh as device_mesh
-from osjax.run import adapters, autoencoders, latents, stage, text_encoders, train_data
+from osjax.run import adapters, autoencoders, features, stage, text_encoders, train_data
 from osjax.run.config import to_dataclass
 from osjax.run.diffusion_work import throughput
+from osjax.run.encoders import Encoders
 from osjax.sampling.autoencoder import Autoencoder
 from osjax.sampling.pipeline import Pipeline
 from osjax.sampling.settings import SampleSettings
@@ -83,8 +83,7 @@ class DiffusionStage:
 
         def read() -> Encoders:
             if not encoders:
-                autoencoder = autoencoders.read(self.cfg.autoencoder, self.ae_cfg, self.place, self.mesh)
-                encoders.append(Encoders(autoencoder, self.text_of(), self.mesh, dict(self.cfg.modes)))
+                encoders.append(self._encoders())
             return encoders[0]
 
         def batches() -> train_data.Batches:
@@ -104,18 +103,46 @@ class DiffusionStage:
             throughput=throughput(self.model_cfg, 0.0 if self.lora else self.trained, self.mesh),
         )
 
-    def _batches(self, source: train_data.Source, encoders: "Encoders") -> train_data.Batches:
-        cfg = self.cfg.data
-        if cfg.cached:
-            plan = train_data.plan(source, self.table, self.cfg.seed)
-            folder = self.place.workdir / "latents"
-            found = latents.cached(source, plan, self.table, encoders.autoencoder, folder, cfg.fps_max)
-            return train_data.Mapped(found.batches(cfg.threads), encoders.of_cached)
-        return train_data.Mapped(train_data.video_batches(source, self.table, cfg, self.cfg.seed), encoders.of_videos)
+    def encode(self, own: train_data.OwnData) -> features.Features:
+        """The features of the stage's clips on disk; made where they are not there yet."""
+        source = train_data.training_source(self.cfg.data, own)
+        return features.make(self._cache, self._clips(source), self._encoders(), self.mesh, self.cfg.data.threads)
 
-    def _prepare(self, encoders: "Encoders", drop_t5: float, drop_clip: float) -> diffusion.Prepare:
+    def _encoders(self) -> Encoders:
+        def read() -> Autoencoder:
+            return autoencoders.read(self.cfg.autoencoder, self.ae_cfg, self.place, self.mesh)
+
+        states = "bfloat16" if self.cfg.text.t5 else "float32"  # as T5 computes
+        return Encoders(self.module, read, self.text_of(), states, self.mesh, dict(self.cfg.modes))
+
+    @property
+    def _cache(self) -> Path:
+        return Path(self.cfg.data.features or self.place.workdir / "latents")
+
+    def _clips(self, source: train_data.Source) -> features.Clips:
+        made_by = {"autoencoder": autoencoders.fingerprint(self.cfg.autoencoder, self.ae_cfg, self.place)}
+        if self.cfg.data.cached_text:
+            made_by["text"] = text_fingerprint(self.cfg.text)
+        plan = train_data.plan(source, self.table, self.cfg.seed)
+        return features.Clips(source, plan, self.table, made_by, self._encoders().cached_shapes)
+
+    def _batches(self, source: train_data.Source, encoders: Encoders) -> train_data.Batches:
+        cfg = self.cfg.data
+        if not cfg.cached:
+            rows = train_data.video_batches(source, self.table, cfg, self.cfg.seed)
+            return train_data.Mapped(rows, encoders.of_videos)
+        clips = self._clips(source)
+        if cfg.features:  # made by `osjax encode`: too much work to begin it here unasked
+            found = features.find(self._cache, clips)
+        else:
+            found = features.make(self._cache, clips, encoders, self.mesh, cfg.threads)
+        if found.null is not None:
+            encoders.null = found.null
+        return train_data.Mapped(found.batches(cfg.threads), encoders.of_cached)
+
+    def _prepare(self, encoders: Encoders, drop_t5: float, drop_clip: float) -> diffusion.Prepare:
         """Inside the step: draw a condition mode per clip and drop text."""
-        null_txt, null_vec = map(np.asarray, encoders.text.encode_batch([""]))
+        null_txt, null_vec = encoders.null
         stride, weights = self.module.stride, dict(self.cfg.modes)
 
         def prepare(batch, key) -> LatentBatch:
@@ -130,7 +157,7 @@ class DiffusionStage:
 
         return prepare
 
-    def _evaluation(self, own: train_data.OwnData, read: Callable[[], "Encoders"]):
+    def _evaluation(self, own: train_data.OwnData, read: Callable[[], Encoders]):
         """The flow loss on the same held-out batches, noise and times every time."""
         held: list[Any] = []
 
@@ -155,7 +182,7 @@ class DiffusionStage:
 
         return evaluate
 
-    def _sample(self, params: Any, now: state.TrainState, encoders: "Encoders") -> None:
+    def _sample(self, params: Any, now: state.TrainState, encoders: Encoders) -> None:
         """Videos of the config's prompts, to look at, named by the step."""
         prompts = list(self.cfg.evaluate.prompts)
         if not prompts:
@@ -181,32 +208,8 @@ def check_text(cfg: ConfigDict) -> Callable[[], Any]:
     return lambda: encoder
 
 
-@dataclass(frozen=True)
-class Encoders:
-    """From rows of the loader to the features that the step takes: {latents, references, txt, vec}."""
-
-    autoencoder: Autoencoder
-    text: Any
-    mesh: Mesh
-    modes: Mapping[str, float]
-
-    def of_videos(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        video = host.to_global(batch["video"], self.mesh)
-        encode, (causal, time) = self.autoencoder.encode, self._stride
-        latent = encode(video)
-        usable = modes.usable_weights(self.modes, latent.shape[1], causal, time)
-        names = usable if latent.shape[1] > 1 else ()
-        references = build.training_references(encode, video, latent, names, causal, time)
-        return {"latents": latent, "references": references, **self._of_text(batch)}
-
-    def of_cached(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        references = {"head_image": batch["head"], "tail_image": batch["tail"]}
-        return {"latents": batch["latents"], "references": references, **self._of_text(batch)}
-
-    @property
-    def _stride(self) -> tuple[bool, int]:
-        return self.autoencoder.causal, self.autoencoder.time_compression
-
-    def _of_text(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        txt, vec = self.text.encode_batch([str(t) for t in batch["text"]])
-        return {"txt": np.asarray(txt), "vec": np.asarray(vec)}
+def text_fingerprint(cfg: ConfigDict) -> str:
+    """Of the text encoder of a `text` group."""
+    if cfg.t5:
+        return text_encoders.fingerprint(cfg.t5, cfg.clip)
+    return repr(text.TextEncoder(cfg.width, cfg.max_length))

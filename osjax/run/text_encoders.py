@@ -1,6 +1,7 @@
 """Text encoders from the user's local folders in the Hugging Face layout: config.json, tokenizer and weights."""
 
 import dataclasses
+import hashlib
 import json
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from osjax.run import stored
 from osjax.sampling.encoders import T5AndCLIP, TextModel
 from osjax.weights.load import open_leaves
 
+ENDS = 2**20  # bytes of a file that go into fingerprints, at either end
 WEIGHT_FILES = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -28,6 +30,18 @@ def load(t5_folder: str, clip_folder: str, dtype: str = "bfloat16", offload: boo
         _text_model("clip_text", Path(clip_folder), tokenize.clip, dtype),
         offload,
     )
+
+
+def fingerprint(t5_folder: str, clip_folder: str) -> str:
+    """Of both folders: their configs, and sizes, beginnings and ends of the weight files; 16 hex digits."""
+    sums = hashlib.sha256()
+    for folder in map(Path, (t5_folder, clip_folder)):
+        for path in sorted(p for p in folder.iterdir() if p.suffix in (".json", ".safetensors", ".bin", ".model")):
+            with path.open("rb") as file:
+                sums.update(f"{path.name} {path.stat().st_size}".encode() + file.read(ENDS))
+                file.seek(max(0, path.stat().st_size - ENDS))
+                sums.update(file.read(ENDS))
+    return sums.hexdigest()[:16]
 
 
 def _text_model(family: str, folder: Path, tokenizer, dtype: str) -> TextModel:

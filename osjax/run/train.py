@@ -24,6 +24,11 @@ def add_options(parser) -> None:
     parser.add_argument("--workdir", help="folder of the run, instead of config.workdir")
     parser.add_argument("--dry-run", action="store_true", help="check config, data, mesh and weights; train nothing")
     parser.add_argument("--profile", type=int, default=0, metavar="STEPS", help="write an XProf trace of so many steps")
+    add_host_options(parser)
+
+
+def add_host_options(parser) -> None:
+    """Those of every verb that runs on several hosts; see `join`."""
     parser.add_argument("--multihost", action="store_true", help="join the processes that the cluster has started")
     parser.add_argument("--coordinator", metavar="HOST:PORT", help="process 0, where the cluster cannot be asked")
     parser.add_argument("--processes", type=int, metavar="N", help="how many there are, with --coordinator")
@@ -34,7 +39,7 @@ def run(cfg: ConfigDict, args) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     if args.workdir:
         cfg.workdir = args.workdir
-    _join(args)
+    join(args)
     host.keep_freed_memory()
     if cfg.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", str(Path(cfg.compilation_cache).expanduser()))
@@ -65,7 +70,8 @@ def _dashboards(cfg: ConfigDict) -> tuple[Dashboard, ...]:
     return tuple(found)
 
 
-def _join(args) -> None:
+def join(args) -> None:
+    """Join the other processes, where the options say so."""
     given = (args.coordinator, args.processes, args.process)
     if any(x is not None for x in given) and None in given:
         raise UserError("give --coordinator, --processes and --process together", status=2)

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from osjax.curation.probe import probe
-from osjax.data import bucketed, buckets, clips, dataset, loader, schedule
+from osjax.data import bucketed, buckets, clips, dataset, index, loader, schedule
 from osjax.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -149,10 +149,9 @@ def bucket_table(cfg: ConfigDict, multiple: int, mesh: Mesh, key: str = "data") 
     return buckets.Buckets(rules, multiple, cfg.fps_max)
 
 
-def plan(source: Source, table: buckets.Buckets, seed: int) -> schedule.Plan:
+def plan(source: dataset.Records, table: buckets.Buckets, seed: int) -> schedule.Plan:
     """Which clips every step trains on."""
-    about = [tuple(record[name] for name in ("num_frames", "height", "width", "fps")) for record in source]
-    members = table.group(about, seed)
+    members = index.group(source.index(), table, seed)
     left_out = len(source) - sum(map(len, members.values()))
     if left_out:
         log.warning("%d of %d clips fit no bucket and are left out", left_out, len(source))

@@ -31,19 +31,33 @@ def test_the_files_are_array_records(table_path, tmp_path):
     assert list(folder.glob("*.array_record*")) and not list(folder.glob("*.tfrecord*"))
 
 
-def test_cached_features_come_back_exactly(tmp_path):
+def test_cached_features_come_back_exactly_whatever_the_order_their_shards_were_made_in(tmp_path):
     rng = np.random.default_rng(0)
+    shapes = {"latents": (2, 4, 4, 8), "head_image": (1, 4, 4, 8)}
+    examples = [{k: rng.standard_normal(s, np.float32) for k, s in shapes.items()} for _ in range(5)]
+    for n, example in enumerate(examples):
+        example |= {"text": f"clip {n}", "index": n, "txt": rng.bytes(6), "vec": rng.standard_normal(3, np.float32)}
+    parts, kinds = cache.shards(5, 2), cache.features(shapes, text=True)
+    for number in (2, 0, 1):
+        rows = [examples[at] for at in parts[number]]
+        cache.write_shard(cache.shard_file(tmp_path, number, len(parts)), kinds, rows)
+    cache.finish(tmp_path, kinds, parts)
+    source = dataset.open_source(tmp_path)
+    assert len(source) == 5 and dataset.verify(tmp_path) == 3
+    for got, want in zip(source, examples, strict=True):
+        assert got["text"].decode() == want["text"] and got["txt"] == want["txt"]
+        for name in (*shapes, "vec", "index"):
+            np.testing.assert_array_equal(got[name], want[name])
 
-    def example(i):
-        shapes = {"latents": (2, 4, 4, 8), "head": (1, 4, 4, 8), "tail": (1, 4, 4, 8)}
-        return {n: rng.standard_normal(s).astype(np.float32) for n, s in shapes.items()} | {"text": f"caption {i}"}
 
-    examples = [example(i) for i in range(3)]
-    source = dataset.open_source(cache.write_features(tmp_path, (2, 4, 4, 8), lambda: iter(examples)))
-    for i, want in enumerate(examples):
-        for name in ("latents", "head", "tail"):
-            np.testing.assert_array_equal(source[i][name], want[name])
-        assert source[i]["text"].decode() == want["text"]
+def test_a_shard_that_breaks_off_is_not_there(tmp_path):
+    def broken():
+        yield {"latents": np.zeros((1, 1, 1, 1), np.float32), "text": "", "index": 0}
+        raise RuntimeError("no more")
+
+    with pytest.raises(RuntimeError):
+        cache.write_shard(cache.shard_file(tmp_path, 0, 1), cache.features({"latents": (1, 1, 1, 1)}), broken())
+    assert not list(tmp_path.iterdir())
 
 
 def test_neither_tensorflow_nor_jax_is_imported(table_path, tmp_path):

@@ -81,3 +81,21 @@ def test_a_missing_tensor_is_named(folders):
     save_file({n: np.ascontiguousarray(t) for n, t in tensors.items()}, t5 / "model.safetensors")
     with pytest.raises(UserError, match="missing encoder.final_layer_norm.weight"):
         text_encoders.load(t5, clip).encode_batch(["a"])
+
+
+def test_states_as_they_are_computed_lose_nothing_in_bfloat16(folders):
+    t5, _, clip, _ = folders
+    states, _ = text_encoders.load(t5, clip).encode_batch(["a red circle"])
+    np.testing.assert_array_equal(states.astype("bfloat16").astype(np.float32), states)
+    exact, _ = text_encoders.load(t5, clip, dtype="float32").encode_batch(["a red circle"])
+    assert not np.array_equal(exact.astype("bfloat16").astype(np.float32), exact)
+
+
+def test_a_fingerprint_tells_other_weights(folders):
+    t5, _, clip, _ = folders
+    before = text_encoders.fingerprint(t5, clip)
+    assert text_encoders.fingerprint(t5, clip) == before
+    data = bytearray((t5 / "model.safetensors").read_bytes())
+    data[-1] ^= 1
+    (t5 / "model.safetensors").write_bytes(data)
+    assert text_encoders.fingerprint(t5, clip) != before

@@ -1,0 +1,43 @@
+"""`osjax encode`: the features that training with `data.cached` reads, ahead of it and on any number of hosts.
+
+It takes the config of the training run and makes, for each of its stages of the video model, what that run's clips
+become: latents of clips and of condition frames and, with `data.cached_text`, T5 and CLIP features. Killed, the same
+command goes on.
+"""
+
+import logging
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from osjax.errors import UserError
+from osjax.run import train
+from osjax.run.curriculum import Curriculum
+
+
+def add_options(parser) -> None:
+    parser.add_argument("--stage", action="append", help="only this stage; may be given again (default: all)")
+    parser.add_argument("--workdir", help="folder of the training run, instead of config.workdir")
+    train.add_host_options(parser)
+
+
+def run(cfg: ConfigDict, args) -> None:
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    if args.workdir:
+        cfg.workdir = args.workdir
+    train.join(args)
+    if cfg.compilation_cache:
+        jax.config.update("jax_compilation_cache_dir", str(Path(cfg.compilation_cache).expanduser()))
+    curriculum = Curriculum(cfg)
+    stages = {name: made for name, made in curriculum.stages.items() if curriculum.configs[name].kind == "diffusion"}
+    unknown = [name for name in args.stage or () if name not in stages]
+    if unknown or not stages:
+        known = ", ".join(stages) or "none"
+        raise UserError(f"{', '.join(unknown) or 'nothing'} to encode: stages of the video model are {known}", status=2)
+    for name in args.stage or stages:
+        made = stages[name].encode(curriculum.own)
+        if jax.process_index() == 0:
+            for records in made.records.values():
+                print(f"{name}: {len(records)} clips in {records.folder}")
+

@@ -32,7 +32,8 @@ def available(target: Target) -> bool:
     """Whether the compiler for a target is installed."""
     if target.chip.platform == "tpu":
         return find_spec("libtpu") is not None
-    return find_spec("jax_plugins") is not None and find_spec("jax_plugins.xla_cuda13") is not None
+    described = _description(target).is_file()
+    return described and find_spec("jax_plugins") is not None and find_spec("jax_plugins.xla_cuda13") is not None
 
 
 def devices(target: Target) -> list[jax.Device]:
@@ -50,11 +51,17 @@ def devices(target: Target) -> list[jax.Device]:
 
 
 def _gpu_topology(target: Target) -> Any:
-    plugin = import_module("jax_plugins.xla_cuda13")
-    if "cuda" not in jax._src.xla_bridge._plugins_registered_platforms():  # noqa: SLF001
-        plugin.initialize()
-    text = (resources.files("osjax.plan") / "gpus" / f"{target.chip.name}.txtpb").read_text()
-    return topologies.get_topology_desc(target.chip.name, platform="cuda", target_config=text, topology=target.topology)
+    options = {"target_config": _description(target).read_text(), "topology": target.topology}
+    try:
+        return topologies.get_topology_desc(target.chip.name, platform="cuda", **options)
+    except (RuntimeError, ValueError, KeyError):  # without a GPU jax may not have loaded the plugin
+        import_module("jax_plugins.xla_cuda13").initialize()
+        return topologies.get_topology_desc(target.chip.name, platform="cuda", **options)
+
+
+def _description(target: Target) -> Any:
+    """The file that tells the compiler what a GPU is."""
+    return resources.files("osjax.plan") / "gpus" / f"{target.chip.name}.txtpb"
 
 
 def compile_program(lowered: jax.stages.Lowered, mesh: Mesh) -> Compiled:

@@ -130,3 +130,13 @@ def test_files_that_break_leave_nothing_behind(zoo, tmp_path):
         with pytest.raises(UserError):
             run(zoo[name], tmp_path / "clips")
     assert list((tmp_path / "clips").iterdir()) == []
+
+
+def test_key_frames_come_as_often_as_asked(shots, tmp_path):
+    def keys(**changes):
+        row = run(shots, tmp_path / "clips", **changes)[2]
+        with av.open(row["path"]) as container:
+            packets = [p for p in container.demux(container.streams.video[0]) if p.size]
+            return row["num_frames"], [n for n, p in enumerate(packets) if p.is_keyframe]
+
+    assert keys() == (192, [0, 48, 96, 144]) and keys(key_seconds=4.0) == (192, [0, 96])

@@ -104,7 +104,7 @@ def test_a_run_killed_again_and_again_ends_with_the_same_tables_and_files(whole,
     assert not (out / "clips.parquet").exists()
     finish(videos, out)
     for name in ("clips", "dropped", *(f"{n}-{step}" for n, step in enumerate(STEPS, 1))):
-        assert rows(out, name) == rows(undisturbed, name)
+        assert repr(rows(out, name)) == repr(rows(undisturbed, name))  # an image's rate is nan, which equals nothing
     clips = {path.name: path.read_bytes() for path in (undisturbed / "2-cut.clips").iterdir()}
     assert {path.name: path.read_bytes() for path in (out / "2-cut.clips").iterdir() if path.name[0] != "."} == clips
     assert (out / "pyramid.json").read_text() == (undisturbed / "pyramid.json").read_text()

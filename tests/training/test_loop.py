@@ -213,6 +213,9 @@ def test_a_lasting_loss_spike_is_undone(tmp_path, capfd):
 
 def lost(run):
     """The folder of the checkpoints is gone and cannot be made again, as with a lost mount."""
+    deadline = time.monotonic() + 60
+    while any("tmp" in p.name for p in (run.folder / "checkpoints").iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.05)  # what is being written would make the folder again
     (run.folder / "checkpoints").rename(run.folder / "elsewhere")
     (run.folder / "checkpoints").write_text("")
 

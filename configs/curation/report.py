@@ -1,7 +1,7 @@
 """Curation as in the report, with every key: `osjax data run --config=configs/curation/report.py
 --config.source=VIDEOS --config.out=FOLDER`, or step by step by `osjax data STEP IN OUT`, which reads the same keys.
 
-Any machine with CPU cores; docs/curation.md has the time each step takes. The report does not state its thresholds for
+Any machine with CPU cores; docs/data.md has the time each step takes. The report does not state its thresholds for
 scores, so those of `filter` are ours: look at the page of `osjax data stats` and set your own.
 """
 
@@ -41,6 +41,7 @@ def get_config():
     cfg.cut.fps = 24.0  # ... are written at this one, at which the loader samples
     cfg.cut.crf = 18  # of x264: lower is better and larger
     cfg.cut.preset = "veryfast"  # of x264
+    cfg.cut.key_seconds = 2.0  # between key frames, at which the loader can begin to decode
     cfg.cut.borders = True  # crop black ones
 
     cfg.score = ConfigDict()

@@ -27,7 +27,7 @@ class Cutting:
 
     scene: score of libavfilter's scdet, 0 to 100, from which a frame begins a shot. Hard cuts only: a slow fade stays
     in its clip. min_seconds, max_seconds: of a clip. max_side: pixels. max_fps: exclusive; faster sources get `fps`.
-    crf, preset: of x264.
+    crf, preset: of x264. key_seconds: between key frames, at which a loader can begin to decode.
     """
 
     scene: float = 10.0
@@ -38,6 +38,7 @@ class Cutting:
     fps: float = 24.0
     crf: int = 18
     preset: str = "veryfast"
+    key_seconds: float = 2.0
     borders: bool = True
 
 
@@ -102,6 +103,7 @@ def _format(source: Path, frame: av.VideoFrame, options: Cutting) -> Format:
         fps=fps if fps < options.max_fps else options.fps,
         crf=options.crf,
         preset=options.preset,
+        key_seconds=options.key_seconds,
     )
 
 

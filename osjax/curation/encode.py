@@ -28,6 +28,7 @@ class Format:
     fps: float
     crf: int
     preset: str
+    key_seconds: float
 
 
 class ClipWriter:
@@ -53,6 +54,7 @@ class ClipWriter:
         rate = Fraction(form.fps).limit_denominator(1001)
         self._stream = self._container.add_stream("libx264", rate=rate)
         self._stream.width, self._stream.height, self._stream.pix_fmt = self.width, self.height, "yuv420p"
+        self._stream.gop_size = max(1, round(form.fps * form.key_seconds))
         self._stream.codec_context.thread_count = 1  # the caller works on several files
         self._stream.options = {"crf": str(form.crf), "preset": form.preset, **SAME_BYTES}
         self._tick = 1 / rate

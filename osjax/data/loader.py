@@ -1,7 +1,7 @@
 """Grain pipelines from data sets to batches of numpy rows, with a place that can be saved and set exactly."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import grain
@@ -13,6 +13,7 @@ from osjax.data.caption import training_caption
 from osjax.errors import UserError
 
 log = logging.getLogger(__name__)
+RESIZED = 2**20  # bytes of frames that are resized together
 MAX_REPLACEMENTS = 20  # clips tried in place of a broken one before giving up
 
 
@@ -86,8 +87,12 @@ class ClipReader:
             image = transforms.resize_crop_image(seek.decode_at(content, np.zeros(1, int))[0], *self.size)
             return image[None].astype(np.float32) / 127.5 - 1
         at = self._frames(record, rng)
-        pixels = transforms.resize_crop_clip(seek.decode_at(content, at), *self.size, antialias=self.antialias)
-        return pixels.astype(np.float32) / 127.5 - 1
+        out = np.empty((len(at), *self.size, 3), np.float32)
+        for places, images in _gathered(seek.read(content, at)):
+            out[places] = transforms.resize_crop_clip(np.stack(images), *self.size, antialias=self.antialias)
+        out /= 127.5
+        out -= 1
+        return out
 
     def _frames(self, record: dict[str, Any], rng: np.random.Generator | None) -> np.ndarray:
         total, interval = int(record["num_frames"]), 1
@@ -97,6 +102,19 @@ class ClipReader:
         if self.random_start:
             start = int(rng.integers(frames.latest_start(total, self.num_frames, interval), endpoint=True))
         return frames.pick(total, self.num_frames, interval, start)
+
+
+def _gathered(frames: Iterable[tuple[int, np.ndarray]]) -> Iterator[tuple[list[int], list[np.ndarray]]]:
+    """Frames a few at a time: single small ones are slow to resize, whole clips of large ones fill the memory."""
+    places, images = [], []
+    for place, image in frames:
+        places.append(place)
+        images.append(image)
+        if len(images) * image.nbytes >= RESIZED:
+            yield places, images
+            places, images = [], []
+    if images:
+        yield places, images
 
 
 def _text(value: str | bytes) -> str:

@@ -5,10 +5,12 @@ The packets' times say which packet holds it; reading them decodes nothing.
 """
 
 import io
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import av
+import av.video.reformatter
 import numpy as np
 
 from osjax.errors import UserError
@@ -42,9 +44,8 @@ class Timeline:
         return np.searchsorted(times, times[0] + at * scale + 1e-6 * scale, side="right") - 1
 
 
-def timeline(container: av.container.InputContainer, stream: av.VideoStream) -> Timeline | None:
+def timeline(packets: Sequence[av.Packet]) -> Timeline | None:
     """The times of all frames; None where packets do not tell, as in damaged or streamed files."""
-    packets = [p for p in container.demux(stream) if p.size and not p.is_discard]
     if not packets or any(p.pts is None or p.is_corrupt for p in packets):
         return None
     times = np.array([p.pts for p in packets])
@@ -54,72 +55,103 @@ def timeline(container: av.container.InputContainer, stream: av.VideoStream) -> 
 
 
 def decode_at(source: Path | str | bytes, at: np.ndarray, threads: int = 1) -> np.ndarray:
-    """Frames number `at` (rising) as uint8 (len(at), H, W, 3), upright where the file says that it is turned.
+    """Frames number `at` (rising) as uint8 (len(at), H, W, 3), see `read`."""
+    found = dict(read(source, at, threads))
+    return np.stack([found[place] for place in range(len(found))])
 
-    source: a path, or the bytes of a file. threads: of the decoder; one, as loaders decode many clips at a time.
+
+def read(source: Path | str | bytes, at: np.ndarray, threads: int = 1) -> Iterator[tuple[int, np.ndarray]]:
+    """(place in `at`, frame as uint8 (H, W, 3)) for the frames number `at` (rising), one after the other.
+
+    Frames come upright where the file says that it is turned. All places come; where one comes again, the later frame
+    counts. source: a path, or the bytes of a file. threads: of the decoder; one, as loaders decode many clips at once.
     UserError naming the file when it holds no video, does not decode or has too few frames.
     """
     name = "video bytes" if isinstance(source, bytes) else str(source)
     at = np.asarray(at, np.int64)
+    places, shape = set(), None
     try:
         with av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source)) as container:
             if not container.streams.video:
                 raise UserError(f"{name} holds no video: remove it from the table")
             stream = container.streams.video[0]
             stream.thread_count = threads
-            found = None
-            when = timeline(container, stream)
-            if when is not None and len(when.times) > at[-1]:
-                found = _seek(container, stream, when, when.resampled(at))
-            if found is None:  # the slow way, which needs nothing but frames
-                container.seek(0)
-                found = _count(container, stream, at)
+            for place, image in _frames(container, stream, at):
+                places.add(place)
+                shape = shape or image.shape
+                if image.shape != shape:
+                    raise UserError(f"{name} changes its size on the way: remove it from the table")
+                yield place, image
     except (av.FFmpegError, OSError, ValueError, MemoryError, OverflowError) as error:
         raise UserError(f"{name} cannot be decoded ({error}): remove it from the table or make it anew") from error
-    if len(found) < len(at):
+    if len(places) < len(at):
         raise UserError(
-            f"{name} has too few frames ({len(found)} of the {len(at)} up to frame {at[-1]}): remove it from the table"
+            f"{name} has too few frames ({len(places)} of the {len(at)} up to frame {at[-1]}): remove it from the table"
         )
-    if len({image.shape for image in found}) != 1:
-        raise UserError(f"{name} changes its size on the way: remove it from the table")
-    return np.stack(found)
 
 
-def _seek(container, stream, when: Timeline, numbers: np.ndarray) -> list[np.ndarray] | None:
-    """Frames by number; None where a frame does not come at its time."""
-    found: dict[int, np.ndarray] = {}
-    wanted = [int(t) for t in dict.fromkeys(when.times[numbers].tolist())]
+def _frames(container, stream, at: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    upright, found = Upright(), 0
+    packets = [p for p in container.demux(stream) if p.size and not p.is_discard]
+    when = timeline(packets)
+    if when is not None and len(when.times) > at[-1] and stream.codec_context is not None:
+        times = when.times[when.resampled(at)]
+        for frame in _wanted(stream.codec_context, packets, when, times):
+            image = upright(frame)
+            for place in range(found, int(np.searchsorted(times, frame.pts, side="right"))):
+                yield place, image
+                found = place + 1
+        if found == len(at):
+            return
+    container.seek(0)  # the slow way, which needs nothing but frames
+    for number, frame in enumerate(container.decode(stream)):
+        if number > at[-1]:
+            return
+        first, last = np.searchsorted(at, number), np.searchsorted(at, number, side="right")
+        if first < last:
+            image = upright(frame)
+            yield from ((place, image) for place in range(first, last))
+
+
+def _wanted(decoder, packets: Sequence[av.Packet], when: Timeline, times: np.ndarray) -> Iterator[av.VideoFrame]:
+    """The frames shown at `times` (rising), each once; ends early where one does not come at its time."""
+    starts = {p.pts: n for n, p in enumerate(packets) if p.is_keyframe}
     frames, key = iter(()), None
-    for time in wanted:
+    for time in dict.fromkeys(times.tolist()):
         nearest = np.searchsorted(when.keys, time, side="right") - 1
         if nearest < 0:
-            return None
+            return
         if key is None or nearest > key:  # nothing between here and that key frame is needed
-            container.seek(int(when.keys[nearest]), stream=stream, backward=True)
-            frames, key = container.decode(stream), nearest
+            if key is not None:
+                decoder.flush_buffers()
+            frames, key = _decoded(decoder, packets[starts[int(when.keys[nearest])] :]), nearest
         for frame in frames:
             if frame.pts is None or frame.pts > time:
-                return None
+                return
             if frame.pts == time:
-                found[time] = upright(frame)
+                yield frame
                 break
         else:
-            return None
-    return [found[int(t)] for t in when.times[numbers]]
+            return
 
 
-def _count(container, stream, at: np.ndarray) -> list[np.ndarray]:
-    wanted, found = set(at.tolist()), {}
-    for number, frame in enumerate(container.decode(stream)):
-        if number in wanted:
-            found[number] = upright(frame)
-        if number >= at[-1]:
-            break
-    return [found[n] for n in at.tolist() if n in found]
+def _decoded(decoder, packets: Sequence[av.Packet]) -> Iterator[av.VideoFrame]:
+    for packet in packets:
+        yield from decoder.decode(packet)
+    yield from decoder.decode(None)
 
 
-def upright(frame: av.VideoFrame) -> np.ndarray:
-    """uint8 (H, W, 3), 8 bits whatever the file has, turned as the frame's display matrix says."""
-    image = frame.to_ndarray(format="rgb24")
-    turns = round(frame.rotation / 90) % 4  # counter-clockwise
-    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+class Upright:
+    """Frame -> uint8 (H, W, 3), 8 bits whatever the file has, turned as the frame's display matrix says.
+
+    One object for a video's frames: it keeps what it needs to convert them, which costs more to set up than a small
+    frame to convert.
+    """
+
+    def __init__(self):
+        self._convert = av.video.reformatter.VideoReformatter()
+
+    def __call__(self, frame: av.VideoFrame) -> np.ndarray:
+        image = self._convert.reformat(frame, format="rgb24", threads=1).to_ndarray()
+        turns = round(frame.rotation / 90) % 4  # counter-clockwise
+        return np.ascontiguousarray(np.rot90(image, turns)) if turns else image

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from osjax.data import fingerprints, index, remote
+from osjax.data import card, fingerprints, index, remote
 from osjax.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -95,7 +95,8 @@ def _write(folder: Path, features: Mapping[str, Any], examples: Callable[[], Ite
 
 
 def build_clips(rows: Sequence[Mapping[str, Any]], folder: Path | str) -> Any:
-    """Data set of MP4 files with captions, from probed table rows (path, text, num_frames, height, width, fps).
+    """Data set of MP4 files with captions, from probed table rows (path, text, num_frames, height, width, fps), with
+    an index for the loader and a card for readers.
 
     folder: local or a URL such as gs://bucket/clips; so may be the paths of the rows.
     """
@@ -115,6 +116,7 @@ def build_clips(rows: Sequence[Mapping[str, Any]], folder: Path | str) -> Any:
     def make(local: Path) -> Path:
         made = _write(local, CLIP_FEATURES, examples)
         index.write(made / index.FILE, [{name: [row[name] for row in rows] for name in index.ENTRY.names}])
+        card.write(made, rows, _identity(made))
         return made
 
     return _place(folder, make)
@@ -143,8 +145,7 @@ class Records(Sequence):
 
     def identity(self) -> str:
         """Of the contents: 16 hex digits, the same wherever the data set lies."""
-        about = fingerprints.read(self.folder) or [path.stat().st_size for path in sorted(self.folder.glob(SHARDS))]
-        return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+        return _identity(self.folder)
 
     def index(self) -> np.ndarray:
         """num_frames, height, width and fps of every clip, mapped into memory (data/index.py)."""
@@ -153,6 +154,11 @@ class Records(Sequence):
             columns = {name: [record[name] for record in self] for name in index.ENTRY.names}
             index.write(path, [columns])
         return index.open_index(path)
+
+
+def _identity(folder: Path) -> str:
+    about = fingerprints.read(folder) or [path.stat().st_size for path in sorted(folder.glob(SHARDS))]
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def open_source(folder: Path | str) -> Records:

@@ -46,9 +46,14 @@ def run(cfg, args) -> None:
 
 
 def _build(args) -> None:
+    from osjax.curation import tables
     from osjax.curation.probe import probe
-    from osjax.data import dataset
+    from osjax.data import dataset, remote
 
     found = probe(args.source, args.min_frames, args.root)
-    print(f"{len(found.kept)} clips kept, {len(found.dropped)} dropped")
-    print(f"data set: {dataset.build_clips(found.kept, Path(args.out))}")
+    told = ""
+    if found.dropped and not remote.is_url(args.out):
+        told = f", reasons in {Path(args.out) / 'dropped.parquet'}"
+        tables.write(Path(args.out) / "dropped.parquet", found.dropped)
+    print(f"{len(found.kept)} clips kept, {len(found.dropped)} dropped{told}")
+    print(f"data set: {dataset.build_clips(found.kept, args.out)}")

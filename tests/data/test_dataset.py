@@ -50,6 +50,14 @@ def test_cached_features_come_back_exactly_whatever_the_order_their_shards_were_
             np.testing.assert_array_equal(got[name], want[name])
 
 
+def test_the_card_says_what_is_in_a_data_set(table_path, tmp_path):
+    rows = probe.probe(table_path).kept
+    folder = dataset.build_clips([*rows, {**rows[0], "num_frames": 1, "fps": float("nan")}], tmp_path)
+    card = (folder / "README.md").read_text()
+    assert f"- {len(rows) + 1} clips, {sum(row['num_frames'] for row in rows) + 1} frames" in card
+    assert dataset.open_source(folder).identity() in card and "image (1)" in card
+
+
 def test_a_shard_that_breaks_off_is_not_there(tmp_path):
     def broken():
         yield {"latents": np.zeros((1, 1, 1, 1), np.float32), "text": "", "index": 0}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from osjax.__main__ import main
+from osjax.curation import tables
 from osjax.data import dataset
 from osjax.data.video import write_mp4
 
@@ -44,6 +45,8 @@ def test_build_makes_a_data_set_that_reads_back(folder, capsys):
     path = capsys.readouterr().out.strip().splitlines()[-1].removeprefix("data set: ")
     source = dataset.open_source(path)
     assert sorted(source[i]["text"].decode() for i in range(len(source))) == ["clip one", "clip two"]
+    dropped = tables.rows(folder / "set" / "dropped.parquet", folder)
+    assert {row["path"].rsplit("/")[-1]: row["reason"][-8:] for row in dropped}.keys() == {"broken.mp4", "empty.mp4"}
 
 
 @pytest.mark.parametrize(

@@ -40,4 +40,3 @@ def run(cfg: ConfigDict, args) -> None:
         if jax.process_index() == 0:
             for records in made.records.values():
                 print(f"{name}: {len(records)} clips in {records.folder}")
-

@@ -131,9 +131,9 @@ def test_words_around_the_answer_are_let_be():
 
 
 def test_requests_keep_to_the_rate(server, clips, pool):
-    ask(server, clips, pool, per_minute=600, parallel=3)
-    times = sorted(at for at, _ in server.requests)
-    assert times[2] - times[0] > 0.19  # two gaps of a tenth of a second; without a limit they come at once
+    started = time.monotonic()
+    ask(server, clips, pool, per_minute=60, parallel=3)
+    assert max(at for at, _ in server.requests) - started > 1.99  # three at once would all come before the second is up
 
 
 def test_a_step_whose_server_fails_goes_on_where_it_stood(server, clips, tmp_path, capsys):

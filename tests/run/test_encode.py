@@ -2,10 +2,7 @@
 
 import json
 import shutil
-from functools import partial
 
-import flax.linen as nn
-import jax
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -17,12 +14,14 @@ from osjax.data import dataset
 from osjax.run import features
 from osjax.run.config import to_dataclass
 from osjax.training import metrics
+from tests import golden
 
 READ = ["--config.data.cached=True", "--config.data.cached_text=True"]
 
 CONFIG = """
 from ml_collections import ConfigDict
 from configs import base, smoke
+from tests.run.test_encode import tiny_autoencoder
 
 def get_config():
     cfg = base.single("tiny", smoke.diffusion("64px", steps=4))
@@ -33,7 +32,7 @@ def get_config():
     cfg.autoencoder.stage = None
     cfg.autoencoder.weights = WEIGHTS
     cfg.autoencoder.family = "dcae"
-    cfg.autoencoder.config = smoke.autoencoder_model()
+    cfg.autoencoder.config = tiny_autoencoder()
     cfg.checkpoint.every = 0
     cfg.data.random_start = False
     cfg.data.cached = False
@@ -43,17 +42,24 @@ def get_config():
 """
 
 
-def write_weights(path, seed):
-    cfg = to_dataclass(models.config_class("dcae"), smoke.autoencoder_model())
-    params = nn.unbox(jax.jit(partial(models.init_params, cfg))(jax.random.key(seed)))
-    save_file({name: np.asarray(x) for name, x in weights.to_torch(cfg, params).items()}, path)
+def tiny_autoencoder():
+    """That of configs/smoke.py without attention, which is slow to compile."""
+    cfg = smoke.autoencoder_model()
+    cfg.encoder.block_type = cfg.decoder.block_type = ("ResBlock",) * 5
+    return cfg
+
+
+def write_weights(path, scale=1.0):
+    cfg = to_dataclass(models.config_class("dcae"), tiny_autoencoder())
+    tensors = {name: scale * golden.generate(name, shape) for name, shape in weights.torch_shapes(cfg).items()}
+    save_file({name: x.astype(np.float32) for name, x in tensors.items()}, path)
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
     """The flag that gives the config of all these runs."""
     folder = tmp_path_factory.mktemp("config")
-    write_weights(folder / "dcae.safetensors", 0)
+    write_weights(folder / "dcae.safetensors")
     names = {"WEIGHTS": folder / "dcae.safetensors", "CACHE": folder / "cache"}
     (folder / "tiny.py").write_text("\n".join(f"{k} = {str(v)!r}" for k, v in names.items()) + CONFIG)
     return f"--config={folder / 'tiny.py'}"
@@ -129,7 +135,7 @@ def test_features_of_something_else_are_refused_by_name(raw, encoded, config, tm
 
 
 def test_another_autoencoder_s_latents_are_refused(raw, encoded, config, tmp_path, capsys):
-    write_weights(tmp_path / "other.safetensors", 1)
+    write_weights(tmp_path / "other.safetensors", 1.01)
     flags = [
         *READ,
         f"--config.data.features={encoded}",

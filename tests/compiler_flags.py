@@ -1,7 +1,8 @@
 """XLA's flags for tests, of this process and of those that it starts."""
 
-# Tests compile far more than they compute: with fewer of LLVM's optimisations the suite is much faster. The programs,
-# the order of their sums and what they need of memory are decided before. (Without any, T5 misses its golden's 1e-5.)
+# Tests compile far more than they compute: without LLVM's optimisations the suite is much faster. The programs, the
+# order of their sums and what they need of memory are decided before. Modules marked `optimised` compare what LLVM's
+# fused multiply-adds change, such as T5's golden to 1e-5, and have a few optimisations (the level in QUICK).
 QUICK = "--xla_backend_optimization_level=1"
 
 

@@ -7,6 +7,7 @@ from tests import compiler_flags
 
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " " + compiler_flags.devices(8)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # of processes that tests start, too; see compiler_flags
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
@@ -14,9 +15,23 @@ import pytest  # noqa: E402
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+def pytest_collection_modifyitems(items):
+    """Files that may take longest start first, so that no worker is left alone with one at the end."""
+
+    def limit(item):
+        found = item.get_closest_marker("timeout")
+        return found.args[0] if found else 0
+
+    longest = {}
+    for item in items:
+        longest[item.path] = max(longest.get(item.path, 0), limit(item))
+    items.sort(key=lambda item: -longest[item.path])
+
+
 @pytest.fixture(scope="module", autouse=True)
-def compiled_programs_are_dropped():
+def compiled_programs_are_dropped(request):
     """XLA maps memory for every program that it compiles: a whole suite would meet the kernel's limit on maps."""
+    jax.config.update("jax_disable_most_optimizations", request.node.get_closest_marker("optimised") is None)
     yield
     jax.clear_caches()
     gc.collect()

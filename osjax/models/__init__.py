@@ -1,5 +1,6 @@
 """Every model family by name: `config` makes its frozen dataclass, `build` its flax module."""
 
+from functools import cache
 from importlib import import_module
 
 import flax.linen as nn
@@ -60,6 +61,7 @@ def init_params(cfg, key: jax.Array):
     return build(cfg).init(key, *zeros)["params"]
 
 
+@cache  # a run asks often, and every answer traces the whole model
 def abstract_params(cfg):
-    """Boxed shapes of all parameters; allocates nothing."""
+    """Boxed shapes of all parameters; allocates nothing. The tree is shared: leave it as it is."""
     return jax.eval_shape(lambda: init_params(cfg, jax.random.key(0)))

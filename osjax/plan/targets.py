@@ -40,6 +40,7 @@ CHIPS = {
     )
 }
 PER_HOST = 8  # GPUs
+TPUS_PER_HOST = 4  # of slices with more than one host
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,11 @@ class Target:
     @property
     def devices(self) -> int:
         return math.prod(self.shape)
+
+    @property
+    def host_devices(self) -> int:
+        """That one host has."""
+        return self.shape[1] if self.chip.platform == "cuda" else min(self.devices, TPUS_PER_HOST)
 
     @property
     def topology(self) -> str:

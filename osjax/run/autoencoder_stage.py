@@ -17,6 +17,7 @@ from osjax.parallel import rules
 from osjax.run import adversary, autoencoders, lpips, stage, teacher, train_data
 from osjax.run.config import to_dataclass
 from osjax.run.held_out import HeldOut, report
+from osjax.run.place import Place
 from osjax.sampling.autoencoder import Autoencoder
 from osjax.training import autoencoder as ae_step
 from osjax.training import gan
@@ -30,7 +31,7 @@ AT_ONCE = 16  # clips through the encoder for its statistics
 class AutoencoderStage:
     """Made from a config, it has checked whatever can be checked without data or weights; `train` does the work."""
 
-    def __init__(self, name: str, cfg: ConfigDict, place: stage.Place, stages: Mapping[str, ConfigDict]):
+    def __init__(self, name: str, cfg: ConfigDict, place: Place, stages: Mapping[str, ConfigDict]):
         self.name, self.cfg, self.place = name, cfg, place
         self.mesh = device_mesh.make(**cfg.mesh)
         self.model_cfg = to_dataclass(models.config_class(cfg.family), cfg.model, "model")

@@ -16,7 +16,8 @@ from osjax.errors import UserError
 from osjax.models.autoencoder import LatentScale
 from osjax.parallel import rules, sharding
 from osjax.run.config import to_dataclass
-from osjax.run.stage import Place, of_checkpoint
+from osjax.run.place import Place
+from osjax.run.start import of_checkpoint
 from osjax.sampling.autoencoder import Autoencoder
 from osjax.weights import load
 from osjax.weights.leaves import Leaves

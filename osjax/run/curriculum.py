@@ -15,6 +15,7 @@ from osjax.run import stage, train_data
 from osjax.run.autoencoder_stage import AutoencoderStage
 from osjax.run.autoencoders import read_scale
 from osjax.run.diffusion_stage import DiffusionStage
+from osjax.run.place import Place
 from osjax.sampling import workdir as sampling_workdir
 from osjax.sampling.workdir import TrainedModel
 
@@ -40,7 +41,7 @@ class Curriculum:
     def __init__(self, cfg: ConfigDict):
         self.cfg = cfg
         workdir = Path(cfg.workdir)
-        self.place = stage.Place(workdir, cfg.checkpoints or str(workdir))
+        self.place = Place(workdir, cfg.checkpoints or str(workdir))
         self.own = train_data.OwnData(cfg.source, cfg.clips, workdir)
         self.configs = stages_of(cfg)
         self.stages = {}

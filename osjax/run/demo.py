@@ -22,7 +22,7 @@ from osjax.evals import prompt_match
 from osjax.evals.recon import psnr
 from osjax.parallel import host
 from osjax.parallel import mesh as device_mesh
-from osjax.run import autoencoders, demo_report, stage
+from osjax.run import autoencoders, compiled, demo_report, stage
 from osjax.run.curriculum import Curriculum
 from osjax.run.pipeline import Pipeline
 from osjax.sampling.autoencoder import to_float, to_uint8
@@ -41,6 +41,7 @@ def run(cfg: ConfigDict, args) -> None:
     host.keep_freed_memory()
     if args.workdir:
         cfg.workdir = args.workdir
+    compiled.keep(cfg.compilation_cache)
     curriculum = Curriculum(cfg)
     if "report" not in cfg or not cfg.clips.train or not cfg.clips.held_out:
         raise UserError("a demo shows what it learned on its own clips: use configs/demo.py, or run osjax train")

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from osjax import models
@@ -18,6 +19,7 @@ from osjax.run import adapters, autoencoders, features, stage, text_encoders, tr
 from osjax.run.config import to_dataclass
 from osjax.run.diffusion_work import throughput
 from osjax.run.encoders import Encoders
+from osjax.run.place import Place
 from osjax.sampling.autoencoder import Autoencoder
 from osjax.sampling.pipeline import Pipeline
 from osjax.sampling.settings import SampleSettings
@@ -29,7 +31,7 @@ from osjax.types import LatentBatch
 class DiffusionStage:
     """Made from a config, it has checked whatever can be checked without data or weights; `train` does the work."""
 
-    def __init__(self, name: str, cfg: ConfigDict, place: stage.Place, stages: Mapping[str, ConfigDict]):
+    def __init__(self, name: str, cfg: ConfigDict, place: Place, stages: Mapping[str, ConfigDict]):
         self.name, self.cfg, self.place = name, cfg, place
         self.mesh = device_mesh.make(**cfg.mesh)
         self.model_cfg = to_dataclass(models.config_class("mmdit"), cfg.model, "model")
@@ -203,9 +205,15 @@ def check_text(cfg: ConfigDict) -> Callable[[], Any]:
     if bool(cfg.t5) != bool(cfg.clip):
         raise UserError("text.t5 and text.clip belong together: give both folders, or neither", status=2)
     if cfg.t5:
-        return lambda: text_encoders.load(cfg.t5, cfg.clip)
+        return lambda: text_encoders.load(cfg.t5, cfg.clip, mesh=_of_this_host())
     encoder = text.TextEncoder(cfg.width, cfg.max_length)
     return lambda: encoder
+
+
+def _of_this_host() -> Mesh | None:
+    """Every host encodes the texts of its own rows, with the weights split over its devices."""
+    devices = jax.local_devices()
+    return device_mesh.make(data=1, fsdp=len(devices), devices=devices) if len(devices) > 1 else None
 
 
 def text_fingerprint(cfg: ConfigDict) -> str:

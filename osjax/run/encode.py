@@ -6,13 +6,12 @@ command goes on.
 """
 
 import logging
-from pathlib import Path
 
 import jax
 from ml_collections import ConfigDict
 
 from osjax.errors import UserError
-from osjax.run import train
+from osjax.run import compiled, train
 from osjax.run.curriculum import Curriculum
 
 
@@ -27,8 +26,7 @@ def run(cfg: ConfigDict, args) -> None:
     if args.workdir:
         cfg.workdir = args.workdir
     train.join(args)
-    if cfg.compilation_cache:
-        jax.config.update("jax_compilation_cache_dir", str(Path(cfg.compilation_cache).expanduser()))
+    compiled.keep(cfg.compilation_cache)
     curriculum = Curriculum(cfg)
     stages = {name: made for name, made in curriculum.stages.items() if curriculum.configs[name].kind == "diffusion"}
     unknown = [name for name in args.stage or () if name not in stages]

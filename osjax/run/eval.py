@@ -19,7 +19,7 @@ from osjax.evals import recon, report, seams
 from osjax.evals.latents import LatentStatistics
 from osjax.models import tiling
 from osjax.models.autoencoder import LatentScale, Tiling
-from osjax.run import stage
+from osjax.run import start
 from osjax.run.config import to_dataclass
 from osjax.sampling import workdir as finished_run
 from osjax.sampling.autoencoder import Autoencoder, to_uint8
@@ -132,7 +132,7 @@ def _autoencoder(cfg: ConfigDict) -> Autoencoder:
         trained = finished_run.read(cfg.workdir).autoencoder
         if trained is None:
             raise UserError(f"{cfg.workdir} trained no autoencoder: give --config.autoencoder.weights", status=2)
-        leaves = stage.of_checkpoint(Path(cfg.workdir) / trained.checkpoints, trained.averaged)
+        leaves = start.of_checkpoint(Path(cfg.workdir) / trained.checkpoints, trained.averaged)
         return Autoencoder(_module(trained.config, cfg.dtype), _params(leaves))
     if cfg.family not in FAMILIES:
         raise UserError(f"autoencoder.family is {cfg.family!r}: use one of {', '.join(FAMILIES)}", status=2)

@@ -172,8 +172,9 @@ def encode_flops(planned: Stage, bucket: Bucket) -> float:
 
 
 def encoder_bytes(planned: Stage) -> int:
-    """Of the autoencoder (float32) and the text encoders (bfloat16) on the device that holds most of them."""
+    """Of the autoencoder (float32), and of the text encoders (bfloat16), which a host splits over its devices."""
     total = 4 * stage.count_parameters(planned.ae_cfg) if not planned.cfg.data.cached else 0
     if planned.cfg.text.t5:
-        total += 2 * sum(stage.count_parameters(models.config(family)) for family in ("t5", "clip_text"))
+        text = 2 * sum(stage.count_parameters(models.config(family)) for family in ("t5", "clip_text"))
+        total += text // planned.target.host_devices
     return total

@@ -5,13 +5,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
 import osjax
 from osjax.errors import UserError
-from osjax.run import sample_memory
+from osjax.run import compiled, sample_memory
 from osjax.run.pipeline import Pipeline
 from osjax.sampling import names, prompts, references, t2i2v
 from osjax.sampling.pipeline import Job
@@ -77,21 +76,13 @@ def run(cfg: ConfigDict, args) -> None:
     requests = _requests(args)
     if cfg.output.samples < 1:
         raise UserError(f"output.samples is {cfg.output.samples}: ask for at least 1")
-    keep_compiled(cfg.compilation_cache)
+    compiled.keep(cfg.compilation_cache)
     pipe = Pipeline.from_config(cfg)
     batch = Batch(pipe, pipe.settings, cfg, requests)
     if pipe.settings.mode == T2I2V:
         batch.make_first_frames()
     paths = batch.make()
     print(f"{len(batch.wanted)} samples in {Path(cfg.output.folder)}, {len(paths)} made now")
-
-
-def keep_compiled(folder: str) -> None:
-    """Keep compiled programs in a folder (JAX's persistent cache), so that a shape compiles once for all runs."""
-    if not folder:
-        return
-    jax.config.update("jax_compilation_cache_dir", str(Path(folder).expanduser()))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def _set(cfg: ConfigDict, key: str, value: Any) -> None:

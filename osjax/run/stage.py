@@ -3,15 +3,12 @@
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
-from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -19,32 +16,18 @@ from osjax import models
 from osjax.errors import UserError
 from osjax.models.lora import LoRAConfig
 from osjax.parallel import rules, sharding
-from osjax.run import adapters
+from osjax.run import adapters, start
 from osjax.run.config import dotted_keys, to_dataclass
+from osjax.run.place import Place
 from osjax.run.train_data import Batches
 from osjax.training import checkpoint, health, loop, metrics, optimizer, state
 from osjax.training.dashboards import Dashboard
 from osjax.training.freeze import Freeze
 from osjax.training.throughput import Throughput
-from osjax.weights import inflate, init, load, orbax_stream
-from osjax.weights.layout import LAYOUTS
-from osjax.weights.leaves import Leaves
 
 log = logging.getLogger(__name__)
 BASE = "base_checksum"  # beside a LoRA stage's config in its checkpoints: of the weights that it does not hold
 MAY_CHANGE = ("steps", "mesh", "checkpoint", "health", "hang", "evaluate", "data.threads", "start", "sample")
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a run keeps what it makes. checkpoints: a folder for all stages' checkpoints, local or gs:// or s3://."""
-
-    workdir: Path
-    checkpoints: str
-
-    def of(self, stage: str) -> epath.Path:
-        """Folder of a stage's checkpoints."""
-        return epath.Path(self.checkpoints) / stage / "checkpoints"
 
 
 @dataclass(frozen=True)
@@ -116,12 +99,12 @@ def train(
         rows = batches()
         saved, frozen = plain(cfg), None
         if lora is not None:
-            frozen = adapters.base(base_leaves(cfg, model_cfg, place), lora, model_cfg, mesh, cfg.lora.base_dtype)
+            frozen = adapters.base(start.base_leaves(cfg, model_cfg, place), lora, model_cfg, mesh, cfg.lora.base_dtype)
             saved[BASE] = adapters.checksum(frozen[0])
         if store.latest_step() is None:
             now = sharding.init_sharded(fresh, mesh, rules=axis_rules)
-            leaves = starting_leaves(cfg, model_cfg, place, lora)
-            now = fill(now if leaves is None else _start_from(leaves, now, shardings, opt.freeze), shardings)
+            leaves = start.leaves_of(cfg, model_cfg, place, lora)
+            now = fill(now if leaves is None else start.put(leaves, now, shardings, opt.freeze), shardings)
         else:
             _name_changes(name, store, saved)
             now, data = store.restore(checkpoint.abstract_like(nn.unbox(boxed), shardings))
@@ -179,62 +162,6 @@ def _value(cfg: ConfigDict, key: str) -> Any:
             return None
         cfg = cfg[part]
     return None if isinstance(cfg, ConfigDict) else cfg
-
-
-def base_leaves(cfg: ConfigDict, model_cfg: Any, place: Place) -> Leaves:
-    """The model that the adapters of a stage are of."""
-    start = cfg.start
-    path = place.of(start.stage) if start.stage else start.weights
-    if start.layout not in LAYOUTS:
-        raise UserError(f"start.layout is {start.layout!r}: use one of {', '.join(LAYOUTS)}", status=2)
-    return load.open_leaves(model_cfg, path, layout=LAYOUTS[start.layout], average=start.average)
-
-
-def starting_leaves(cfg: ConfigDict, model_cfg: Any, place: Place, lora: LoRAConfig | None = None) -> Leaves | None:
-    """The parameters, or adapters, that a fresh stage starts from, fitted to its model; None for new ones."""
-    if lora is not None:
-        return adapters.start(cfg.lora.start, lora, model_cfg)
-    start = cfg.start
-    if start.stage and start.weights:
-        raise UserError("give one of start.stage and start.weights", status=2)
-    if start.stage:
-        source = of_checkpoint(place.of(start.stage), start.average)
-    elif start.weights:
-        source = _of_weights(start, model_cfg)
-    else:
-        return None
-    if start.inflate:
-        return inflate.inflated(model_cfg, source)
-    if models.family_of(model_cfg) != "mmdit":
-        return source
-    return init.from_model(model_cfg, source, cfg.seed)
-
-
-def of_checkpoint(folder: Any, average: bool = True) -> Leaves:
-    """The parameters of the newest checkpoint in a folder; average: their moving average where it has one."""
-    found = orbax_stream.find(Path(folder), average=average)
-    if found is None:
-        raise UserError(f"{folder} holds no checkpoint to start from: train that stage first")
-    return orbax_stream.open_leaves(found)
-
-
-def _of_weights(start: ConfigDict, model_cfg: Any) -> Leaves:
-    if Path(start.weights).is_dir() and orbax_stream.find(Path(start.weights)) is not None:
-        return of_checkpoint(start.weights, start.average)
-    like = inflate.image_config(model_cfg) if start.inflate else model_cfg
-    source_cfg = models.config(models.family_of(model_cfg), **{**asdict(like), **start.config.to_dict()})
-    if start.layout not in LAYOUTS:
-        raise UserError(f"start.layout is {start.layout!r}: use one of {', '.join(LAYOUTS)}", status=2)
-    return load.open_leaves(source_cfg, start.weights, layout=LAYOUTS[start.layout])
-
-
-def _start_from(leaves: Leaves, now: state.TrainState, shardings: Any, freeze: Freeze) -> state.TrainState:
-    params = load.place(leaves, shardings.params, jnp.float32)
-    if now.ema is None:
-        return now.replace(params=params)
-    # The moving average starts at the same weights, in buffers of its own: both are donated.
-    copy = jax.jit(lambda tree: jax.tree.map(lambda x: x + 0, tree), out_shardings=shardings.ema)
-    return now.replace(params=params, ema=copy(freeze.trained(params)))
 
 
 def lines_of(name: str, place: Place) -> list[dict[str, Any]]:

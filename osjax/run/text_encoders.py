@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from jax.sharding import Mesh
+
 from osjax import models
 from osjax.data import tokenize
 from osjax.errors import UserError
@@ -23,12 +25,18 @@ WEIGHT_FILES = (
 )
 
 
-def load(t5_folder: str, clip_folder: str, dtype: str = "bfloat16", offload: bool = False) -> T5AndCLIP:
-    """T5 and CLIP, their weights to be read on first use. UserError for a folder that lacks something."""
+def load(
+    t5_folder: str, clip_folder: str, dtype: str = "bfloat16", offload: bool = False, mesh: Mesh | None = None
+) -> T5AndCLIP:
+    """T5 and CLIP, their weights to be read on first use. UserError for a folder that lacks something.
+
+    mesh: of this host's devices, to split both models and the prompts over.
+    """
     return T5AndCLIP(
         _text_model("t5", Path(t5_folder), tokenize.t5, dtype),
         _text_model("clip_text", Path(clip_folder), tokenize.clip, dtype),
         offload,
+        mesh,
     )
 
 

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from osjax.errors import UserError
 from osjax.parallel import host
 from osjax.parallel import mesh as device_mesh
+from osjax.run import compiled
 from osjax.run.curriculum import Curriculum, summary
 from osjax.run.stage import Options, plain
 from osjax.training.dashboards import Dashboard, TensorBoard, WandB
@@ -41,8 +42,7 @@ def run(cfg: ConfigDict, args) -> None:
         cfg.workdir = args.workdir
     join(args)
     host.keep_freed_memory()
-    if cfg.compilation_cache:
-        jax.config.update("jax_compilation_cache_dir", str(Path(cfg.compilation_cache).expanduser()))
+    compiled.keep(cfg.compilation_cache)
     curriculum = Curriculum(cfg)
     if args.dry_run:
         _print_plan(curriculum)

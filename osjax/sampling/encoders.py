@@ -4,6 +4,7 @@ Source: Open-Sora opensora/models/text/conditioner.py: T5's last states, CLIP's 
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,8 +12,11 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
+from osjax import models
 from osjax.data.tokenize import PromptTokenizer
+from osjax.parallel import sharding
 from osjax.sampling.placement import Placed, size_of
 
 
@@ -29,12 +33,16 @@ class T5AndCLIP:
     """Has `encode_batch` and `max_length`, as the built-in encoder of conditioning/text.py has.
 
     offload: keep both models' weights on the host; T5 visits the device first, then CLIP.
+    mesh: of this host's devices, to split weights and prompts over; None is the first device.
     """
 
-    def __init__(self, t5: TextModel, clip: TextModel, offload: bool = False):
-        self._t5, self._clip = t5, clip
-        self._t5_params, self._clip_params = (Placed(m.params, None, offload) for m in (t5, clip))
+    def __init__(self, t5: TextModel, clip: TextModel, offload: bool = False, mesh: Mesh | None = None):
+        self._t5, self._clip, self._mesh = t5, clip, mesh
+        self._t5_params, self._clip_params = (Placed(m.params, self._shardings(m), offload) for m in (t5, clip))
         self._run_t5, self._run_clip = (jax.jit(_apply, static_argnums=0) for _ in range(2))
+
+    def _shardings(self, model: TextModel) -> Any:
+        return None if self._mesh is None else sharding.of_boxed(models.abstract_params(model.module.cfg), self._mesh)
 
     @property
     def max_length(self) -> int:
@@ -43,12 +51,24 @@ class T5AndCLIP:
 
     def encode_batch(self, prompts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Prompts -> (states (B, M, C), pooled (B, C)), float32 on the host."""
-        with self._t5_params.on_device() as params:
-            states_BMC = np.asarray(self._run_t5(self._t5.module, params, self._t5.tokenizer(prompts)), np.float32)
-        with self._clip_params.on_device() as params:
-            _, pooled = self._run_clip(self._clip.module, params, self._clip.tokenizer(prompts))
-            pooled_BC = np.asarray(pooled, np.float32)
+        rows = len(prompts)
+        with self._t5_params.on_device() as params, self._under():
+            states = self._run_t5(self._t5.module, params, self._split(self._t5.tokenizer(prompts)))
+            states_BMC = np.asarray(states, np.float32)[:rows]
+        with self._clip_params.on_device() as params, self._under():
+            _, pooled = self._run_clip(self._clip.module, params, self._split(self._clip.tokenizer(prompts)))
+            pooled_BC = np.asarray(pooled, np.float32)[:rows]
         return states_BMC, pooled_BC
+
+    def _under(self):
+        return nullcontext() if self._mesh is None else sharding.under(self._mesh)
+
+    def _split(self, ids_BM: np.ndarray) -> Any:
+        """Rows over the mesh, filled up with the last one to what it divides."""
+        if self._mesh is None:
+            return ids_BM
+        filled = np.pad(ids_BM, ((0, -len(ids_BM) % self._mesh.size), (0, 0)), mode="edge")
+        return jax.device_put(filled, sharding.batch_sharding(self._mesh))
 
     def programs(
         self, device: jax.sharding.Sharding | None = None

@@ -4,7 +4,6 @@
 """
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -18,43 +17,32 @@ import numpy as np
 from osjax.training import metrics
 from osjax.weights import orbax_stream
 from osjax.weights.rules import whole
-from tests import compiler_flags
+from tests.e2e.started import Started
 
-ROOT = Path(__file__).parents[2]
 STAGES = ("autoencoder", "stage1_t2v", "stage2_i2v", "stage3_i2v")
 
 
-def command(workdir, config="configs/smoke.py", **overrides):
+def start(workdir, devices: int = 1, config="configs/smoke.py", **overrides) -> Started:
+    """`osjax train` in a process of its own; what it prints is beside the workdir."""
+    workdir = Path(workdir)
     flags = {"workdir": workdir, **overrides}
-    return [
-        *(sys.executable, "-m", "osjax", "train", f"--config={config}"),
-        *(f"--config.{key}={value}" for key, value in flags.items()),
-    ]
+    argv = ["train", f"--config={config}", *(f"--config.{key}={value}" for key, value in flags.items())]
+    return Started(argv, workdir.parent / f"{workdir.name}.logs", devices)
 
 
-def environment(devices: int = 1):
-    others = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-    return {**others, "XLA_FLAGS": compiler_flags.devices(devices), "JAX_PLATFORMS": "cpu"}
-
-
-def finish(workdir, devices=1, timeout=600, **overrides):
+def finish(workdir, devices=1, timeout=600, **overrides) -> Started:
     """Run to the end; the finished process."""
-    run = command(workdir, **overrides)
-    done = subprocess.run(run, cwd=ROOT, env=environment(devices), capture_output=True, text=True, timeout=timeout)
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = start(workdir, devices, **overrides).finish(timeout)
+    assert done.poll() == 0, done.stderr[-3000:]
     return done
 
 
 def stop_after(workdir, stage: str, steps: int, devices=1, **overrides) -> tuple[int, str]:
     """Ask a run to stop (SIGTERM) once a stage has so many lines; (exit status, stderr)."""
-    process = subprocess.Popen(
-        command(workdir, **overrides), cwd=ROOT, env=environment(devices), stderr=subprocess.PIPE, text=True
-    )
-    while len(losses(workdir).get(stage, ())) < steps and process.poll() is None:
-        time.sleep(0.02)
+    process = start(workdir, devices, **overrides)
+    process.until(lambda: len(losses(workdir).get(stage, ())) >= steps)
     process.send_signal(signal.SIGTERM)
-    _, error = process.communicate(timeout=300)
-    return process.returncode, error
+    return process.wait(300), process.stderr
 
 
 def kill_often(workdir, kills: int, seconds: float, seed: int = 0, **overrides) -> list[tuple[str, int] | None]:
@@ -65,18 +53,15 @@ def kill_often(workdir, kills: int, seconds: float, seed: int = 0, **overrides) 
     """
     rng, found = random.Random(seed), []
     for _ in range(kills):
-        with (Path(workdir).parent / "killed.log").open("w") as log:
-            process = subprocess.Popen(
-                command(workdir, **overrides), cwd=ROOT, env=environment(), stdout=log, stderr=subprocess.STDOUT
-            )
-            try:
-                process.wait(rng.uniform(0.2, 1) * seconds)
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-            code = process.wait()
+        process = start(workdir, **overrides)
+        try:
+            process.wait(rng.uniform(0.2, 1) * seconds)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+        code = process.wait()
         if code == 0:
             break
-        assert code == -signal.SIGKILL, (Path(workdir).parent / "killed.log").read_text()[-3000:]
+        assert code == -signal.SIGKILL, process.stderr[-3000:]
         lines = metrics.read(Path(workdir) / "metrics.jsonl")
         place = (lines[-1]["stage"], lines[-1]["step"]) if lines else None
         if place == (found[-1] if found else None):

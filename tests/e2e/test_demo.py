@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,8 @@ import pytest
 from osjax.__main__ import main
 from osjax.data.video import decode
 from osjax.training.metrics import read
+from tests import compiler_flags
+from tests.e2e.started import Started
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.timeout(1500)  # several processes, each compiling every stage
@@ -50,20 +51,20 @@ for _name in STAGES:
     }
 
 
-def command(workdir, **overrides):
-    flags = [f"--config.{key}={value}" for key, value in {**TINY, "workdir": workdir, **overrides}.items()]
-    return [sys.executable, "-m", "osjax", "demo", *flags]
+def argv(workdir, **overrides):
+    settings = {**TINY, "workdir": workdir, **overrides}
+    return ["demo", *(f"--config.{key}={value}" for key, value in settings.items())]
+
+
+def run_as_users_do(arguments):
+    """`python -m osjax`, an interpreter of its own from its first line on."""
+    command = [sys.executable, "-m", "osjax", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=800)
 
 
 def environment():
-    flags = os.environ.get("XLA_FLAGS", "").replace("--xla_force_host_platform_device_count=8", "").strip()
-    others = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}  # an empty XLA_FLAGS is an error
-    return {**others, **({"XLA_FLAGS": flags} if flags else {}), "JAX_PLATFORMS": "cpu"}
-
-
-def run(workdir, timeout=800, **overrides):
-    process = command(workdir, **overrides)
-    return subprocess.run(process, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=timeout)
+    others = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    return {**others, "XLA_FLAGS": compiler_flags.devices(1), "JAX_PLATFORMS": "cpu"}
 
 
 def of_stage(workdir, name):
@@ -72,19 +73,15 @@ def of_stage(workdir, name):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(tmp_path_factory, compiled):
     """A demo that is killed in its first diffusion stage and then started again."""
     workdir = tmp_path_factory.mktemp("demo")
-    errors = (workdir / "first.log").open("w")
-    first = subprocess.Popen(command(workdir), cwd=ROOT, env=environment(), stderr=errors)
-    deadline = time.monotonic() + 600
-    while not of_stage(workdir, STAGES[0]) and first.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.2)
+    first = Started(argv(workdir, compilation_cache=compiled), workdir / "logs")
+    first.until(lambda: of_stage(workdir, STAGES[0]))
     first.send_signal(signal.SIGKILL)
-    first.wait()
-    assert of_stage(workdir, STAGES[0]), (workdir / "first.log").read_text()[-2000:]
+    assert first.wait() == -signal.SIGKILL, first.stderr[-2000:]
     autoencoder = of_stage(workdir, "autoencoder")
-    again = run(workdir)
+    again = run_as_users_do(argv(workdir, compilation_cache=compiled))
     assert again.returncode == 0, again.stderr[-2000:]
     assert of_stage(workdir, "autoencoder") == autoencoder, "a finished part was done again"
     return workdir, again
@@ -120,10 +117,11 @@ def test_samples_are_playable_and_pages_name_files_that_exist(finished):
         assert name in page and (workdir / name).stat().st_size > 1000
 
 
-def test_a_finished_demo_only_reports_again(finished):
+def test_a_finished_demo_only_reports_again(finished, compiled):
     workdir, _ = finished
     before = (workdir / "metrics.jsonl").read_text()
-    assert run(workdir).returncode == 0
+    done = Started(argv(workdir, compilation_cache=compiled), workdir / "logs").finish(600)
+    assert done.poll() == 0, done.stderr[-2000:]
     assert (workdir / "metrics.jsonl").read_text() == before
 
 
@@ -141,8 +139,7 @@ def test_a_finished_demo_only_reports_again(finished):
 )
 def test_bad_settings_are_one_line_before_any_work(tmp_path, overrides, message, capsys):
     eight = {key: value.replace("2),)", "8),)") for key, value in TINY.items() if key.endswith("buckets")}  # devices
-    settings = {**TINY, **eight, "workdir": tmp_path / "new", **overrides}
-    status = main(["demo", *(f"--config.{key}={value}" for key, value in settings.items())])
+    status = main(argv(tmp_path / "new", **{**eight, **overrides}))
     error = capsys.readouterr().err
     assert status in (1, 2) and message in error and len(error.splitlines()) == 1
     assert not (tmp_path / "new" / "data").exists()

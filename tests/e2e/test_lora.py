@@ -43,14 +43,14 @@ def models():
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory, compiled):
     """(flags that train, workdir of a run that nothing disturbed, config of `osjax convert`)"""
     folder = tmp_path_factory.mktemp("lora")
     (folder / "adapted.py").write_text(CONFIG)
     (folder / "models.py").write_text(
         CONFIG.replace("def get_config", "def training").replace("def models", "def get_config")
     )
-    flags = {"config": folder / "adapted.py", "compilation_cache": folder / "cache"}
+    flags = {"config": folder / "adapted.py", "compilation_cache": compiled}
     faults.finish(folder / "whole", **flags)
     return flags, folder / "whole", f"--config={folder / 'models.py'}"
 

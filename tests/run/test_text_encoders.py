@@ -8,6 +8,7 @@ from safetensors.numpy import save_file
 
 from osjax import models, weights
 from osjax.errors import UserError
+from osjax.parallel import mesh
 from osjax.run import text_encoders
 from tests import golden, tokenizer_files
 
@@ -52,6 +53,18 @@ def test_prompts_become_the_states_and_the_pooled_vector_of_the_two_models(folde
     assert np.abs(states[0] - states[1]).max() > 0.1 and np.abs(pooled[0] - pooled[1]).max() > 0.1
     again = pair.encode_batch(prompts[:1])
     np.testing.assert_allclose(again[0], states[:1], atol=1e-4)
+
+
+def test_split_over_the_devices_of_a_host_they_give_the_same(folders):
+    t5, _, clip, _ = folders
+    eight = mesh.make(data=1, fsdp=8)
+    one, split = (text_encoders.load(t5, clip, dtype="float32", mesh=m) for m in (None, eight))
+    prompts = ["a red circle", "two dogs run", ""]
+    for got, want in zip(split.encode_batch(prompts), one.encode_batch(prompts), strict=True):
+        assert got.shape == want.shape
+        np.testing.assert_allclose(got, want, atol=1e-4)
+    kernel = split._t5_params._loaded()["blocks"]["mlp_in"]["kernel"]
+    assert kernel.addressable_shards[0].data.size * 8 == kernel.size
 
 
 def test_half_precision_is_near_and_takes_half_the_memory(folders):

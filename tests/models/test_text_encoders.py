@@ -10,6 +10,8 @@ from osjax.errors import UserError
 from osjax.models import t5
 from tests import golden
 
+pytestmark = pytest.mark.optimised
+
 
 def loaded(family, name, manifest):
     """(module, params, arrays, settings) of a golden."""

@@ -14,6 +14,8 @@ from osjax.parallel import mesh, rules, sharding
 from osjax.parallel.host import to_global
 from osjax.types import Axis
 
+pytestmark = pytest.mark.optimised
+
 
 def init(key, width=16):
     def box(x, *names):

@@ -159,6 +159,8 @@ def diffusion() -> ConfigDict:
     cfg.autoencoder.weights = placeholder(str)  # a weight file, or a folder with checkpoints
     cfg.autoencoder.family = "hunyuan"  # of the file: hunyuan or dcae
     cfg.autoencoder.config = ConfigDict()  # keys of its family's config; empty is the released one
+    cfg.autoencoder.dtype = "float32"  # of its computation; or bfloat16. Parameters are float32
+    cfg.autoencoder.at_once = 0  # clips of one device that are encoded at a time; 0: its whole batch
     cfg.lora = lora()
     cfg.text = ConfigDict({"width": 64, "max_length": 16})  # built-in encoder: features, words
     cfg.text.t5 = placeholder(str)  # folder of T5 v1.1 in the Hugging Face layout; with clip, instead of the built-in

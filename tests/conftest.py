@@ -1,13 +1,22 @@
 """Every test runs on eight virtual CPU devices, with implicit rank promotion an error."""
 
+import atexit
 import gc
 import os
+import shutil
+import tempfile
 
 from tests import compiler_flags
 
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " " + compiler_flags.devices(8)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # of processes that tests start, too; see compiler_flags
+
+if "PYTEST_XDIST_WORKER" not in os.environ:  # workers, and processes that tests start, inherit it
+    _compiled = tempfile.mkdtemp(prefix="osjax-compiled-")
+    atexit.register(shutil.rmtree, _compiled, ignore_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled  # many tests compile the same programs
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 import jax  # noqa: E402
 import pytest  # noqa: E402

@@ -23,6 +23,9 @@ def stage(steps: int, lr: float) -> ConfigDict:
     cfg.model.remat = "full"
     cfg.autoencoder.family = "hunyuan"
     cfg.autoencoder.weights = "ckpts/hunyuan_vae.safetensors"
+    cfg.autoencoder.config = ConfigDict({"use_spatial_tiling": True})  # as the original
+    cfg.autoencoder.dtype = "bfloat16"  # as the original
+    cfg.autoencoder.at_once = 1
     cfg.text.t5 = "ckpts/google/t5-v1_1-xxl"
     cfg.text.clip = "ckpts/openai/clip-vit-large-patch14"
     cfg.data.batch_per_device = True  # as the report counts: of a GPU, or of a group that shares a sequence

@@ -21,6 +21,7 @@ class Compiled:
     """What the compiler says of a program, in bytes on one device. host: pinned memory. seconds: of compilation."""
 
     arguments: int
+    output: int
     temporaries: int
     peak: int
     host: int
@@ -78,6 +79,7 @@ def compile_program(lowered: jax.stages.Lowered, mesh: Mesh) -> Compiled:
     total = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
     return Compiled(
         memory.argument_size_in_bytes,
+        memory.output_size_in_bytes,
         memory.temp_size_in_bytes,
         total - memory.alias_size_in_bytes,  # buffers that inputs and outputs share count once
         memory.host_temp_size_in_bytes,

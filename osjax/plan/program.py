@@ -14,7 +14,8 @@ from jax.sharding import Mesh
 from osjax import models
 from osjax.models.mmdit import patch
 from osjax.ops import flops
-from osjax.parallel import sharding
+from osjax.parallel import rules, sharding
+from osjax.sampling.autoencoder import Autoencoder
 from osjax.training import diffusion, optimizer, state
 from osjax.types import LatentBatch
 
@@ -56,6 +57,16 @@ def batch_of(
     T, H, W, C = latent
     cond = f32(T, H, W, C + 1) if model_cfg.cond_embed else None
     return LatentBatch(f32(T, H, W, C), f32(text_tokens, model_cfg.context_in_dim), f32(model_cfg.vec_in_dim), cond)
+
+
+def encode(
+    ae_cfg: Any, dtype: str, size: tuple[int, int, int], rows: int, mesh: Mesh
+) -> Callable[[], jax.stages.Lowered]:
+    """The program that encodes so many clips (frames, height, width), or the largest tile of them."""
+    boxed = models.abstract_params(ae_cfg)
+    params = placed(nn.unbox(boxed), sharding.of_boxed(boxed, mesh, rules.AUTOENCODER))
+    autoencoder = Autoencoder(models.build(ae_cfg).clone(dtype=jnp.dtype(dtype)), params)
+    return partial(autoencoder.lower, "encode", params, (rows, *size, 3), sharding.batch_sharding(mesh))
 
 
 def velocity(module: nn.Module, params: Any, batch: LatentBatch, t_B: jax.Array) -> jax.Array:

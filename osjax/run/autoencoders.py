@@ -23,6 +23,7 @@ from osjax.weights import load
 from osjax.weights.leaves import Leaves
 from osjax.weights.rules import whole
 
+DTYPES = ("float32", "bfloat16")
 SMALL = 2**16  # values of a parameter that goes into fingerprints
 SCALE_FILE = "latent_scale.json"  # in the folder of an autoencoder stage that measured its latents
 
@@ -44,13 +45,13 @@ def read(cfg: ConfigDict, ae_cfg: Any, place: Place, mesh: Mesh) -> Autoencoder:
     """The autoencoder with its parameters on the mesh."""
     shardings = sharding.of_boxed(models.abstract_params(ae_cfg), mesh, rules.AUTOENCODER)
     params = load.place(_leaves(cfg, ae_cfg, place), shardings, jnp.float32)
-    return Autoencoder(models.build(ae_cfg), params, _scale(cfg, place))
+    return Autoencoder(models.build(ae_cfg).clone(dtype=_dtype(cfg)), params, _scale(cfg, place))
 
 
 def fingerprint(cfg: ConfigDict, ae_cfg: Any, place: Place) -> str:
     """Of the autoencoder that `read` gives: of its config, its scale and its smaller parameters; 16 hex digits."""
     leaves, scale = _leaves(cfg, ae_cfg, place), _scale(cfg, place)
-    sums = hashlib.sha256(repr(ae_cfg).encode())
+    sums = hashlib.sha256(f"{ae_cfg} {_dtype(cfg)}".encode())
     for part in (scale.scale, scale.shift):
         sums.update(np.asarray(part, np.float32).tobytes())
     for path, shape in sorted(leaves.shapes.items()):
@@ -61,6 +62,14 @@ def fingerprint(cfg: ConfigDict, ae_cfg: Any, place: Place) -> str:
 
 def _leaves(cfg: ConfigDict, ae_cfg: Any, place: Place) -> Leaves:
     return of_checkpoint(place.of(cfg.stage)) if cfg.stage else load.open_leaves(ae_cfg, cfg.weights)
+
+
+def _dtype(cfg: ConfigDict) -> Any:
+    """Of the computation."""
+    name = cfg.get("dtype", "float32")
+    if name not in DTYPES:
+        raise UserError(f"autoencoder.dtype is {name!r}: use one of {', '.join(DTYPES)}", status=2)
+    return jnp.dtype(name)
 
 
 def _scale(cfg: ConfigDict, place: Place) -> LatentScale:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 
 LEAST_S = 0.5  # of compilation: what takes less is not kept
 
@@ -12,3 +13,4 @@ def keep(folder: str) -> None:
     if folder:
         jax.config.update("jax_compilation_cache_dir", str(Path(folder).expanduser()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", LEAST_S)
+        compilation_cache.reset_cache()  # a process that has compiled already has opened its cache, or found none

@@ -95,9 +95,14 @@ class Curriculum:
             raise UserError("; ".join(problems), status=2)
 
     def _describe(self) -> None:
-        """model.json: what `osjax sample --config.workdir=DIR` finds."""
+        """model.json: what `osjax sample` and `osjax eval recon` find in the workdir."""
+        if self.cfg.checkpoints:  # paths in model.json never lead out of the workdir
+            return
         last = next((n for n in reversed(self.configs) if self.configs[n].kind == "diffusion"), None)
-        if last is None or self.cfg.checkpoints:  # paths in model.json never lead out of the workdir
+        if last is None:
+            last = next(reversed(self.configs))
+            found = self._trained(last, self.stages[last].model_cfg), None, read_scale(self.place.workdir / last)
+            sampling_workdir.save(self.place.workdir, sampling_workdir.Workdir(None, *found))
             return
         cfg, made = self.configs[last], self.stages[last]
         if made.lora is not None and not cfg.start.stage:

@@ -64,6 +64,8 @@ class DiffusionStage:
                 f"model.in_channels {self.model_cfg.in_channels} does not fit the autoencoder's "
                 f"{self.ae_cfg.latent_channels} latent channels * patch_size ** 2: set it to {tokens}"
             )
+        if self.cfg.autoencoder.at_once < 0:
+            raise UserError("autoencoder.at_once is below 0: give a number of clips, or 0 for all", status=2)
         stride = self.module.stride
         for _, T, H, W, _ in self.table.every_shape():  # also names sizes that the stride does not divide
             T_latent, *size = self.module.latent_shape(T, H, W)
@@ -115,7 +117,8 @@ class DiffusionStage:
             return autoencoders.read(self.cfg.autoencoder, self.ae_cfg, self.place, self.mesh)
 
         states = "bfloat16" if self.cfg.text.t5 else "float32"  # as T5 computes
-        return Encoders(self.module, read, self.text_of(), states, self.mesh, dict(self.cfg.modes))
+        modes_of, at_once = dict(self.cfg.modes), self.cfg.autoencoder.at_once
+        return Encoders(self.module, read, self.text_of(), states, self.mesh, modes_of, at_once)
 
     @property
     def _cache(self) -> Path:

@@ -1,16 +1,17 @@
 """The encoders of a diffusion stage: from rows of the loader to what its step takes."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from osjax.conditioning import build, modes
-from osjax.parallel import host
+from osjax.parallel import host, sharding
 from osjax.sampling.autoencoder import Autoencoder
 
 # Latents of these are kept on disk whatever the stage's modes, so that stages of other modes share them.
@@ -21,7 +22,8 @@ class Encoders:
     """Rows {video, text}, or features of them from disk -> {latents, references, txt, vec}.
 
     module: the autoencoder's. read: reads its weights, on first use; so does `text`. states_dtype: holds the text
-    states without loss. weights: of the condition modes.
+    states without loss. weights: of the condition modes. at_once: clips of one device that are encoded at a time, so
+    that memory does not grow with the batch; 0: all.
     """
 
     def __init__(
@@ -32,9 +34,10 @@ class Encoders:
         states_dtype: str,
         mesh: Mesh,
         weights: Mapping[str, float],
+        at_once: int = 0,
     ):
         self.module, self.text, self.states_dtype, self.mesh, self.weights = module, text, states_dtype, mesh, weights
-        self._read = read
+        self._read, self._at_once = read, at_once
 
     @cached_property
     def autoencoder(self) -> Autoencoder:
@@ -47,7 +50,7 @@ class Encoders:
 
     def of_videos(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         video = host.to_global(batch["video"], self.mesh)
-        latents = self.autoencoder.encode(video)
+        latents = self._encode(video)
         references = self._encoded(video, latents, self._usable(latents.shape[1]))
         return {"latents": latents, "references": references, **self._of_text(batch)}
 
@@ -65,7 +68,7 @@ class Encoders:
 
     def to_cache(self, video_BTHWC: jax.Array) -> dict[str, jax.Array]:
         """`latents` of a global batch of videos, and those of the references that are encoded by themselves."""
-        latents = self.autoencoder.encode(video_BTHWC)
+        latents = self._encode(video_BTHWC)
         references = self._encoded(video_BTHWC, latents, self._kept(latents.shape[1]))
         own = self.cached_shapes(video_BTHWC.shape[1:4])
         return {name: x for name, x in {"latents": latents, **references}.items() if name in own}
@@ -76,7 +79,19 @@ class Encoders:
         return np.asarray(txt), np.asarray(vec)
 
     def _encoded(self, video: jax.Array, latents: jax.Array, names: Iterable[str]) -> dict[str, jax.Array]:
-        return build.training_references(self.autoencoder.encode, video, latents, tuple(names), *self._stride)
+        return build.training_references(self._encode, video, latents, tuple(names), *self._stride)
+
+    def _encode(self, video: jax.Array) -> jax.Array:
+        ways = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
+        mine = video.shape[0] // ways
+        if not 0 < self._at_once < mine:
+            return self.autoencoder.encode(video).astype(jnp.float32)
+        where = sharding.batch_sharding(self.mesh)
+        starts = range(0, mine, self._at_once)
+        parts = [
+            self.autoencoder.encode(_rows(video, ways, n, min(n + self._at_once, mine), sharding=where)) for n in starts
+        ]
+        return _joined(parts, ways, sharding=where)
 
     @property
     def _stride(self) -> tuple[bool, int]:
@@ -99,3 +114,17 @@ class Encoders:
             return {"txt": batch["txt"], "vec": batch["vec"]}
         txt, vec = self.encode_text([str(text) for text in batch["text"]])
         return {"txt": txt, "vec": vec}
+
+
+@partial(jax.jit, static_argnums=(1, 2, 3), static_argnames="sharding")
+def _rows(x: jax.Array, ways: int, first: int, last: int, sharding: NamedSharding) -> jax.Array:
+    """Some rows of each device."""
+    found = x.reshape(ways, -1, *x.shape[1:])[:, first:last].reshape(-1, *x.shape[1:])
+    return jax.lax.with_sharding_constraint(found, sharding)
+
+
+@partial(jax.jit, static_argnums=1, static_argnames="sharding")
+def _joined(parts: Sequence[jax.Array], ways: int, sharding: NamedSharding) -> jax.Array:
+    """The inverse: every device's rows in their order."""
+    whole = jnp.concatenate([x.reshape(ways, -1, *x.shape[1:]) for x in parts], axis=1).astype(jnp.float32)
+    return jax.lax.with_sharding_constraint(whole.reshape(-1, *whole.shape[2:]), sharding)

@@ -80,6 +80,8 @@ class Pipeline(pipeline.Pipeline):
         folder = Path(folder)
         found = workdir.read(folder)
         denoiser, text = found.denoiser, found.text or text
+        if denoiser is None:
+            raise UserError(f"the run in {folder} trained an autoencoder alone: osjax eval recon --workdir={folder}")
         if text is None or not (found.autoencoder or autoencoder):
             raise UserError(f"the run in {folder} used an autoencoder or text encoders of files: name them in a config")
         config.to_dataclass(SampleSettings, {**found.settings, **(settings or {})}, "sample")  # names wrong keys

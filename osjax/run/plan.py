@@ -27,6 +27,7 @@ def add_options(parser) -> None:
     )
     parser.add_argument("--json", metavar="FILE", help="write all figures there")
     parser.add_argument("--html", metavar="FILE", help="write a page there")
+    parser.add_argument("--markdown", metavar="FILE", help="write the tables there")
     parser.add_argument("--check", action="store_true", help="first hold this arithmetic against the published costs")
 
 
@@ -62,6 +63,8 @@ def run(cfg: ConfigDict, args) -> None:
         Path(args.json).write_text(json.dumps(whole, indent=2) + "\n")
     if args.html:
         plan_page.write(Path(args.html), whole)
+    if args.markdown:
+        Path(args.markdown).write_text(plan_page.page(whole))
 
 
 def _stages(cfg: ConfigDict, args) -> dict[str, ConfigDict]:

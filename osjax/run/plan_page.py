@@ -32,6 +32,10 @@ def figures(found: Mapping[str, Any]) -> list[tuple[str, str]]:
         parts = f"{_gb(compiled['arguments'])} arguments, {_gb(compiled['temporaries'])} temporaries"
         host = f", {_gb(compiled['host'])} pinned on the host" if compiled["host"] else ""
         rows.append(("step, compiled", f"{_gb(compiled['peak'])} ({parts}{host}), in {compiled['seconds']:.0f} s"))
+    if made := found["encoding"]:
+        rows.append(
+            ("encoding of a batch, compiled", f"{_gb(made['temporaries'])} beside the state, between two steps")
+        )
     guess = largest["estimate"]
     rows.append(
         (
@@ -85,6 +89,15 @@ def total(stages: Sequence[Mapping[str, Any]]) -> str:
     lacking = [s["stage"] for s in stages if not s["fits"]]
     fits = f"does not fit: {', '.join(lacking)}" if lacking else "every stage fits"
     return f"in all {days:.1f} days and {dollars:,.0f} dollars; {fits}"
+
+
+def page(whole: Mapping[str, Any]) -> str:
+    """The plan as one Markdown page."""
+    how = "compiled" if whole["compiled"] else "by arithmetic"
+    parts = [f"# Plan for {whole['devices']} {whole['target']['chip']['name']}, {how}", total(whole["stages"])]
+    for found in whole["stages"]:
+        parts += [f"## {found['stage']}", stage_table(found)]
+    return "\n\n".join(parts) + "\n"
 
 
 def write(path: Path, whole: Mapping[str, Any]) -> None:

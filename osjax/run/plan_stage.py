@@ -1,8 +1,10 @@
 """A diffusion stage of a config on the devices of a target: its buckets, what it needs and what it costs."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -88,17 +90,23 @@ def plan(planned: Stage, compiled: bool, mfu: float | None = None) -> dict[str, 
     state = program.train_step(planned.model_cfg, planned.opt, planned.mesh, planned.batch(buckets[0])).state
     rows = [of_bucket(planned, bucket, program.bytes_per_device(state), mfu) for bucket in buckets]
     row, bucket = max(zip(rows, buckets, strict=True), key=lambda pair: pair[0]["estimate"]["peak"])
-    found = None
+    found = encoding = None
     if compiled:
         step = program.train_step(planned.model_cfg, planned.opt, planned.mesh, planned.batch(bucket))
         found = aot.compile_program(step.lower(), planned.mesh)
+        if not planned.cfg.data.cached:
+            encoding = aot.compile_program(encode_program(planned, buckets)(), planned.mesh)
     parameters = stage.count_parameters(planned.model_cfg)
     size = bucket.rows, row["tokens"]
     sent = found.collectives if found else cost.collectives_of(planned.model_cfg, parameters, *size, planned.ways)
     state_bytes = row["estimate"]["state"]
     bound = cost.bound(planned.model_cfg, row["forward_flops"], *size, state_bytes, planned.ways, sent, planned.target)
     encoders = encoder_bytes(planned)
-    peak = (found.peak if found else row["estimate"]["peak"]) + encoders
+    peak = found.peak if found else row["estimate"]["peak"]
+    if encoding:  # between two steps: beside the state, instead of what a step works with
+        video = max(12 * b.pixels * b.rows for b in buckets) // (planned.ways["data"] * planned.ways["fsdp"])  # float32
+        peak = max(peak, row["estimate"]["state"] + video + encoding.temporaries + encoding.output)
+    peak += encoders
     seconds = max(row["seconds"] for row in rows)
     days = planned.cfg.steps * seconds / 86_400
     return {
@@ -112,6 +120,7 @@ def plan(planned: Stage, compiled: bool, mfu: float | None = None) -> dict[str, 
         "fits": peak <= FULL * capacity,
         "largest": row,
         "compiled": asdict(found) if found else None,
+        "encoding": asdict(encoding) if encoding else None,
         "collectives": [asdict(c) for c in sent],
         "bound": {
             **asdict(bound),
@@ -161,6 +170,20 @@ def of_bucket(planned: Stage, bucket: Bucket, state_bytes: int, mfu: float | Non
         "seconds": seconds,
         "clips_per_s": bucket.rows / seconds,
     }
+
+
+def encode_program(planned: Stage, buckets: list[Bucket]) -> Callable[[], jax.stages.Lowered]:
+    """What encodes the bucket with the most pixels at a time."""
+    groups = planned.ways["data"] * planned.ways["fsdp"]
+    at_once = planned.cfg.autoencoder.at_once
+
+    def rows(bucket: Bucket) -> int:
+        mine = -(-bucket.rows // groups)
+        return groups * (min(at_once, mine) if at_once else mine)
+
+    most = max(buckets, key=lambda b: b.pixels * rows(b))
+    size = most.frames, most.height, most.width
+    return program.encode(planned.ae_cfg, planned.cfg.autoencoder.dtype, size, rows(most), planned.mesh)
 
 
 def encode_flops(planned: Stage, bucket: Bucket) -> float:

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Sharding
 
 from osjax.models import tiling
 from osjax.models.autoencoder import LatentScale
@@ -44,8 +45,13 @@ class Autoencoder:
     def decode(self, latents_BTHWC: jax.Array) -> jax.Array:
         return self._run("decode", self.scale.restore(latents_BTHWC))
 
-    def lower(self, method: str, params: Any, shape: tuple[int, ...]) -> jax.stages.Lowered:
-        """The largest program that `encode` or `decode` runs on an input of this shape (B, T, H, W, C)."""
+    def lower(
+        self, method: str, params: Any, shape: tuple[int, ...], where: Sharding | None = None
+    ) -> jax.stages.Lowered:
+        """The largest program that `encode` or `decode` runs on an input of this shape (B, T, H, W, C).
+
+        where: the sharding of the input.
+        """
         asked, stride = self.module.tiling, self.module.stride
         space, time = (stride.space, stride.time) if method == "decode" else (1, 1)
         B, T, H, W, C = shape
@@ -53,7 +59,8 @@ class Autoencoder:
             H, W = (min(size, asked.spatial_tile_size // space) for size in (H, W))
         if asked.use_temporal_tiling:
             T = min(T, asked.temporal_tile_size // time + stride.causal)
-        return _apply.lower(self.module, params, jax.ShapeDtypeStruct((B, T, H, W, C), jnp.float32), method)
+        tile = jax.ShapeDtypeStruct((B, T, H, W, C), jnp.float32, sharding=where)
+        return _apply.lower(self.module, params, tile, method)
 
     def _run(self, method: str, x: jax.Array) -> jax.Array:
         asked = self.module.tiling

@@ -38,15 +38,15 @@ class TrainedModel:
 
 @dataclass(frozen=True)
 class Workdir:
-    """denoiser, autoencoder: what was trained; an autoencoder that was not trained there is None.
+    """denoiser, autoencoder: what was trained; None where it was not trained there.
 
     latent_scale: normalisation of its latents, measured. text: the built-in encoder; None for T5 and CLIP.
     settings: what to sample with where nothing else is asked for (keys of SampleSettings).
     """
 
-    denoiser: TrainedModel
+    denoiser: TrainedModel | None
     autoencoder: TrainedModel | None
-    text: TextEncoder | None
+    text: TextEncoder | None = None
     latent_scale: LatentScale = LatentScale()
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -56,7 +56,7 @@ def save(workdir: Path, description: Workdir) -> Path:
     scale = {f.name: np.asarray(getattr(description.latent_scale, f.name)).tolist() for f in fields(LatentScale)}
     content = {
         "version": VERSION,
-        "denoiser": _model_to_json(description.denoiser),
+        "denoiser": description.denoiser and _model_to_json(description.denoiser),
         "autoencoder": description.autoencoder and _model_to_json(description.autoencoder),
         "latent_scale": scale,
         "text": description.text and asdict(description.text),
@@ -81,7 +81,7 @@ def read(workdir: Path | str) -> Workdir:
         SampleSettings(**content["settings"])
         scale = [np.asarray(x, np.float32) if isinstance(x, list) else x for x in content["latent_scale"].values()]
         return Workdir(
-            _model_from_json(content["denoiser"], path.parent),
+            content["denoiser"] and _model_from_json(content["denoiser"], path.parent),
             content["autoencoder"] and _model_from_json(content["autoencoder"], path.parent),
             content["text"] and TextEncoder(**content["text"]),
             LatentScale(*scale),

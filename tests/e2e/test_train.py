@@ -47,25 +47,11 @@ def test_a_finished_run_trains_nothing_again(whole, compiled):
     assert (workdir / "metrics.jsonl").read_bytes() == before and "finished: autoencoder" in done.stdout
 
 
-SHORT = """
-from configs import base, smoke
-
-def get_config():
-    stages = {name: stage for name, stage in smoke.get_config().stages.items() if name in ("autoencoder", "stage1_t2v")}
-    stages["autoencoder"].steps, stages["stage1_t2v"].steps = 2, 18
-    stages["stage1_t2v"].checkpoint.every = 0
-    cfg = base.curriculum("short", stages)
-    cfg.clips.train, cfg.clips.size = 48, 80
-    return cfg
-"""
-
-
 @pytest.fixture(scope="module")
-def short(tmp_path_factory, compiled):
+def short(compiled):
     """Flags of a run of two stages that saves on request and at its end."""
-    path = tmp_path_factory.mktemp("config") / "short.py"
-    path.write_text(SHORT)
-    return {"config": path, "compilation_cache": compiled}
+    steps = {"stages.autoencoder.steps": 2, "stages.stage1_t2v.steps": 18, "stages.stage1_t2v.checkpoint.every": 0}
+    return {"config": "tests/e2e/two_stages.py", "compilation_cache": compiled, **steps}
 
 
 def test_sigterm_saves_and_exits_for_a_restart_that_may_have_other_devices(short, tmp_path):
@@ -94,7 +80,7 @@ def test_another_config_than_that_of_the_checkpoint_is_named(short, tmp_path):
     flags = {**short, "stages.stage1_t2v.optimizer.lr": 2e-3, "stages.stage1_t2v.steps": 62}
     done = faults.finish(tmp_path, **flags)
     assert "optimizer.lr was 0.001, is 0.002" in done.stderr and "steps" not in done.stderr.split("was saved with")[0]
-    flags = {**short, "stages.stage1_t2v.model.hidden_size": 32, "stages.stage1_t2v.model.axes_dim": "(4,6,6)"}
+    flags = {**short, "stages.stage1_t2v.model.hidden_size": 64, "stages.stage1_t2v.model.axes_dim": "(8,12,12)"}
     status, error = faults.stop_after(tmp_path, "no such stage", 1, **flags)
     assert status == 1 and "does not fit this config" in error and "Traceback" not in error
 
@@ -102,12 +88,12 @@ def test_another_config_than_that_of_the_checkpoint_is_named(short, tmp_path):
 def test_held_out_losses_samples_dashboards_and_a_report_come_on_request(short, tmp_path, capsys):
     stage = "stages.stage1_t2v"
     flags = {f"{stage}.steps": 9, f"{stage}.evaluate.every": 4, f"{stage}.evaluate.prompts": "('a red circle',)"}
-    faults.finish(tmp_path, **short, **flags, **{"clips.held_out": 16, "tensorboard": True})
+    faults.finish(tmp_path, **{**short, **flags, "clips.held_out": 16, "tensorboard": True})
     lines = [line for line in metrics.read(tmp_path / "metrics.jsonl") if line["stage"] == "stage1_t2v"]
     found = {line["step"]: line["eval_loss"] for line in lines if "eval_loss" in line}
     assert list(found) == [0, 4, 8] and found[8] < found[0]
     assert {"grad_norm/img_in", "update_norm", "batch", "eval_loss_t0.9"} <= lines[4].keys()
-    assert lines[4]["batch"] == "8x2x4x4x16"  # the latents of the bucket
+    assert lines[4]["batch"] == "8x4x16x16x4"  # the latents of the bucket
     samples = sorted((tmp_path / "samples" / "stage1_t2v").rglob("*.mp4"))
     assert [path.parent.name for path in samples] == ["step-0000000", "step-0000004", "step-0000008"]
     (events,) = (tmp_path / "tensorboard" / "stage1_t2v").iterdir()

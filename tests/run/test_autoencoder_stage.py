@@ -106,6 +106,17 @@ def test_the_adversarial_phase_goes_on_where_the_reconstruction_ended(whole):
     assert len(fixed) > 20 and all(np.array_equal(start[name], end[name]) for name in fixed)
 
 
+def test_what_was_trained_is_measured_by_its_workdir_and_cannot_be_sampled_from(whole, tmp_path, capsys):
+    size = ["--config.data.frames=4", "--config.data.height=32", "--config.data.width=32"]
+    assert main(["eval", "recon", f"--workdir={whole}", f"--output={tmp_path}", *size]) == 0
+    found = json.loads((tmp_path / "recon.json").read_text())
+    kept = json.loads((whole / "gan" / "held_out.json").read_text())
+    assert len(found["videos"]) == 16 and abs(found["mean"]["psnr"] - kept["eval_psnr_db"]) < 2  # of eight of them
+    capsys.readouterr()
+    assert main(["sample", f"--workdir={whole}", "--prompt=a red circle", f"--output={tmp_path}"]) == 1
+    assert f"trained an autoencoder alone: osjax eval recon --workdir={whole}" in capsys.readouterr().err
+
+
 def test_a_run_that_stopped_in_the_adversarial_phase_ends_with_the_same_bits(whole, flags, tmp_path):
     """The second command has no LPIPS to read: it is in the checkpoint."""
     run = ["train", *flags, f"--workdir={tmp_path}"]

@@ -12,7 +12,7 @@ SMOKE = ["plan", "--config=configs/smoke.py", "--stage=stage1_t2v"]
 
 
 def test_a_plan_is_a_table_json_and_a_page(tmp_path, capsys):
-    files = [f"--json={tmp_path / 'plan.json'}", f"--html={tmp_path / 'plan.html'}"]
+    files = [f"--json={tmp_path / 'plan.json'}", f"--html={tmp_path / 'plan.html'}", f"--markdown={tmp_path / 'p.md'}"]
     assert main([*SMOKE, "--target=h200x8", "--no-compile", "--price=3", "--mfu=0.5", *files]) == 0
     said = capsys.readouterr().out
     assert "| mesh | data 8 |" in said and "every stage fits" in said and "h200" not in said.splitlines()[-1]
@@ -23,6 +23,8 @@ def test_a_plan_is_a_table_json_and_a_page(tmp_path, capsys):
     assert stage["seconds"] == pytest.approx(work)  # latents come from disk: nothing to encode
     assert stage["dollars"] == pytest.approx(16 * work / 3600 * 8 * 3)
     assert "stage1_t2v" in (tmp_path / "plan.html").read_text()
+    page = (tmp_path / "p.md").read_text()
+    assert page.startswith("# Plan for 8 h200, by arithmetic\n") and "## stage1_t2v\n\n|  | stage1_t2v |" in page
 
 
 def test_encoding_counts_where_latents_are_not_on_disk(tmp_path):

@@ -19,7 +19,7 @@ from osjax.run import bench_data, bench_fit, bench_measure
 from osjax.run.bench_measure import Measured
 from osjax.run.bench_models import Bench
 
-WORKS = ("train", "denoise", "encode", "decode", "t5", "data")
+WORKS = ("train", "denoise", "train_autoencoder", "encode", "decode", "t5", "data")
 
 
 def add_options(parser) -> None:

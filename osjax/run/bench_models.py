@@ -19,8 +19,8 @@ from osjax.parallel import rules, sharding
 from osjax.plan import program
 from osjax.run.bench_measure import Work
 from osjax.run.config import to_dataclass
-from osjax.training import optimizer
-from osjax.types import LatentBatch
+from osjax.training import autoencoder, optimizer
+from osjax.types import LatentBatch, VideoBatch
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ class Bench:
     @property
     def works(self) -> dict[str, Callable[[], Work]]:
         sides = {side: partial(self._autoencoder, side) for side in ("encode", "decode")}
-        return {"train": self.train, "denoise": self.denoise, **sides, "t5": self.t5}
+        models_of = {"train": self.train, "denoise": self.denoise, "train_autoencoder": self.train_autoencoder}
+        return {**models_of, **sides, "t5": self.t5}
 
     def train(self) -> Work:
         """One update: noise, loss, gradients, AdamW. FLOPs: three forward passes, whatever is computed again."""
@@ -77,6 +78,33 @@ class Bench:
 
         flops = program.forward_flops(model_cfg, batch)
         return Work("denoise", self._says(batch), lower, inputs, flops, program.tokens(batch, model_cfg.patch_size))
+
+    def train_autoencoder(self) -> Work:
+        """One update of the autoencoder by L1, on a whole video or one tile of it. FLOPs: three forward passes."""
+        cfg, ae_cfg = self.cfg.autoencoder, self._ae_config()
+        opt = to_dataclass(optimizer.OptimizerConfig, self.cfg.optimizer, "optimizer")
+        module, tx = models.build(ae_cfg).clone(dtype=jnp.dtype(cfg.dtype)), optimizer.make(opt)
+
+        def create(params):
+            return autoencoder.create(lambda: params, tx, opt.ema_decay > 0)
+
+        boxed = jax.eval_shape(create, models.abstract_params(ae_cfg))
+        shardings = sharding.of_boxed(boxed, self.mesh, rules.AUTOENCODER)
+        state, B = program.placed(nn.unbox(boxed), shardings), cfg.batch * self._ways
+        sizes, rows = (B, cfg.frames, cfg.size, cfg.size, 3), sharding.batch_sharding(self.mesh)
+        batch = VideoBatch(jax.ShapeDtypeStruct(sizes, jnp.float32, sharding=rows))
+        step = sharding.jit_step(autoencoder.make_step(module, tx, opt), shardings, self.mesh, rules.AUTOENCODER)
+        key = sharding.random_key(self.cfg.seed, self.mesh)
+
+        def inputs():
+            fill = jax.jit(create, out_shardings=shardings, donate_argnums=0)
+            return fill(_random(state.params, self.cfg.seed)), _random(batch, 1), key
+
+        T, H, W = module.latent_shape(cfg.frames, cfg.size, cfg.size)
+        flops = 3 * flop_count.of_program(lambda p, x: module.apply({"params": p}, x), state.params, batch.video_BTHWC)
+        says = f"{B} x {cfg.frames} frames of {cfg.size}x{cfg.size}"
+        lower = partial(step.lower, state, batch, key)
+        return Work("train_autoencoder", says, lower, inputs, flops, B * T * H * W, carries=True)
 
     def _autoencoder(self, method: str) -> Work:
         """Encode or decode one video, or one tile of it. Its tokens are latent pixels."""

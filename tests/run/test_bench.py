@@ -12,6 +12,7 @@ from osjax.errors import UserError
 from osjax.parallel import mesh
 from osjax.run import bench_fit, bench_measure, config
 from osjax.run.bench_models import Bench
+from tests.e2e import two_stages
 
 
 def one_device(path, **overrides):
@@ -101,6 +102,16 @@ def test_a_train_step_is_measured_on_a_state_that_moves(report):
     assert int(after.step) == 1 and math.isfinite(metrics["loss"])
     assert float(jnp.abs(after.params["final_layer"]["linear"]["bias"]).sum()) > 0
     assert before > 0 and state.params["img_in"]["kernel"].is_deleted()
+
+
+def test_an_update_of_an_autoencoder_is_measured(capsys):
+    cfg = config.load("configs/bench/demo.py", {"autoencoder.size": 16, "autoencoder.frames": 4})
+    cfg.autoencoder.config = two_stages.autoencoder().model
+    works = Bench.of(cfg, mesh.make(devices=jax.devices()[:1])).works
+    found = bench_measure.measure(works["train_autoencoder"](), 0, 2, 1.0)
+    assert found.repeats == 2 and found.compile_s > 0
+    assert found.tokens_per_s == pytest.approx(4 * 2 * 8 * 8 * found.per_s)
+    assert found.flops > 3 * works["encode"]().flops > 0
 
 
 @pytest.mark.parametrize(

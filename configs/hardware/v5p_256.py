@@ -1,0 +1,13 @@
+"""The curriculum on 128 TPU v5p.
+
+Command:   osjax train --config=configs/hardware/v5p_256.py --workdir=DIR --multihost, data sets as in configs/curriculum.py
+Plan:      osjax plan --config=configs/hardware/v5p_256.py --target=v5p-256 (docs/plans/v5p-256.md)
+"""
+
+from ml_collections import ConfigDict
+
+from configs.hardware import on
+
+
+def get_config() -> ConfigDict:
+    return on.devices(fsdp=8, sequence=4, remat_blocks=None)

@@ -1,6 +1,7 @@
 """The curriculum on 192 H200.
 
-Command:   osjax train --config=configs/hardware/h200_192.py --workdir=DIR --multihost, data sets as in configs/curriculum.py
+Command:   osjax train --config=configs/hardware/h200_192.py --workdir=DIR --multihost
+           with the data sets of configs/curriculum.py
 Plan:      osjax plan --config=configs/hardware/h200_192.py --target=h200x192 (docs/plans/h200x192.md)
 """
 

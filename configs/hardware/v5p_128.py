@@ -1,6 +1,7 @@
 """The curriculum on 64 TPU v5p.
 
-Command:   osjax train --config=configs/hardware/v5p_128.py --workdir=DIR --multihost, data sets as in configs/curriculum.py
+Command:   osjax train --config=configs/hardware/v5p_128.py --workdir=DIR --multihost
+           with the data sets of configs/curriculum.py
 Plan:      osjax plan --config=configs/hardware/v5p_128.py --target=v5p-128 (docs/plans/v5p-128.md)
 """
 

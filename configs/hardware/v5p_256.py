@@ -1,6 +1,7 @@
 """The curriculum on 128 TPU v5p.
 
-Command:   osjax train --config=configs/hardware/v5p_256.py --workdir=DIR --multihost, data sets as in configs/curriculum.py
+Command:   osjax train --config=configs/hardware/v5p_256.py --workdir=DIR --multihost
+           with the data sets of configs/curriculum.py
 Plan:      osjax plan --config=configs/hardware/v5p_256.py --target=v5p-256 (docs/plans/v5p-256.md)
 """
 

@@ -1,6 +1,7 @@
 """The curriculum on 256 TPU v6e.
 
-Command:   osjax train --config=configs/hardware/v6e_256.py --workdir=DIR --multihost, data sets as in configs/curriculum.py
+Command:   osjax train --config=configs/hardware/v6e_256.py --workdir=DIR --multihost
+           with the data sets of configs/curriculum.py
 Plan:      osjax plan --config=configs/hardware/v6e_256.py --target=v6e-256 (docs/plans/v6e-256.md)
 """
 

@@ -69,6 +69,7 @@ def released(resolution: str, frames: int) -> ConfigDict:
     cfg.autoencoder = autoencoder("hunyuan")
     cfg.autoencoder.weights = "ckpts/hunyuan_vae.safetensors"
     cfg.autoencoder.dtype = "bfloat16"  # as the original samples
+    cfg.autoencoder.config.use_spatial_tiling = True  # so, too
     cfg.text.t5 = "ckpts/google/t5-v1_1-xxl"
     cfg.text.clip = "ckpts/openai/clip-vit-large-patch14"
     cfg.sample.resolution = resolution

@@ -8,6 +8,7 @@ import pytest
 from osjax import models, weights
 from osjax.errors import UserError
 from osjax.models import tiling
+from osjax.models.hunyuan import blocks
 from tests import golden
 
 BLOCKS = {"conv_in": ("conv_in",), "mid": ("middle",), "mid_attention": ("middle", "attention")}
@@ -49,6 +50,25 @@ def test_moments_latents_samples_and_pixels_match_the_original(frames, case):
     decoded = run({"params": params}, latent, method="decode")
     assert close(decoded, arrays[f"{case}.reconstruction"], settings)
     assert decoded.shape[1:4] == module.stride.pixel_shape(*latent.shape[1:4])
+
+
+@pytest.mark.parametrize("step", [1, 2**14])
+def test_a_few_frames_at_a_time_give_what_the_whole_video_gives(frames, monkeypatch, step):
+    """step: one frame at a time, and as many as there are at the lower resolutions."""
+    module, params, arrays, settings = frames
+    video, latent = (channels_last(arrays[f"f9.{name}"]) for name in ("in.video", "latent_mode"))
+
+    def both():
+        run = jax.jit(module.apply, static_argnames="method")  # anew: sizes are read when it is traced
+        return run({"params": params}, video, method="encode"), run({"params": params}, latent, method="decode")
+
+    whole = both()
+    monkeypatch.setattr(blocks, "WHOLE", 0)
+    monkeypatch.setattr(blocks, "STEP", step)
+    jax.clear_caches()
+    for got, want, name in zip(both(), whole, ("latent_mode", "reconstruction"), strict=True):
+        assert close(got, arrays[f"f9.{name}"], settings) and not np.array_equal(got, want)
+        np.testing.assert_allclose(got, want, atol=1e-4)
 
 
 def test_activations_behind_every_block_match_the_original(frames):

@@ -8,12 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from osjax.models.autoencoder import Stride, Tiling
-from osjax.models.hunyuan.blocks import CausalConv, GroupNorm, Middle, ResBlock, enlarge
+from osjax.models.hunyuan.blocks import UNIT, CausalConv, GroupNorm, Middle, ResBlock
 from osjax.models.hunyuan.config import HunyuanConfig
 from osjax.ops.conv import Conv3d
 
 LOG_VARIANCE = (-30.0, 20.0)  # the range that the original clamps to
-UNIT = (1, 1, 1)
 
 
 class Level(nn.Module):
@@ -34,7 +33,7 @@ class Level(nn.Module):
         if self.resampling == UNIT:
             return x
         if self.upwards:
-            return CausalConv(self.width, dtype=self.dtype, name="up")(enlarge(x, self.resampling))
+            return CausalConv(self.width, dtype=self.dtype, name="up")(x, enlarged=self.resampling)
         return CausalConv(self.width, stride=self.resampling, dtype=self.dtype, name="down")(x)
 
 
@@ -61,8 +60,8 @@ class Half(nn.Module):
             x = wrap(Level)(cfg, width, blocks, cfg.resampling(n), self.upwards, dtype, name=f"level{n}")(x)
         if not self.upwards:
             x = middle(x)
-        x = nn.silu(GroupNorm(cfg.norm_num_groups, name="norm_out")(x))
-        return CausalConv(self.features, dtype=dtype, name="conv_out")(x)
+        norm_out = GroupNorm(cfg.norm_num_groups, name="norm_out")
+        return CausalConv(self.features, dtype=dtype, name="conv_out")(x, norm_out)
 
 
 class Hunyuan(nn.Module):

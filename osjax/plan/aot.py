@@ -41,14 +41,19 @@ def devices(target: Target) -> list[jax.Device]:
     """Devices to make a mesh of and compile for. UserError where the compiler does not know the target."""
     try:
         if target.chip.platform == "tpu":
-            # Do not look for a TPU's own settings on the network.
-            os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-            os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
-            return list(topologies.get_topology_desc(target.topology, platform="tpu").devices)
+            return tpu_devices(target.topology)
         return list(_gpu_topology(target).devices)
     except (RuntimeError, NotImplementedError, ValueError) as error:
         first = str(error).splitlines()[0][:200]
         raise UserError(f"{target.says} cannot be compiled for ({first}): give another shape") from error
+
+
+def tpu_devices(topology: str) -> list[jax.Device]:
+    """Those of a slice such as v5p:2x2x1, to compile for. jax's errors where libtpu lacks or does not know it."""
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # do not look for a TPU's own settings on the network
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # no TPU is used: others may compile at the same time
+    return list(topologies.get_topology_desc(topology, platform="tpu").devices)
 
 
 def _gpu_topology(target: Target) -> Any:

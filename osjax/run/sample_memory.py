@@ -2,28 +2,24 @@
 
 import json
 import math
-import os
 from dataclasses import asdict
 from pathlib import Path
 
 import jax
-from jax.experimental import topologies
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from osjax.errors import UserError
 from osjax.parallel import mesh as device_mesh
+from osjax.plan import aot
 from osjax.run.pipeline import Pipeline
 from osjax.sampling import memory
 
 
 def topology_mesh(name: str, sizes: ConfigDict) -> Mesh:
     """The config's mesh on TPUs that are only compiled for. UserError without libtpu or for an unknown name."""
-    # Do not look for a TPU's own settings on the network.
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     try:
-        found = topologies.get_topology_desc(topology_name=name, platform="tpu").devices
+        found = aot.tpu_devices(name)
     except (RuntimeError, NotImplementedError, ValueError) as error:
         raise UserError(
             f"topology {name!r} cannot be compiled for ({error}): install osjax[tpu], and give a name like v5p:2x2x1"

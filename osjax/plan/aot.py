@@ -1,5 +1,6 @@
 """Compile for accelerators that are not here: TPU slices with libtpu, GPUs with the CUDA plugin and a description."""
 
+import logging
 import os
 import time
 from dataclasses import dataclass
@@ -15,17 +16,22 @@ from osjax.errors import UserError
 from osjax.plan import hlo
 from osjax.plan.targets import Target
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Compiled:
-    """What the compiler says of a program, in bytes on one device. host: pinned memory. seconds: of compilation."""
+    """What the compiler says of a program, in bytes on one device. host: pinned memory. seconds: of compilation.
+
+    collectives: None where jax cannot read the compiled program, which newer compilers write in their own ways.
+    """
 
     arguments: int
     output: int
     temporaries: int
     peak: int
     host: int
-    collectives: tuple[hlo.Collective, ...]
+    collectives: tuple[hlo.Collective, ...] | None
     seconds: float
 
 
@@ -88,6 +94,15 @@ def compile_program(lowered: jax.stages.Lowered, mesh: Mesh) -> Compiled:
         memory.temp_size_in_bytes,
         total - memory.alias_size_in_bytes,  # buffers that inputs and outputs share count once
         memory.host_temp_size_in_bytes,
-        tuple(hlo.collectives(program.as_text(), mesh)),
+        _collectives(program, mesh),
         seconds,
     )
+
+
+def _collectives(program: jax.stages.Compiled, mesh: Mesh) -> tuple[hlo.Collective, ...] | None:
+    try:
+        text = program.as_text()
+    except jax.errors.JaxRuntimeError as error:
+        log.warning("the compiled program cannot be read, collectives are arithmetic: %s", str(error).splitlines()[0])
+        return None
+    return tuple(hlo.collectives(text, mesh))

@@ -98,7 +98,11 @@ def plan(planned: Stage, compiled: bool, mfu: float | None = None) -> dict[str, 
             encoding = aot.compile_program(encode_program(planned, buckets)(), planned.mesh)
     parameters = stage.count_parameters(planned.model_cfg)
     size = bucket.rows, row["tokens"]
-    sent = found.collectives if found else cost.collectives_of(planned.model_cfg, parameters, *size, planned.ways)
+    sent = (
+        found.collectives
+        if found and found.collectives is not None
+        else cost.collectives_of(planned.model_cfg, parameters, *size, planned.ways)
+    )
     state_bytes = row["estimate"]["state"]
     bound = cost.bound(planned.model_cfg, row["forward_flops"], *size, state_bytes, planned.ways, sent, planned.target)
     encoders = encoder_bytes(planned)

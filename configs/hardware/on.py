@@ -1,4 +1,4 @@
-"""The curriculum on given accelerators: meshes, rematerialisation and attention that fit there."""
+"""The curriculum on given accelerators: meshes and rematerialisation by memory; `osjax plan` says whether it fits."""
 
 from ml_collections import ConfigDict
 

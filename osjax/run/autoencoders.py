@@ -32,6 +32,7 @@ def config_of(cfg: ConfigDict, stages: dict[str, ConfigDict], key: str = "autoen
     """The model config that an `autoencoder` group stands for. stages: of the run, by name."""
     if bool(cfg.stage) == bool(cfg.weights):
         raise UserError(f"give one of {key}.stage, an autoencoder stage of this run, and {key}.weights", status=2)
+    _dtype(cfg)
     if not cfg.stage:
         return to_dataclass(models.config_class(cfg.family), cfg.config, f"{key}.config")
     if cfg.stage not in stages or stages[cfg.stage].kind != "autoencoder":

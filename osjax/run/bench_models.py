@@ -42,8 +42,8 @@ class Bench:
     @property
     def works(self) -> dict[str, Callable[[], Work]]:
         sides = {side: partial(self._autoencoder, side) for side in ("encode", "decode")}
-        models_of = {"train": self.train, "denoise": self.denoise, "train_autoencoder": self.train_autoencoder}
-        return {**models_of, **sides, "t5": self.t5}
+        steps = {"train": self.train, "denoise": self.denoise, "train_autoencoder": self.train_autoencoder}
+        return {**steps, **sides, "t5": self.t5}
 
     def train(self) -> Work:
         """One update: noise, loss, gradients, AdamW. FLOPs: three forward passes, whatever is computed again."""

@@ -118,6 +118,8 @@ def test_held_out_losses_samples_dashboards_and_a_report_come_on_request(short, 
         ({"stages.stage1_t2v.start.weights": "/nowhere.safetensors"}, "/nowhere.safetensors does not exist"),
         ({"stages.stage2_i2v.modes.i2v_head": -1.0}, "condition mode i2v_head has weight -1.0"),
         ({"stages.stage1_t2v.steps": 0}, "stage1_t2v: steps is 0"),
+        ({"stages.stage1_t2v.autoencoder.at_once": -1}, "stage1_t2v: autoencoder.at_once is below 0"),
+        ({"stages.stage1_t2v.autoencoder.dtype": "float8"}, "stage1_t2v: autoencoder.dtype is 'float8'"),
     ],
 )
 def test_a_dry_run_names_what_cannot_work_and_makes_nothing(overrides, words, tmp_path, capsys):

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from osjax.errors import UserError
-from osjax.ops.conv import Triple, conv3d
+from osjax.ops.conv import KERNEL_AXES, Triple, conv3d
 from osjax.ops.layers import logical
 from osjax.types import Axis
 
@@ -72,14 +72,13 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x_BTHWC: jax.Array) -> jax.Array:
-        axes = (Axis.CONV_KERNEL,) * 3 + (Axis.CONV_IN, Axis.CONV_OUT)
         shape = (*KERNEL, x_BTHWC.shape[-1], self.features)
-        kernel = self.param("kernel", logical(nn.initializers.normal(0.02), *axes), shape)
-        y = conv3d(x_BTHWC.astype(self.dtype), kernel.astype(self.dtype), self.stride)
+        kernel = self.param("kernel", logical(nn.initializers.normal(0.02), *KERNEL_AXES), shape)
+        bias = None
         if self.use_bias:
-            bias = self.param("bias", logical(nn.initializers.zeros, Axis.CONV_OUT), (self.features,))
-            y = y + bias.astype(self.dtype).reshape(1, 1, 1, 1, -1)
-        return y
+            zeros = logical(nn.initializers.zeros, *KERNEL_AXES[-1:])
+            bias = self.param("bias", zeros, (self.features,)).astype(self.dtype)
+        return conv3d(x_BTHWC.astype(self.dtype), kernel.astype(self.dtype), self.stride, bias=bias)
 
 
 class BatchNorm(nn.Module):

@@ -17,11 +17,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from osjax.parallel.sharding import constrain, gathered
 from osjax.types import Axis
 
 Triple = tuple[int, int, int]
 Padding = Sequence[tuple[int, int]]
 IMPLEMENTATIONS = ("auto", "native", "taps", "shifts")
+KERNEL_AXES = (Axis.CONV_KERNEL,) * 3 + (Axis.CONV_IN, Axis.CONV_OUT)
 
 
 def same_padding(kernel_size: Triple) -> Padding:
@@ -36,14 +38,25 @@ def conv3d(
     padding: Padding | None = None,
     groups: int = 1,
     impl: str = "auto",
+    bias: jax.Array | None = None,
 ) -> jax.Array:
-    """x (B, T, H, W, C), kernel (kt, kh, kw, C / groups, O) -> (B, T', H', W', O), in x's dtype.
+    """x (B, T, H, W, C), kernel (kt, kh, kw, C / groups, O), bias (O,) -> (B, T', H', W', O), in x's dtype.
+
+    On a mesh every device convolves its own clips with whole kernels, however these are stored.
 
     padding: zeros in front of and behind T, H and W; None keeps the size at stride one.
     impl: one of IMPLEMENTATIONS; `auto` picks the fastest on the default backend. ValueError on another name,
           or on `shifts` for a convolution that is strided or not depthwise.
     """
-    x_BTHWC, kernel = jnp.asarray(x_BTHWC), jnp.asarray(kernel)
+    # Said outright: left to itself the compiler splits channels as kernels are stored, and moves activations.
+    x_BTHWC, kernel = jnp.asarray(x_BTHWC), gathered(jnp.asarray(kernel), KERNEL_AXES)
+    y = _convolved(x_BTHWC, kernel, stride, padding, groups, impl)
+    if bias is not None:
+        y = y + gathered(bias, KERNEL_AXES[-1:]).reshape(1, 1, 1, 1, -1)
+    return constrain(y, Axis.BATCH, *(None,) * 4)
+
+
+def _convolved(x_BTHWC, kernel, stride, padding, groups, impl):
     padding = same_padding(kernel.shape[:3]) if padding is None else tuple(padding)
     depthwise = groups > 1 and kernel.shape[3] == 1 and kernel.shape[4] == groups
     if impl == "auto":
@@ -160,15 +173,13 @@ class Conv3d(nn.Module):
 
     @nn.compact
     def __call__(self, x_BTHWC: jax.Array) -> jax.Array:
-        axes = (Axis.CONV_KERNEL,) * 3 + (Axis.CONV_IN, Axis.CONV_OUT)
         # A third of the usual variance, as in the original: branches add to shortcuts without norms in between.
         init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform", in_axis=(0, 1, 2, 3))
         shape = (*self.kernel_size, x_BTHWC.shape[-1] // self.groups, self.features)
-        kernel = self.param("kernel", nn.with_logical_partitioning(init, axes), shape)
-        x, kernel = x_BTHWC.astype(self.dtype), kernel.astype(self.dtype)
-        y = conv3d(x, kernel, self.stride, self.padding, self.groups, self.impl)
+        kernel = self.param("kernel", nn.with_logical_partitioning(init, KERNEL_AXES), shape)
+        bias = None
         if self.use_bias:
-            zeros = nn.with_logical_partitioning(nn.initializers.zeros, (Axis.CONV_OUT,))
-            bias = self.param("bias", zeros, (self.features,))
-            y = y + bias.astype(self.dtype).reshape(1, 1, 1, 1, -1)
-        return y
+            zeros = nn.with_logical_partitioning(nn.initializers.zeros, KERNEL_AXES[-1:])
+            bias = self.param("bias", zeros, (self.features,)).astype(self.dtype)
+        x, kernel = x_BTHWC.astype(self.dtype), kernel.astype(self.dtype)
+        return conv3d(x, kernel, self.stride, self.padding, self.groups, self.impl, bias)

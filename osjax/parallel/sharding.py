@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -92,6 +93,15 @@ def scatter(dkernel: jax.Array, *names: str) -> jax.Array:
     """The inverse of `gather` for a kernel's gradient: summed over the devices and split as the kernel is stored."""
     found = partition(names, dkernel.shape)
     return dkernel if found is None else _through(dkernel, _stages(found)[-2::-1])
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def gathered(kernel: jax.Array, names: tuple[str, ...]) -> jax.Array:
+    """`gather`, with `scatter` for its gradient."""
+    return gather(kernel, *names)
+
+
+gathered.defvjp(lambda kernel, names: (gather(kernel, *names), None), lambda names, _, d: (scatter(d, *names),))
 
 
 def _stages(stored: PartitionSpec) -> list[PartitionSpec]:

@@ -1,5 +1,6 @@
 """An autoencoder with its parameters, as sampling uses it, and pixels between files and models."""
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -8,10 +9,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Sharding
+from jax.sharding import NamedSharding, Sharding
 
 from osjax.models import tiling
 from osjax.models.autoencoder import LatentScale
+from osjax.parallel import rules, sharding
 
 
 @dataclass(frozen=True)
@@ -60,13 +62,20 @@ class Autoencoder:
         if asked.use_temporal_tiling:
             T = min(T, asked.temporal_tile_size // time + stride.causal)
         tile = jax.ShapeDtypeStruct((B, T, H, W, C), jnp.float32, sharding=where)
-        return _apply.lower(self.module, params, tile, method)
+        with self._mesh():
+            return _apply.lower(self.module, params, tile, method)
 
     def _run(self, method: str, x: jax.Array) -> jax.Array:
         asked = self.module.tiling
-        if asked.use_spatial_tiling or asked.use_temporal_tiling:
-            return getattr(tiling, method)(self.module, self.params, x)
-        return _apply(self.module, self.params, x, method)
+        with self._mesh():
+            if asked.use_spatial_tiling or asked.use_temporal_tiling:
+                return getattr(tiling, method)(self.module, self.params, x)
+            return _apply(self.module, self.params, x, method)
+
+    def _mesh(self) -> AbstractContextManager:
+        """In force while it is traced: that of the parameters, so that kernels are gathered and clips stay."""
+        where = getattr(jax.tree.leaves(self.params)[0], "sharding", None)
+        return sharding.under(where.mesh, rules.AUTOENCODER) if isinstance(where, NamedSharding) else nullcontext()
 
 
 @partial(jax.jit, static_argnums=(0, 3))

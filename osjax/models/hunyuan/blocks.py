@@ -10,8 +10,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from osjax.ops.conv import Conv3d, conv3d
+from osjax.ops.conv import KERNEL_AXES, Conv3d, conv3d
 from osjax.ops.layers import Linear, logical
+from osjax.parallel.sharding import gathered
 from osjax.types import Axis
 
 EPS = 1e-6
@@ -54,7 +55,8 @@ class CausalConv(nn.Module):
         those frames alone.
         """
         own = self.variables["params"]["conv"]
-        kernel, bias = (own[name].astype(self.dtype) for name in ("kernel", "bias"))
+        kernel = gathered(own["kernel"].astype(self.dtype), KERNEL_AXES)  # once, rather than at every step
+        bias = gathered(own["bias"].astype(self.dtype), KERNEL_AXES[-1:])
         prepare = (lambda window: window) if norm is None else norm.of_frames(x)
         B, T, H, W, C = x.shape
         stride, (time, height, width) = self.stride, enlarged
@@ -70,7 +72,7 @@ class CausalConv(nn.Module):
             window = prepare(jnp.take(x, (asked + time - 1) // time, axis=1))
             window = window.repeat(height, axis=2).repeat(width, axis=3)
             window = jnp.pad(window, ((0, 0), (0, 0), *self._around, (0, 0)), mode="edge")
-            made = conv3d(window.astype(self.dtype), kernel, stride, NO_PADDING) + bias.reshape(1, 1, 1, 1, -1)
+            made = conv3d(window.astype(self.dtype), kernel, stride, NO_PADDING, bias=bias)
             return jax.lax.dynamic_update_slice_in_dim(out, made, first, axis=1)
 
         out = jnp.zeros((B, frames, H, W, self.features), self.dtype)

@@ -9,11 +9,12 @@ import pytest
 from flax import linen as nn
 
 from osjax import models
-from osjax.ops import flops
+from osjax.ops import conv, flops
 from osjax.parallel import mesh as meshes
-from osjax.plan import cost, memory, program, targets
+from osjax.plan import cost, hlo, memory, program, targets
 from osjax.plan.hlo import Collective
 from osjax.training import optimizer
+from tests import golden
 
 TINY = {"in_channels": 16, "vec_in_dim": 8, "context_in_dim": 12, "hidden_size": 32, "num_heads": 2}
 TINY |= {"depth": 2, "depth_single_blocks": 3, "axes_dim": (4, 6, 6), "patch_size": 2}
@@ -76,3 +77,13 @@ def test_weights_are_gathered_for_each_pass_and_gradients_scattered_once():
     ways = {"data": 1, "fsdp": 1, "sequence": 2, "tensor": 1}
     sent = {c.kind: c.bytes for c in cost.collectives_of(replace(CFG, attention="ulysses"), 0, 4, 10, ways)}
     assert sent["all-to-all"] == 5 * 3 * (2 * 4 * 10 * 32) * 4 // 4  # blocks, passes, tokens, q k v and the result
+
+
+def test_encoding_on_a_mesh_sends_kernels_and_nothing_of_the_clips(monkeypatch):
+    """Left to itself the compiler splits channels as kernels are stored: all-to-alls, sums and replicated videos."""
+    monkeypatch.setattr(conv, "_fastest", lambda depthwise: "native")  # as on accelerators
+    ae_cfg, grid = models.config("dcae", **golden.read_json("manifest_dcae_tiny")["config"]), meshes.make(2, 4)
+    compiled = program.encode(ae_cfg, "float32", (8, 64, 64), 8, grid)().compile()
+    sent = hlo.collectives(compiled.as_text(), grid)
+    kernels = sum(4 * x.size for x in jax.tree.leaves(models.abstract_params(ae_cfg)))
+    assert {c.kind for c in sent} == {"all-gather"} and 0 < sum(c.bytes for c in sent) < kernels

@@ -16,6 +16,7 @@ from types import ModuleType
 
 import osjax
 from osjax.errors import UserError
+from osjax.run import huge_pages
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,9 @@ VERBS = {
 }
 
 
+COMPUTING = ("demo", "train", "encode", "sample", "eval", "bench")  # they run models, so pages of memory matter
+
+
 class Parser(argparse.ArgumentParser):
     """argparse with our exit path (UserError, status 2) and without abbreviated flags."""
 
@@ -59,7 +63,9 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line and return its exit status."""
+    """Run one command line and return its exit status. argv: None for that of this process, which may start again."""
+    if argv is None and sys.argv[1:2] and sys.argv[1] in COMPUTING:
+        huge_pages.ask()
     argv = list(sys.argv[1:] if argv is None else argv)
     show_traceback = "--traceback" in argv
     argv = [arg for arg in argv if arg != "--traceback"]

@@ -122,6 +122,7 @@ def _in_time(tile, x: jax.Array, cut: _Cut, causal: bool) -> jax.Array:
     return jnp.concatenate(kept, axis=TIME)
 
 
+@partial(jax.jit, static_argnums=(2, 3))
 def _blend(old: jax.Array, new: jax.Array, axis: int, seam: int) -> jax.Array:
     """Fade from the last lines of `old` into the first lines of `new`; a short tile shrinks the seam."""
     seam = min(seam, old.shape[axis], new.shape[axis])

@@ -167,7 +167,11 @@ class Pipeline:
                 f"this model takes no condition (cond_embed is off), so mode {settings.mode} cannot be used"
             )
         if not mode.fits(T, ae.causal, ae.time_compression):
-            raise UserError(f"{settings.frames} frames leave nothing to generate in mode {settings.mode}: ask for more")
+            given = max(reference.pixel_frames(ae.causal) for reference in mode.references)
+            raise UserError(
+                f"{settings.frames} frames leave nothing to generate in mode {settings.mode}, whose reference is "
+                f"{given} frames: ask for {given + ae.time_compression} or more"
+            )
         if settings.mode == T2I2V and self.image is None:
             raise UserError("mode t2i2v needs an image model: give config.image its weights")
 

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
@@ -235,7 +236,9 @@ def _array_handler() -> ocp.PyTreeCheckpointHandler:
     compressed: weights and moments hardly shrink, and the processors that compress are those that feed the devices.
     """
     arrays = ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=SLICE)
-    registry = ocp.type_handlers.create_type_handler_registry((jax.Array, arrays))
+    registry = ocp.type_handlers.create_type_handler_registry(
+        (jax.Array, arrays), (np.ndarray, ocp.type_handlers.NumpyHandler())
+    )
     return ocp.PyTreeCheckpointHandler(use_compression=False, type_handler_registry=registry)
 
 

@@ -11,4 +11,4 @@ from configs.hardware import on
 
 
 def get_config() -> ConfigDict:
-    return on.devices(fsdp=32, sequence=4, remat_blocks=None)
+    return on.devices(fsdp=32, sequence=4, remat_blocks=None, remat="offload")

@@ -8,5 +8,5 @@ for pair in v5p_128=v5p-128 v5p_256=v5p-256 v6e_256=v6e-256 h200_64=h200x64 h200
   config=${pair%%=*} target=${pair##*=}
   if [ $# -gt 0 ] && [[ " $* " != *" $target "* ]]; then continue; fi
   JAX_PLATFORMS=${JAX_PLATFORMS:-cpu} osjax plan --config="configs/hardware/$config.py" --target="$target" \
-    --markdown="docs/plans/$target.md" --json="docs/plans/$target.json"
+    --markdown="docs/plans/$target.md"
 done

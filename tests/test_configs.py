@@ -99,6 +99,11 @@ def test_an_unknown_key_names_the_nearest_valid_one(path, key, nearest):
         load(path, [(key, "1")])
 
 
+def test_among_equal_leaves_the_nearest_group_is_named():
+    with pytest.raises(UserError, match=r"did you mean stages\.stage2_i2v\.optimizer\.lr\?"):
+        load("configs/smoke.py", [("stages.stage2_i2v.optimzer.lr", "1")])
+
+
 def test_a_key_below_a_value_and_a_whole_group_are_errors(path):
     with pytest.raises(UserError, match="unknown config key lr.x"):
         load(path, [("lr.x", "1")])

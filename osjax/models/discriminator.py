@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from osjax.errors import UserError
-from osjax.ops.conv import KERNEL_AXES, Triple, conv3d
+from osjax.ops.conv import BIAS_AXES, KERNEL_AXES, Triple, conv3d
 from osjax.ops.layers import logical
 from osjax.types import Axis
 
@@ -76,7 +76,7 @@ class Conv(nn.Module):
         kernel = self.param("kernel", logical(nn.initializers.normal(0.02), *KERNEL_AXES), shape)
         bias = None
         if self.use_bias:
-            zeros = logical(nn.initializers.zeros, *KERNEL_AXES[-1:])
+            zeros = logical(nn.initializers.zeros, *BIAS_AXES)
             bias = self.param("bias", zeros, (self.features,)).astype(self.dtype)
         return conv3d(x_BTHWC.astype(self.dtype), kernel.astype(self.dtype), self.stride, bias=bias)
 

@@ -24,6 +24,7 @@ Triple = tuple[int, int, int]
 Padding = Sequence[tuple[int, int]]
 IMPLEMENTATIONS = ("auto", "native", "taps", "shifts")
 KERNEL_AXES = (Axis.CONV_KERNEL,) * 3 + (Axis.CONV_IN, Axis.CONV_OUT)
+BIAS_AXES = (Axis.CONV_OUT,)
 
 
 def same_padding(kernel_size: Triple) -> Padding:
@@ -52,7 +53,7 @@ def conv3d(
     x_BTHWC, kernel = jnp.asarray(x_BTHWC), gathered(jnp.asarray(kernel), KERNEL_AXES)
     y = _convolved(x_BTHWC, kernel, stride, padding, groups, impl)
     if bias is not None:
-        y = y + gathered(bias, KERNEL_AXES[-1:]).reshape(1, 1, 1, 1, -1)
+        y = y + gathered(bias, BIAS_AXES).reshape(1, 1, 1, 1, -1)
     return constrain(y, Axis.BATCH, *(None,) * 4)
 
 
@@ -179,7 +180,7 @@ class Conv3d(nn.Module):
         kernel = self.param("kernel", nn.with_logical_partitioning(init, KERNEL_AXES), shape)
         bias = None
         if self.use_bias:
-            zeros = nn.with_logical_partitioning(nn.initializers.zeros, KERNEL_AXES[-1:])
+            zeros = nn.with_logical_partitioning(nn.initializers.zeros, BIAS_AXES)
             bias = self.param("bias", zeros, (self.features,)).astype(self.dtype)
         x, kernel = x_BTHWC.astype(self.dtype), kernel.astype(self.dtype)
         return conv3d(x, kernel, self.stride, self.padding, self.groups, self.impl, bias)

@@ -97,7 +97,7 @@ def scatter(dkernel: jax.Array, *names: str) -> jax.Array:
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def gathered(kernel: jax.Array, names: tuple[str, ...]) -> jax.Array:
-    """`gather`, with `scatter` for its gradient."""
+    """`gather` for products that autodiff differentiates: the gradient of the kernel is `scatter`ed."""
     return gather(kernel, *names)
 
 

@@ -117,9 +117,13 @@ def _override(cfg: ConfigDict, key: str, value: Any) -> None:
 
 def _suggest_key(cfg: ConfigDict, key: str) -> str:
     keys = dotted_keys(cfg)
-    same_leaf = [k for k in keys if k.split(".")[-1] == key.split(".")[-1]]
+    leaf = key.split(".")[-1]
+    same_leaf = [k for k in keys if k.split(".")[-1] == leaf]
     by_leaf = {k.split(".")[-1]: k for k in keys}
-    close = next(iter(same_leaf), None) or nearest(key, keys) or by_leaf.get(nearest(key.split(".")[-1], by_leaf) or "")
+    if same_leaf:
+        close = nearest(key, same_leaf) or same_leaf[0]
+    else:
+        close = nearest(key, keys) or by_leaf.get(nearest(leaf, by_leaf) or "")
     return f"; did you mean {close}?" if close else f"; valid groups and keys: {', '.join(cfg)}"
 
 

@@ -281,9 +281,9 @@ def test_metrics_are_read_one_step_late(tmp_path):
 
 def test_a_step_that_takes_host_arrays_is_stopped_by_the_transfer_guard(tmp_path):
     def from_host(step):
-        return lambda state, batch, key: step(state, np.asarray(batch), key)
+        return lambda state, batch, key: step(state, np.ones(batch.shape, batch.dtype), key)
 
-    with pytest.raises(Exception, match="[Dd]isallowed (host-to-device|device-to-host)"):
+    with pytest.raises(Exception, match="[Dd]isallowed host-to-device"):
         Run(tmp_path).go(2, wrap=from_host)
 
 

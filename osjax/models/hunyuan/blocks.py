@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from osjax.ops.conv import KERNEL_AXES, Conv3d, conv3d
+from osjax.ops.conv import BIAS_AXES, KERNEL_AXES, Conv3d, conv3d
 from osjax.ops.layers import Linear, logical
 from osjax.parallel.sharding import gathered
 from osjax.types import Axis
@@ -56,7 +56,7 @@ class CausalConv(nn.Module):
         """
         own = self.variables["params"]["conv"]
         kernel = gathered(own["kernel"].astype(self.dtype), KERNEL_AXES)  # once, rather than at every step
-        bias = gathered(own["bias"].astype(self.dtype), KERNEL_AXES[-1:])
+        bias = gathered(own["bias"].astype(self.dtype), BIAS_AXES)
         prepare = (lambda window: window) if norm is None else norm.of_frames(x)
         B, T, H, W, C = x.shape
         stride, (time, height, width) = self.stride, enlarged

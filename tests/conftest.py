@@ -22,6 +22,7 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+gc.set_threshold(100_000)  # as the command line does; see osjax.__main__
 
 
 def pytest_collection_modifyitems(items):

@@ -8,6 +8,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+from jax.extend.core import jaxpr_as_fun
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from osjax.parallel.rules import TRANSFORMER, MeshAxes, spec
@@ -40,13 +41,26 @@ def of_boxed(boxed: Any, mesh: Mesh, rules: Mapping[str, MeshAxes] = TRANSFORMER
     return jax.tree.map(one, boxed, is_leaf=_is_boxed)
 
 
-def init_sharded(init: Callable[..., Any], mesh: Mesh, *args, rules: Mapping[str, MeshAxes] = TRANSFORMER) -> Any:
-    """Run `init(*args)`, which gives a boxed pytree, so that each device makes only its own shards. Unboxed."""
-    shardings = of_boxed(jax.eval_shape(init, *args), mesh, rules)
-    # It runs once, and on a CPU the compiler spends far longer on unrolled random bits than they take: 14 s or 3 s.
-    on_cpu = mesh.devices.flat[0].platform == "cpu"
-    options = {"xla_backend_optimization_level": 1} if on_cpu else None
-    return jax.jit(lambda *a: nn.unbox(init(*a)), out_shardings=shardings, compiler_options=options)(*args)
+class Init:
+    """`init(*args)`, which gives a boxed pytree: its shapes, its shardings, and its arrays, from a single trace.
+
+    boxed:     its shapes, boxed with their logical names.
+    shardings: where each of its arrays goes; a tree like the unboxed one.
+    """
+
+    def __init__(self, init: Callable[..., Any], mesh: Mesh, *args, rules: Mapping[str, MeshAxes] = TRANSFORMER):
+        closed, self.boxed = jax.make_jaxpr(init, return_shape=True)(*args)
+        self.shardings = of_boxed(self.boxed, mesh, rules)
+        self._run, self._args = jaxpr_as_fun(closed), args
+        self._on_cpu = mesh.devices.flat[0].platform == "cpu"
+
+    def make(self) -> Any:
+        """The arrays, unboxed; each device makes only its own shards."""
+        places, structure = jax.tree.flatten(self.shardings)
+        # It runs once, and on a CPU the compiler spends far longer on unrolled random bits than they take: 14 s or 3 s.
+        options = {"xla_backend_optimization_level": 1} if self._on_cpu else None
+        made = jax.jit(self._run, out_shardings=places, compiler_options=options)(*jax.tree.leaves(self._args))
+        return jax.tree.unflatten(structure, made)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

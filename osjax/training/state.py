@@ -41,7 +41,7 @@ EVERYTHING = Freeze()
 def create(
     init_params: Callable[[], Any], tx: optax.GradientTransformation, with_ema: bool, freeze: Freeze = EVERYTHING
 ) -> TrainState:
-    """Fresh state. Trace it (`parallel.sharding.init_sharded`): boxes of logical names pass through to the moments."""
+    """Fresh state. Trace it (`parallel.sharding.Init`): boxes of logical names pass through to the moments."""
     params = init_params()
     trained = freeze.trained(params)
     # A copy, because donated buffers must not be shared between params and ema.

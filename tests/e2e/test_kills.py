@@ -23,7 +23,7 @@ def test_runs_killed_twenty_times_end_with_the_same_bits(flags, tmp_path):
     places, runs = [], 0
     while len(places) < KILLS:
         workdir, runs = tmp_path / f"run{runs}", runs + 1
-        places += faults.kill_often(workdir, KILLS - len(places), 6, seed=runs, **flags)
+        places += faults.kill_often(workdir, KILLS - len(places), 4, seed=runs, **flags)
         faults.finish(workdir, **flags)
         assert faults.losses(workdir) == faults.losses(undisturbed)
         for stage in STAGES:

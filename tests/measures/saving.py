@@ -43,9 +43,9 @@ def measure(folder: Path, rounds: int = 3) -> None:
     def step(state, batch, key):
         return update.apply(state, batch, key, loss, tx, ADAM)
 
-    shardings = sharding.of_boxed(jax.eval_shape(init), mesh)
-    compiled = sharding.jit_step(step, shardings, mesh)
-    now, key = sharding.init_sharded(init, mesh), sharding.random_key(0, mesh)
+    made = sharding.Init(init, mesh)
+    compiled = sharding.jit_step(step, made.shardings, mesh)
+    now, key = made.make(), sharding.random_key(0, mesh)
     batch = jax.device_put(jnp.ones((ROWS, WIDTH)), sharding.batch_sharding(mesh))
     size = sum(x.nbytes for x in jax.tree.leaves(now))
     store = checkpoint.Checkpoints(folder / "checkpoints")

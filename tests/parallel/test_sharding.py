@@ -30,7 +30,7 @@ def init(key, width=16):
 
 def test_sharded_init_gives_the_values_of_one_device_in_shards():
     key, grid = jax.random.key(3), mesh.make(1, 2, 2, 2)
-    made = sharding.init_sharded(init, grid, key)
+    made = sharding.Init(init, grid, key).make()
     for name, want in nn.unbox(init(key)).items():
         np.testing.assert_array_equal(made[name], want)
     assert made["kernel"].addressable_shards[0].data.shape == (4, 12)
@@ -81,8 +81,8 @@ def test_constraints_name_axes_of_the_mesh_only_inside():
 
 def test_a_compiled_step_donates_its_state_and_keeps_its_place():
     grid = mesh.make(1, 2, 2, 2)
-    shardings = sharding.of_boxed(jax.eval_shape(init, jax.random.key(0)), grid)
-    state = sharding.init_sharded(partial(init, width=16), grid, jax.random.key(0))
+    fresh = sharding.Init(partial(init, width=16), grid, jax.random.key(0))
+    shardings, state = fresh.shardings, fresh.make()
 
     def step(state, batch, key):
         return jax.tree.map(lambda x: x + 1, state), {"sum": batch.sum()}

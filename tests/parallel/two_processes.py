@@ -48,11 +48,12 @@ def train(folder: Path, stop_at: int | None, pace_s: float = 0.0) -> None:
             time.sleep(pace_s)
             yield np.split(rows(n), count)[index]
 
-    shardings = sharding.of_boxed(jax.eval_shape(init), mesh)
+    made = sharding.Init(init, mesh)
+    shardings = made.shardings
     store = checkpoint.Checkpoints(folder / "checkpoints")
-    now = sharding.init_sharded(init, mesh)
+    now = made.make()
     if store.latest_step() is not None:
-        now, _ = store.restore(checkpoint.abstract_like(jax.eval_shape(init), shardings))
+        now, _ = store.restore(checkpoint.abstract_like(made.boxed, shardings))
     key = sharding.random_key(0, mesh)
     compiled = sharding.jit_step(step, shardings, mesh)
     settings = loop.LoopConfig("two", STEPS, save_every=5)

@@ -13,9 +13,9 @@ from configs import base
 def get_config() -> ConfigDict:
     low, high = "64px", "80px"
     stages = {
-        "autoencoder": autoencoder(high, 1300, 8, 6e-4),
-        "stage1_t2v_low": stage(low, 1000, 2e-3),
-        "stage2_i2v_low": stage(low, 500, 1.5e-3, start="stage1_t2v_low"),
+        "autoencoder": autoencoder(high, 1000, 8, 6e-4),
+        "stage1_t2v_low": stage(low, 900, 2e-3),
+        "stage2_i2v_low": stage(low, 300, 1.5e-3, start="stage1_t2v_low"),
         "stage3_i2v_high": stage(high, 1600, 1.5e-3, start="stage2_i2v_low"),
     }
     # Less is given than in the report: shapes without a given frame are what takes longest to learn.

@@ -1,82 +1,13 @@
-"""Command lines of osjax in processes of their own, whose imports are done already.
+"""Command lines of osjax in processes of their own."""
 
-Each is a fork of a process that has read the modules and done nothing else, not even looked for devices: real processes
-to kill and to stop, without the seconds that every interpreter spends on reading jax.
-"""
-
-import multiprocessing
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
-from tests import compiler_flags
-
-ROOT = Path(__file__).parents[2]
-_SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["osjax.run.train", "osjax.run.demo"])
+from osjax.__main__ import main
+from tests.forked import Forked
 
 
-class Started:
-    """`python -m osjax ARGV...` with so many virtual devices, from the repository's root.
-
-    out, err: files of what it prints.
-    """
+class Started(Forked):
+    """`python -m osjax ARGV...` with so many virtual devices, from the repository's root."""
 
     def __init__(self, argv: list[str], folder: Path, devices: int = 1):
-        folder.mkdir(parents=True, exist_ok=True)
-        self.args = argv
-        self._out, self._err = folder / "out.log", folder / "err.log"
-        flags = {"XLA_FLAGS": compiler_flags.devices(devices)}
-        self._process = _SERVER.Process(target=_run, args=(argv, flags, str(self._out), str(self._err)))
-        self._process.start()
-
-    @property
-    def stdout(self) -> str:
-        return self._out.read_text() if self._out.exists() else ""
-
-    @property
-    def stderr(self) -> str:
-        return self._err.read_text() if self._err.exists() else ""
-
-    def poll(self) -> int | None:
-        """Exit status, -signal where one ended it, None while it runs."""
-        return self._process.exitcode
-
-    def wait(self, timeout: float | None = None) -> int:
-        self._process.join(timeout)
-        if self._process.exitcode is None:
-            raise subprocess.TimeoutExpired(self.args, timeout)
-        return self._process.exitcode
-
-    def send_signal(self, number: int) -> None:
-        if self.poll() is None:
-            os.kill(self._process.pid, number)
-
-    def finish(self, timeout: float) -> "Started":
-        """Wait for its end; kill it where that does not come."""
-        try:
-            self.wait(timeout)
-        except subprocess.TimeoutExpired:
-            self.send_signal(signal.SIGKILL)
-            raise
-        return self
-
-    def until(self, condition, timeout: float = 600) -> None:
-        """Wait until something is so, or the process has ended."""
-        deadline = time.monotonic() + timeout
-        while self.poll() is None and not condition() and time.monotonic() < deadline:
-            time.sleep(0.02)
-
-
-def _run(argv: list[str], environment: dict[str, str], out: str, err: str) -> None:
-    os.environ.update(environment)
-    os.chdir(ROOT)
-    for name, stream in ((out, sys.stdout), (err, sys.stderr)):
-        stream.flush()
-        os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream.fileno())
-    from osjax.__main__ import main
-
-    sys.exit(main(argv))
+        super().__init__(main, argv, folder, devices)

@@ -1,6 +1,5 @@
 """One of several processes that train a tiny MMDiT, for test_processes.py."""
 
-import sys
 from pathlib import Path
 
 import jax
@@ -34,8 +33,8 @@ def train(folder: Path, sizes: tuple[int, ...], until: int) -> None:
         store.close()
 
 
-if __name__ == "__main__":
-    address, count, index, folder, sizes, until = sys.argv[1:]
+def main(argv: list[str]) -> None:
+    address, count, index, folder, sizes, until = argv
     meshes.initialize(address, int(count), int(index))
     train(Path(folder), tuple(map(int, sizes.split(","))), int(until))
     print("ended", jax.process_count(), len(jax.local_devices()))

@@ -4,9 +4,11 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from tests import compiler_flags
+from tests.forked import Forked
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,24 +31,18 @@ def run_python(code: str, devices: int = 1) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=ROOT, env=environment(devices), capture_output=True, text=True, timeout=800)
 
 
-def together(module: str, arguments: list[list[str]], devices: int, timeout: float = 420) -> list[str]:
-    """Run `python -m module` once for each list of arguments, at the same time; what each printed."""
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-m", module, *argv],
-            cwd=ROOT,
-            env=environment(devices),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for argv in arguments
-    ]
+def together(
+    main: Callable[[list[str]], None], arguments: list[list[str]], folder: Path, devices: int, timeout: float = 420
+) -> list[str]:
+    """Run `main(argv)` once for each list of arguments, at the same time; what each printed.
+
+    folder: their output goes below it.
+    """
+    started = [Forked(main, argv, folder / f"process{i}", devices) for i, argv in enumerate(arguments)]
     try:
-        said = [process.communicate(timeout=timeout) for process in started]
+        codes = [process.wait(timeout) for process in started]
     finally:
         for process in started:
             process.kill()
-    codes = [process.returncode for process in started]
-    assert codes == [0] * len(started), "\n\n".join(err[-2000:] for _, err in said)
-    return [out for out, _ in said]
+    assert codes == [0] * len(started), "\n\n".join(process.stderr[-2000:] for process in started)
+    return [process.stdout for process in started]

@@ -15,12 +15,13 @@ from tests.parallel import processes
 pytestmark = pytest.mark.timeout(600)
 SCRIPT = processes.ROOT / "launch" / "local_multiprocess.sh"
 CONFIG = """
-from configs import base, smoke
+from configs import base
+from tests.e2e import two_stages
 
 def get_config():
-    cfg = base.single("autoencoder", smoke.autoencoder())
+    cfg = base.single("autoencoder", two_stages.autoencoder())
     cfg.steps, cfg.checkpoint.every, cfg.latent_statistics.clips = 2, 0, 0
-    cfg.data.buckets = (("64px", 8, 1.0, 4),)
+    cfg.data.buckets = (("32px", 8, 1.0, 4),)
     return cfg
 """
 
@@ -39,7 +40,7 @@ def launch(folder: Path, *flags: str) -> subprocess.CompletedProcess:
 
 
 def test_two_processes_of_the_script_train_as_one_run(tmp_path):
-    clips = ConfigDict({"train": 8, "held_out": 0, "frames": 8, "size": 64, "fps": 8, "seed": 0})
+    clips = ConfigDict({"train": 8, "held_out": 0, "frames": 8, "size": 32, "fps": 8, "seed": 0})
     data = train_data.OwnData(None, clips, tmp_path).path("train")
     done = launch(tmp_path, f"--config.source={data}", "--config.compilation_cache=")
     assert done.returncode == 0, done.stderr[-3000:]

@@ -16,7 +16,7 @@ UNTIL = {2: 3, 4: 6}  # processes: the step that they reach
 def run(folder, count, sizes, devices):
     address = f"localhost:{processes.free_port()}"
     argv = [[address, str(count), str(index), str(folder), sizes, str(UNTIL[count])] for index in range(count)]
-    return processes.together("tests.parallel.mmdit_process", argv, devices)
+    return processes.together(mmdit_process.main, argv, folder / f"logs{count}", devices)
 
 
 def of_one_device(first, until, state=None):

@@ -2,8 +2,6 @@
 
 import re
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -11,6 +9,7 @@ import pytest
 
 from osjax.parallel import mesh
 from osjax.training import metrics
+from tests.forked import Forked
 from tests.parallel import processes, two_processes
 
 
@@ -18,7 +17,7 @@ def both(folder, stop_at="never"):
     """Run two processes over one folder; what each printed."""
     address = f"localhost:{processes.free_port()}"
     argv = [[address, str(index), str(folder), str(stop_at), "0"] for index in range(2)]
-    return processes.together("tests.parallel.two_processes", argv, devices=2)
+    return processes.together(two_processes.main, argv, folder / f"logs-{stop_at}", devices=2)
 
 
 def of_one_process():
@@ -53,9 +52,9 @@ def test_two_processes_stop_together_continue_and_equal_one(tmp_path):
 
 def start(folder):
     """Two processes, not waited for, whose batches take a while."""
-    command = [sys.executable, "-m", "tests.parallel.two_processes", f"localhost:{processes.free_port()}"]
-    options = {"cwd": processes.ROOT, "env": processes.environment(2), "stderr": subprocess.PIPE, "text": True}
-    return [subprocess.Popen([*command, str(i), str(folder), "never", "0.2"], **options) for i in range(2)]
+    address = f"localhost:{processes.free_port()}"
+    argv = [[address, str(i), str(folder), "never", "0.2"] for i in range(2)]
+    return [Forked(two_processes.main, argv[i], folder / f"process{i}", devices=2) for i in range(2)]
 
 
 def losses(folder):
@@ -73,12 +72,13 @@ def test_one_killed_process_ends_the_other_with_words_and_both_started_again_los
             time.sleep(0.05)
         started[1].send_signal(signal.SIGKILL)  # of the coordinator, process 0, the other learns at once
         killed = time.monotonic()
-        _, error = started[0].communicate(timeout=mesh.HEARTBEAT_S + 60)
+        status = started[0].wait(mesh.HEARTBEAT_S + 60)
         took = time.monotonic() - killed
     finally:
         for process in started:
             process.kill()
-    assert started[0].returncode not in (0, 2)  # a supervisor takes these for final
+    error = started[0].stderr
+    assert status not in (0, 2)  # a supervisor takes these for final
     assert took < mesh.HEARTBEAT_S + 20, took
     assert "one of the 2 processes is slow or gone" in error and "another task died" in error, error[-2000:]
     before = losses(tmp_path)

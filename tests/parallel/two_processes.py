@@ -1,8 +1,7 @@
-"""One of two processes of a run, started by test_two_processes.py: `python -m tests.parallel.two_processes ...`."""
+"""One of two processes of a run, started by test_two_processes.py."""
 
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 
@@ -65,7 +64,7 @@ def train(folder: Path, stop_at: int | None, pace_s: float = 0.0) -> None:
         store.close()
 
 
-if __name__ == "__main__":
-    address, index, folder, stop, pace = sys.argv[1:]
+def main(argv: list[str]) -> None:
+    address, index, folder, stop, pace = argv
     meshes.initialize(address, 2, int(index))
     train(Path(folder), int(stop) if stop != "never" else None, float(pace))

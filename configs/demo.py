@@ -14,9 +14,9 @@ def get_config() -> ConfigDict:
     low, high = "64px", "80px"
     stages = {
         "autoencoder": autoencoder(high, 1000, 8, 6e-4),
-        "stage1_t2v_low": stage(low, 900, 2e-3),
+        "stage1_t2v_low": stage(low, 650, 2e-3),
         "stage2_i2v_low": stage(low, 300, 1.5e-3, start="stage1_t2v_low"),
-        "stage3_i2v_high": stage(high, 1600, 1.5e-3, start="stage2_i2v_low"),
+        "stage3_i2v_high": stage(high, 1250, 1.5e-3, start="stage2_i2v_low"),
     }
     # Less is given than in the report: shapes without a given frame are what takes longest to learn.
     mix = {"t2v": 5.0, "i2v_head": 2.6, "i2v_loop": 0.2, "i2v_tail": 0.2}

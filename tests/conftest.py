@@ -38,6 +38,12 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: -longest[item.path])
 
 
+def pytest_collection_finish():
+    """What is imported by now stays: looking through it again after every module took half a second each."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="module", autouse=True)
 def compiled_programs_are_dropped(request):
     """XLA maps memory for every program that it compiles: a whole suite would meet the kernel's limit on maps."""

@@ -1,7 +1,6 @@
-"""Features of a few clips by stand-ins for the models: `python -m tests.run.encode_process SOURCE OUT ADDRESS I`."""
+"""Features of a few clips by stand-ins for the models; one of two processes."""
 
 import json
-import sys
 from pathlib import Path
 
 import jax
@@ -54,8 +53,8 @@ def make(source: Path, out: Path, encode: Pooled) -> features.Features:
     return features.make(out, clips_of(source), encode, mesh, shard=SHARD)
 
 
-if __name__ == "__main__":
-    source, out, address, number = sys.argv[1:]
+def main(argv: list[str]) -> None:
+    source, out, address, number = argv
     meshes.initialize(address, 2, int(number))
     found = make(Path(source), Path(out), Pooled())
     batch = next(found.batches(1))

@@ -10,6 +10,7 @@ from osjax.data.table import read
 from osjax.errors import UserError
 from osjax.run import features
 from tests.parallel.processes import free_port, together
+from tests.run import encode_process
 from tests.run.encode_process import BATCH, Pooled, clips_of, make
 
 COUNT = 22  # two shards and three quarters of one
@@ -70,7 +71,8 @@ def test_two_processes_make_the_files_of_one(source, made, tmp_path):
     folder, _ = made
     address = f"localhost:{free_port()}"
     out = str(tmp_path / "features")
-    said = together("tests.run.encode_process", [[str(source), out, address, str(i)] for i in range(2)], devices=2)
+    argv = [[str(source), out, address, str(i)] for i in range(2)]
+    said = together(encode_process.main, argv, tmp_path, devices=2)
     one, other = (json.loads(text.splitlines()[-1]) for text in said)
     assert one["files"] == other["files"] == sorted(files(folder)) and len(one["files"]) == 3
     assert len(one["index"]) == BATCH // 2 and not set(one["index"]) & set(other["index"])

@@ -45,11 +45,15 @@ def stop_after(workdir, stage: str, steps: int, devices=1, **overrides) -> tuple
     return process.wait(300), process.stderr
 
 
-def kill_often(workdir, kills: int, seconds: float, seed: int = 0, **overrides) -> list[tuple[str, int] | None]:
-    """Start a run again and again, each time killed at a random moment; where each kill found it, by its metrics.
+def kill_often(
+    workdir, kills: int, seconds: float, seed: int = 0, **overrides
+) -> tuple[list[tuple[str, int] | None], float]:
+    """Start a run again and again, each time killed at a random moment.
 
     seconds: the longest that a process lives at first. A kill that found no progress lets the next one live longer, so
     that a machine with other work comes to an end too.
+
+    Gives where each kill found the run, by its metrics, and the longest that a process lived in the end.
     """
     rng, found = random.Random(seed), []
     for _ in range(kills):
@@ -67,7 +71,7 @@ def kill_often(workdir, kills: int, seconds: float, seed: int = 0, **overrides) 
         if place == (found[-1] if found else None):
             seconds *= 1.3
         found.append(place)
-    return found
+    return found, seconds
 
 
 def losses(workdir) -> dict[str, list[tuple[int, float]]]:
@@ -98,10 +102,10 @@ def main() -> None:
         cache = {"compilation_cache": folder / "cache"}
         started = time.monotonic()
         finish(folder / "whole", **cache)
-        seconds = time.monotonic() - started
+        seconds = (time.monotonic() - started) / 2
         done, turn = 0, 0
         while done < kills:
-            places = kill_often(folder / f"run{turn}", kills - done, seconds / 2, seed=turn, **cache)
+            places, seconds = kill_often(folder / f"run{turn}", kills - done, seconds, seed=turn, **cache)
             finish(folder / f"run{turn}", **cache)
             same = losses(folder / f"run{turn}") == losses(folder / "whole")
             done, turn = done + len(places), turn + 1

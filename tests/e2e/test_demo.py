@@ -36,7 +36,7 @@ for _name in STAGES:
         f"stages.{_name}.{key}": value
         for key, value in {
             "steps": 3,
-            "data.buckets": f'(("{48 if _name == STAGES[-1] else 64}px", 8, 1.0, 2),)',
+            "data.buckets": '(("64px", 8, 1.0, 2),)',
             "model.hidden_size": 32,
             "model.num_heads": 2,
             "model.axes_dim": "(4,6,6)",
@@ -45,8 +45,8 @@ for _name in STAGES:
             "optimizer.warmup_steps": 1,
             "optimizer.decay_steps": 3,
             "sample.steps": 2,
-            "sample.height": 48,
-            "sample.width": 48,
+            "sample.height": 64,
+            "sample.width": 64,
         }.items()
     }
 
@@ -109,7 +109,7 @@ def test_samples_are_playable_and_pages_name_files_that_exist(finished):
     workdir, _ = finished
     files = sorted((workdir / "samples").rglob("*.mp4"))
     assert len(files) == 6
-    assert decode(files[0]).shape == (8, 48, 48, 3)
+    assert decode(files[0]).shape == (8, 64, 64, 3)
     settings = json.loads(files[0].with_suffix(".json").read_text())
     assert settings["mode"] == "i2v_head" and settings["steps"] == 2
     page = (workdir / "report.html").read_text()

@@ -1,6 +1,7 @@
 """`osjax train` as a user runs it: a curriculum that may be killed anywhere, moved, stopped, and asked for nonsense."""
 
 import json
+import shutil
 import time
 
 import numpy as np
@@ -54,11 +55,17 @@ def short(compiled):
     return {"config": "tests/e2e/two_stages.py", "compilation_cache": compiled, **steps}
 
 
-def test_sigterm_saves_and_exits_for_a_restart_that_may_have_other_devices(short, tmp_path):
+@pytest.fixture(scope="module")
+def stay(short, tmp_path_factory):
+    """Workdir of such a run that nothing disturbed, on eight devices."""
+    workdir = tmp_path_factory.mktemp("stay")
+    faults.finish(workdir, devices=8, **short)
+    return workdir
+
+
+def test_sigterm_saves_and_exits_for_a_restart_that_may_have_other_devices(stay, short, tmp_path):
     """Within 1e-6 of the run that stayed: only the order of sums over devices differs."""
-    stay, move = tmp_path / "stay", tmp_path / "move"
-    faults.finish(stay, devices=8, **short)
-    stopped = []
+    move, stopped = tmp_path / "move", []
     for devices, steps in ((8, 4), (4, 9)):
         status, error = faults.stop_after(move, "stage1_t2v", steps, devices, **short)
         lines = faults.losses(move)["stage1_t2v"]
@@ -73,15 +80,14 @@ def test_sigterm_saves_and_exits_for_a_restart_that_may_have_other_devices(short
     assert np.abs(np.diff(want[:, 1])).min() > 1e-6  # one batch more or fewer would show
 
 
-def test_another_config_than_that_of_the_checkpoint_is_named(short, tmp_path):
-    short = {**short, "stages.stage1_t2v.steps": 60}  # far from its end when it is asked to stop
-    status, error = faults.stop_after(tmp_path, "stage1_t2v", 3, **short)
-    assert status == 75, error[-2000:]
-    flags = {**short, "stages.stage1_t2v.optimizer.lr": 2e-3, "stages.stage1_t2v.steps": 62}
-    done = faults.finish(tmp_path, **flags)
+def test_another_config_than_that_of_the_checkpoint_is_named(stay, short, tmp_path):
+    longer = {**short, "stages.stage1_t2v.steps": 20, "devices": 8}
+    workdir = shutil.copytree(stay, tmp_path / "run")
+    done = faults.finish(workdir, **longer, **{"stages.stage1_t2v.optimizer.lr": 2e-3})
     assert "optimizer.lr was 0.001, is 0.002" in done.stderr and "steps" not in done.stderr.split("was saved with")[0]
-    flags = {**short, "stages.stage1_t2v.model.hidden_size": 64, "stages.stage1_t2v.model.axes_dim": "(8,12,12)"}
-    status, error = faults.stop_after(tmp_path, "no such stage", 1, **flags)
+    assert len(faults.losses(workdir)["stage1_t2v"]) == 20
+    wider = {"stages.stage1_t2v.model.hidden_size": 64, "stages.stage1_t2v.model.axes_dim": "(8,12,12)"}
+    status, error = faults.stop_after(workdir, "no such stage", 1, **{**longer, **wider, "stages.stage1_t2v.steps": 22})
     assert status == 1 and "does not fit this config" in error and "Traceback" not in error
 
 

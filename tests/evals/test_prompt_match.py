@@ -52,8 +52,8 @@ def test_blurred_and_noisy_clips_are_read_right(drawn):
 
 def test_mismatched_captions_score_at_chance(drawn):
     specs, videos = drawn
-    order = np.random.default_rng(0).permutation(COUNT)
-    found = prompt_match.score(videos, [specs[i] for i in order])
+    order = np.random.default_rng(0).permutation(COUNT)[::2]
+    found = prompt_match.score(videos[::2], [specs[i] for i in order])
     for name, chance in CHANCE.items():
         assert abs(found[name] - chance) < 0.12, found
 

@@ -87,7 +87,7 @@ def _wait(row: Row, job) -> list[Row]:
     if fatal:
         raise UserError(fatal)
     if reason:
-        log.warning("dropped: %s: %s", row["path"], reason)
+        log.warning("dropped: %s", reason if str(row["path"]) in reason else f"{row['path']}: {reason}")
         return [{**row, "reason": reason}]
     return made
 

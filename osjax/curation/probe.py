@@ -33,7 +33,8 @@ def probe(source: Path | str, min_frames: int = 1, root: Path | str | None = Non
     log. UserError when the table is not readable or the folder has no video.
     """
     kept, dropped = [], []
-    for row in tqdm(tables.rows(source, root), desc="probe", unit="clip", mininterval=1):
+    rows = list(tables.rows(source, root))  # their errors come before a bar, and the bar knows how many there are
+    for row in tqdm(rows, desc="probe", unit="clip", mininterval=1):
         try:
             measured = measure(Path(row["path"]))
             if measured["num_frames"] < min_frames:

@@ -93,21 +93,21 @@ def train(
         init = partial(models.init_params, model_cfg, key)
         if lora is not None:
             init = partial(adapters.init, lora, model_cfg, key)
-        fresh = partial(create, init, tx, with_ema=opt.ema_decay > 0, freeze=opt.freeze)
-        made = sharding.Init(fresh, mesh, rules=axis_rules)
-        shardings = made.shardings
+        create = partial(create, init, tx, with_ema=opt.ema_decay > 0, freeze=opt.freeze)
+        fresh = sharding.Init(create, mesh, rules=axis_rules)
+        shardings = fresh.shardings
         rows = batches()
         saved, frozen = plain(cfg), None
         if lora is not None:
             frozen = adapters.base(start.base_leaves(cfg, model_cfg, place), lora, model_cfg, mesh, cfg.lora.base_dtype)
             saved[BASE] = adapters.checksum(frozen[0])
         if store.latest_step() is None:
-            now = made.make()
+            now = fresh.make()
             leaves = start.leaves_of(cfg, model_cfg, place, lora)
             now = fill(now if leaves is None else start.put(leaves, now, shardings, opt.freeze), shardings)
         else:
             _name_changes(name, store, saved)
-            now, data = store.restore(checkpoint.abstract_like(nn.unbox(made.boxed), shardings))
+            now, data = store.restore(checkpoint.abstract_like(nn.unbox(fresh.boxed), shardings))
             rows.set_state(data)
         if frozen is not None:
             now, shardings = (tree.replace(frozen=x) for tree, x in zip((now, shardings), frozen, strict=True))

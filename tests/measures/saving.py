@@ -43,9 +43,9 @@ def measure(folder: Path, rounds: int = 3) -> None:
     def step(state, batch, key):
         return update.apply(state, batch, key, loss, tx, ADAM)
 
-    made = sharding.Init(init, mesh)
-    compiled = sharding.jit_step(step, made.shardings, mesh)
-    now, key = made.make(), sharding.random_key(0, mesh)
+    fresh = sharding.Init(init, mesh)
+    compiled = sharding.jit_step(step, fresh.shardings, mesh)
+    now, key = fresh.make(), sharding.random_key(0, mesh)
     batch = jax.device_put(jnp.ones((ROWS, WIDTH)), sharding.batch_sharding(mesh))
     size = sum(x.nbytes for x in jax.tree.leaves(now))
     store = checkpoint.Checkpoints(folder / "checkpoints")

@@ -47,12 +47,12 @@ def train(folder: Path, stop_at: int | None, pace_s: float = 0.0) -> None:
             time.sleep(pace_s)
             yield np.split(rows(n), count)[index]
 
-    made = sharding.Init(init, mesh)
-    shardings = made.shardings
+    fresh = sharding.Init(init, mesh)
+    shardings = fresh.shardings
     store = checkpoint.Checkpoints(folder / "checkpoints")
-    now = made.make()
+    now = fresh.make()
     if store.latest_step() is not None:
-        now, _ = store.restore(checkpoint.abstract_like(made.boxed, shardings))
+        now, _ = store.restore(checkpoint.abstract_like(fresh.boxed, shardings))
     key = sharding.random_key(0, mesh)
     compiled = sharding.jit_step(step, shardings, mesh)
     settings = loop.LoopConfig("two", STEPS, save_every=5)

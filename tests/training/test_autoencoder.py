@@ -67,9 +67,9 @@ def test_steps_on_a_mesh_bring_the_scale_to_one():
     def init():
         return autoencoder.create(lambda: {"w": jnp.array(0.5)}, tx, with_ema=False)
 
-    made = sharding.Init(init, mesh, rules=rules.AUTOENCODER)
-    step = sharding.jit_step(autoencoder.make_step(Scale(), tx, PLAIN), made.shardings, mesh, rules.AUTOENCODER)
-    state = made.make()
+    fresh = sharding.Init(init, mesh, rules=rules.AUTOENCODER)
+    step = sharding.jit_step(autoencoder.make_step(Scale(), tx, PLAIN), fresh.shardings, mesh, rules.AUTOENCODER)
+    state = fresh.make()
     for _ in range(80):
         state, metrics = step(state, to_global(VideoBatch(VIDEO), mesh), tiny.run_key(mesh))
     assert abs(float(state.params["w"]) - 1) < 0.05 and float(metrics["loss"]) < 0.05

@@ -57,13 +57,13 @@ class Run:
     def go(self, steps, rows=None, evaluate=None, wrap=lambda step: step):
         tx = optimizer.make(CFG)
         init = lambda: states.create(lambda: {"w": jnp.ones(4)}, tx, with_ema=True)  # noqa: E731
-        made = sharding.Init(init, self.mesh)
-        shardings = made.shardings
+        fresh = sharding.Init(init, self.mesh)
+        shardings = fresh.shardings
         store = checkpoint.Checkpoints(self.folder / "checkpoints", keep=5)
         rows = Rows() if rows is None else rows
-        now = made.make()
+        now = fresh.make()
         if store.latest_step() is not None:
-            now, data = store.restore(checkpoint.abstract_like(made.boxed, shardings))
+            now, data = store.restore(checkpoint.abstract_like(fresh.boxed, shardings))
             rows.place = data["place"]
 
         def loss_fn(params, batch, key):

@@ -1,32 +1,30 @@
 """What a step works on, for tokens per second and model FLOPs utilisation (MFU)."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 
-@dataclass(frozen=True)
-class Work:
-    """Of one step over all devices. tokens: that the model reads. flops: of the forward and backward pass."""
-
-    tokens: int
-    flops: int
-
-
 class Throughput:
-    """measure: the work of a batch, asked once for every shape. peak_flops: of all devices a second, if known."""
+    """Rates of a run from the work of its batches, which is asked for once for every shape.
 
-    def __init__(self, measure: Callable[[Any], Work], peak_flops: float | None = None):
-        self._measure, self._peak = measure, peak_flops
-        self._known: dict[str, Work] = {}
+    tokens: that the model reads in a step over all devices. flops: of the forward and backward pass; asked for only
+    where a peak is known, because it traces the model again. peak_flops: of all devices a second, if known.
+    """
+
+    def __init__(
+        self, tokens: Callable[[Any], int], flops: Callable[[Any], int], peak_flops: float | None = None
+    ) -> None:
+        self._tokens, self._flops, self._peak = tokens, flops, peak_flops
+        self._known: dict[str, dict[str, float]] = {}
 
     def look_at(self, shape: str, batch: Any) -> None:
         """Know batches of this shape from now on."""
-        if shape not in self._known:
-            self._known[shape] = self._measure(batch)
+        if shape in self._known:
+            return
+        self._known[shape] = {"tokens_per_s": self._tokens(batch)}
+        if self._peak:
+            self._known[shape]["mfu"] = self._flops(batch) / self._peak
 
     def rates(self, shape: str, steps_per_s: float) -> dict[str, float]:
         """tokens_per_s, and mfu where the peak is known."""
-        work = self._known[shape]
-        found = {"tokens_per_s": work.tokens * steps_per_s}
-        return found | ({"mfu": work.flops * steps_per_s / self._peak} if self._peak else {})
+        return {name: of_a_step * steps_per_s for name, of_a_step in self._known[shape].items()}

@@ -24,20 +24,21 @@ pytestmark = pytest.mark.timeout(600)
 CONFIG = """
 from configs import base, smoke
 from ml_collections import ConfigDict
+from tests.e2e import two_stages
 
 def get_config():
-    ae, model = smoke.autoencoder(), smoke.diffusion("64px", steps=8)
-    ae.steps, ae.latent_statistics.clips = 1, 0
-    adapter = smoke.continued(smoke.diffusion("64px", steps=6), "base")
+    ae, model, adapter = two_stages.autoencoder(), two_stages.diffusion(), two_stages.diffusion()
+    ae.steps, ae.latent_statistics.clips, model.steps, adapter.steps = 1, 0, 8, 6
+    smoke.continued(adapter, "base")
     adapter.lora.rank, adapter.lora.alpha, adapter.checkpoint.every = 4, 8.0, 3
     model.optimizer.update(lr=5e-3, warmup_steps=0)  # gates begin at zero, and behind a closed gate nothing learns
     adapter.optimizer.update(lr=1e-2, warmup_steps=0)
     cfg = base.curriculum("adapted", {"autoencoder": ae, "base": model, "adapter": adapter})
-    cfg.clips.train = 16
+    cfg.clips.update(train=16, size=32)
     return cfg
 
 def models():
-    fields = smoke.diffusion("64px", steps=1).model
+    fields = two_stages.diffusion().model
     return ConfigDict({"video": {"family": "mmdit", "config": fields.to_dict(), "layout": "open_sora_v2"}})
 """
 

@@ -5,20 +5,21 @@ import jax
 import numpy as np
 import pytest
 
-from osjax import load_config, models
+from configs import smoke
+from osjax import models
 from osjax.conditioning.text import TextEncoder
 from osjax.data import clips, video
 from osjax.evals import prompt_match
 from osjax.run.config import to_dataclass
 from osjax.sampling.pipeline import Autoencoder, Pipeline, SampleSettings
 
-COUNT = 192
+COUNT = 96
 CHANCE = {"colour": 1 / 6, "shape": 1 / 4, "direction": 1 / 4}
 
 
 @pytest.fixture(scope="module")
 def drawn():
-    """(specifications, decoded clips): each combination twice."""
+    """(specifications, decoded clips): each combination once."""
     specs = clips.specs(COUNT, 11, clips.combinations())
     return specs, [video.decode(video.encode(clips.render(s, 64), 8, crf=12)) for s in specs]
 
@@ -31,7 +32,7 @@ def test_decoded_training_clips_are_read_right(drawn):
 
 
 def test_larger_clips_are_read_right():
-    specs = clips.specs(24, 3, clips.combinations())
+    specs = clips.specs(16, 3, clips.combinations())
     found = prompt_match.score([clips.render(s, 96) for s in specs], specs)
     assert min(found[name] for name in CHANCE) >= 0.98, found
 
@@ -52,8 +53,8 @@ def test_blurred_and_noisy_clips_are_read_right(drawn):
 
 def test_mismatched_captions_score_at_chance(drawn):
     specs, videos = drawn
-    order = np.random.default_rng(0).permutation(COUNT)[::2]
-    found = prompt_match.score(videos[::2], [specs[i] for i in order])
+    order = np.random.default_rng(0).permutation(COUNT)
+    found = prompt_match.score(videos, [specs[i] for i in order])
     for name, chance in CHANCE.items():
         assert abs(found[name] - chance) < 0.12, found
 
@@ -61,7 +62,7 @@ def test_mismatched_captions_score_at_chance(drawn):
 def test_noise_and_empty_scenes_score_no_better_than_chance(drawn):
     specs, videos = drawn
     rng = np.random.default_rng(0)
-    noise = [rng.integers(0, 256, videos[0].shape, dtype=np.uint8) for _ in range(24)]
+    noise = [rng.integers(0, 256, videos[0].shape, dtype=np.uint8) for _ in range(12)]
     empty = [np.full(videos[0].shape, 90, np.uint8)] * 8
     for nothing in (noise, empty):
         found = prompt_match.score(nothing, specs[: len(nothing)])
@@ -70,9 +71,8 @@ def test_noise_and_empty_scenes_score_no_better_than_chance(drawn):
 
 
 def test_an_untrained_model_scores_no_better_than_chance():
-    cfg = load_config("configs/demo.py").stages
-    ae_cfg = to_dataclass(models.config_class("dcae"), cfg.autoencoder.model)
-    cfg = cfg.stage3_i2v_high
+    ae_cfg = to_dataclass(models.config_class("dcae"), smoke.autoencoder_model())
+    cfg = smoke.diffusion("64px", steps=1)
     model_cfg = to_dataclass(models.config_class("mmdit"), cfg.model)
     fresh = [
         nn.unbox(jax.jit(lambda key, c=c: models.init_params(c, key))(jax.random.key(0))) for c in (ae_cfg, model_cfg)

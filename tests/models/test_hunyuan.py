@@ -109,11 +109,11 @@ def test_eightfold_time_and_a_shift_match_the_original():
 def test_tiles_match_the_original_and_differ_from_the_whole(name):
     module, params, arrays, settings = loaded(name)
     video = channels_last(arrays["in.video"])
+    assert close(tiling.encode(module, params, video), arrays["latent_mode"], settings)
     if name == "hunyuan_tiled_both":
         assert close(tiling.encode(module, params, video, method="moments"), arrays["moments"], settings)
-    assert close(tiling.encode(module, params, video), arrays["latent_mode"], settings)
-    whole = jax.jit(lambda x: module.apply({"params": params}, x, method="encode"))(video)
-    assert not close(whole, arrays["latent_mode"], settings)
+        whole = jax.jit(lambda x: module.apply({"params": params}, x, method="encode"))(video)
+        assert not close(whole, arrays["latent_mode"], settings)
     decoded = tiling.decode(module, params, channels_last(arrays["in.latent"]))
     assert close(decoded, arrays["decoded"], settings)
 
@@ -142,8 +142,9 @@ def test_export_gives_back_the_bytes_of_the_file(frames):
     assert all(tensor.tobytes() == golden.generate(n, tensor.shape).tobytes() for n, tensor in back.items())
 
 
-def test_rematerialised_gradients_equal_plain_ones(frames):
-    module, params, arrays, _ = frames
+def test_rematerialised_gradients_equal_plain_ones():
+    small = {"layers_per_block": 1, "block_out_channels": (32, 64), "spatial_compression_ratio": 2}
+    module, params, arrays, _ = loaded("hunyuan_frames", **small)
     video = channels_last(arrays["f5.in.video"])[:, :, :16, :16]
 
     def gradient(m):

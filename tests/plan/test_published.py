@@ -1,7 +1,8 @@
-"""The planner's arithmetic against the published cost of the original."""
+"""The planner's arithmetic against the published cost of the original, and `osjax plan --check`, which prints it."""
 
 import pytest
 
+from osjax.__main__ import main
 from osjax.plan import published
 
 
@@ -12,6 +13,16 @@ def checks():
 
 def test_published_costs_and_gains_come_out(checks):
     assert len(checks) == 9 and all(check.good for check in checks.values()), published.table()
+
+
+def test_the_command_prints_them(checks, capsys):
+    assert (
+        main(["plan", "--config=configs/smoke.py", "--stage=stage1_t2v", "--target=h200x8", "--no-compile", "--check"])
+        == 0
+    )
+    said = capsys.readouterr().out
+    assert "| stage 3: 768px T/I2V, GPU-days | 1,536 |" in said and ": NO" not in said
+    assert all(what in said for what in checks)
 
 
 def test_the_step_times_come_out_without_the_factor_that_is_fitted_to_days(checks):

@@ -91,7 +91,8 @@ def test_the_profile_is_a_trace_per_work(report):
 def test_a_train_step_is_measured_on_a_state_that_moves(report):
     bench = Bench.of(
         config.load(
-            "configs/bench/demo.py", {"model.hidden_size": 32, "model.num_heads": 2, "model.axes_dim": (4, 6, 6)}
+            "configs/bench/demo.py",
+            {"model.hidden_size": 32, "model.num_heads": 2, "model.axes_dim": (4, 6, 6), "model.depth": 1},
         ),
         mesh.make(devices=jax.devices()[:1]),
     )

@@ -45,12 +45,6 @@ def test_a_search_prints_the_fastest_that_fit(capsys):
     assert rates == sorted(rates, reverse=True)
 
 
-def test_the_check_prints_what_was_published(capsys):
-    assert main([*SMOKE, "--target=v5e:2x4", "--no-compile", "--check"]) == 0
-    said = capsys.readouterr().out
-    assert "| stage 3: 768px T/I2V, GPU-days | 1,536 |" in said and ": NO" not in said
-
-
 @pytest.mark.parametrize(
     "flags, says",
     [

@@ -17,7 +17,7 @@ from osjax.parallel import sharding
 from osjax.training import checkpoint, loop, metrics, optimizer, update
 from osjax.training import state as states
 from osjax.training.health import HealthConfig
-from osjax.training.throughput import Throughput, Work
+from osjax.training.throughput import Throughput
 from tests.training import tiny
 
 CFG = optimizer.OptimizerConfig(lr=0.05, eps=1e-8, ema_decay=0.5)
@@ -313,9 +313,13 @@ def test_a_spoiled_metrics_file_is_an_error_that_names_the_line(tmp_path):
 def test_lines_hold_tokens_a_second_and_utilisation_and_dashboards_the_loss_by_bucket(tmp_path):
     asked, shown = [], []
 
-    def measure(batch):
+    def tokens(batch):
         asked.append(batch.shape)
-        return Work(tokens=100, flops=2_000)
+        return 100
+
+    def flops(batch):
+        asked.append(batch.shape)
+        return 2_000
 
     class Board:
         def write(self, stage, step, values):
@@ -323,14 +327,15 @@ def test_lines_hold_tokens_a_second_and_utilisation_and_dashboards_the_loss_by_b
 
     def run_with(folder, peak):
         run = Run(folder)
-        run.extra = {"throughput": Throughput(measure, peak), "dashboards": (Board(),)}
+        run.extra = {"throughput": Throughput(tokens, flops, peak), "dashboards": (Board(),)}
         run.go(4)
         return run.lines()
 
     lines = run_with(tmp_path / "known", 1e6)
-    assert asked == [(8, 4)] and "tokens_per_s" not in lines[0]  # the first interval is compilation
+    assert asked == [(8, 4)] * 2 and "tokens_per_s" not in lines[0]  # the first interval is compilation
     for line in lines[1:]:
         assert line["tokens_per_s"] == pytest.approx(100 * line["steps_per_s"])
         assert line["mfu"] == pytest.approx(2e-3 * line["steps_per_s"])
     assert [values["loss/8x4"] for values in shown] == [line["loss"] for line in lines]
     assert "mfu" not in run_with(tmp_path / "unknown", None)[2]
+    assert len(asked) == 3  # FLOPs are not counted where no peak is known

@@ -45,7 +45,10 @@ def get_config():
     cfg.cut.borders = True  # crop black ones
 
     cfg.score = ConfigDict()
-    cfg.score.metrics = ("motion", "jitter", "blur", "hash")  # and text_area, which needs osjax[ocr]
+    cfg.score.metrics = ("motion", "jitter", "blur", "hash")  # text_area needs osjax[ocr], aesthetic the files below
+    cfg.aesthetic = ConfigDict()
+    cfg.aesthetic.clip = placeholder(str)  # folder of openai/clip-vit-large-patch14
+    cfg.aesthetic.predictor = placeholder(str)  # sac+logos+ava1-l14-linearMSE.pth
 
     cfg.filter = ConfigDict()
     cfg.filter.order = ("motion", "jitter", "blur", "text_area", "aesthetic")  # columns, one stage each

@@ -15,7 +15,6 @@ import numpy as np
 from osjax.curation import frames, sample
 from osjax.curation.isolate import Pool, need
 from osjax.curation.tables import Row
-from osjax.errors import UserError
 
 METRICS = ("motion", "jitter", "blur", "hash", "text_area", "aesthetic")
 SAMPLED = 5  # frames for blur; the first, middle and last of them are hashed
@@ -51,11 +50,11 @@ Beauty = Callable[[np.ndarray], np.ndarray]
 
 def work(rows: Sequence[Row], pool: Pool, options: Scoring, beauty: Beauty | None = None) -> list[Row]:
     """Rows with a column for each metric. beauty: uint8 frames (N, H, W, 3) -> N scores, called in this process."""
+    if ("aesthetic" in options.metrics) != (beauty is not None):
+        raise ValueError("metric aesthetic and a function that gives it belong together")
     scored = pool.each(partial(score, options=options), rows)
-    if "aesthetic" not in options.metrics:
-        return scored
     if beauty is None:
-        raise UserError("metric aesthetic needs local weights: set score.aesthetic, or leave it out of score.metrics")
+        return scored
     return [_add_beauty(row, beauty) for row in scored]
 
 

@@ -16,6 +16,8 @@ _FAMILIES = {
     "flux_ae": ("osjax.models.flux_ae", "FluxAEConfig", "osjax.models.flux_ae", "FluxAE"),
     "t5": ("osjax.models.t5", "T5Config", "osjax.models.t5", "T5Encoder"),
     "clip_text": ("osjax.models.clip_text", "CLIPTextConfig", "osjax.models.clip_text", "CLIPText"),
+    "clip_vision": ("osjax.models.clip_vision", "CLIPVisionConfig", "osjax.models.clip_vision", "CLIPVision"),
+    "aesthetic": ("osjax.models.aesthetic", "AestheticConfig", "osjax.models.aesthetic", "Aesthetic"),
     "dinov2": ("osjax.models.dinov2", "DINOv2Config", "osjax.models.dinov2", "DINOv2"),
     "lpips": ("osjax.models.lpips", "LPIPSConfig", "osjax.models.lpips", "LPIPS"),
     "discriminator": (

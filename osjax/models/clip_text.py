@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from osjax.errors import UserError
+from osjax.models.clip_layer import Block, check, norm
 from osjax.ops import stack
-from osjax.ops.layers import Linear, logical
+from osjax.ops.layers import logical
 from osjax.types import Axis
 
 LAST_TOKEN_IS_HIGHEST = 2  # the eos_token_id that published configs state, though their end token is another
@@ -40,52 +41,7 @@ class CLIPTextConfig:
     dtype: str = "float32"
 
     def __post_init__(self):
-        if self.hidden_act != "quick_gelu":
-            raise UserError(f"hidden_act {self.hidden_act!r} is of another CLIP: use a checkpoint with quick_gelu")
-        if self.hidden_size % self.num_attention_heads:
-            raise UserError(
-                f"hidden_size {self.hidden_size} does not divide into {self.num_attention_heads} attention heads"
-            )
-
-
-def quick_gelu(x: jax.Array) -> jax.Array:
-    """x * sigmoid(1.702 x), the approximation that CLIP was trained with."""
-    return x * jax.nn.sigmoid(1.702 * x)
-
-
-def _norm(cfg: CLIPTextConfig, name: str) -> nn.LayerNorm:
-    return nn.LayerNorm(
-        cfg.layer_norm_eps,
-        use_fast_variance=False,  # E[x^2] - E[x]^2 loses digits
-        dtype=jnp.dtype(cfg.dtype),
-        scale_init=logical(nn.initializers.ones, Axis.NORM),
-        bias_init=logical(nn.initializers.zeros, Axis.NORM),
-        name=name,
-    )
-
-
-class Block(nn.Module):
-    """Causal self-attention and feed-forward, each behind a norm and beside a residual."""
-
-    cfg: CLIPTextConfig
-
-    @nn.compact
-    def __call__(self, x_BMD: jax.Array, causal_MM: jax.Array) -> tuple[jax.Array, None]:
-        cfg, dtype = self.cfg, jnp.dtype(self.cfg.dtype)
-        h, d = cfg.num_attention_heads, cfg.hidden_size // cfg.num_attention_heads
-        axes = (Axis.QKV, Axis.HEADS, Axis.HEAD_DIM)
-        qkv = Linear((3, h, d), (Axis.EMBED,), axes, dtype=dtype, name="qkv")(_norm(cfg, "attention_norm")(x_BMD))
-        q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
-        scores = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=jnp.float32) * d**-0.5
-        scores = jnp.where(causal_MM[None, None], scores, -jnp.inf)
-        mixed = jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(scores).astype(dtype), v)
-        heads = (Axis.HEADS, Axis.HEAD_DIM)
-        x = x_BMD + Linear((cfg.hidden_size,), heads, (Axis.EMBED,), dtype=dtype, name="out")(mixed)
-
-        y = _norm(cfg, "mlp_norm")(x)
-        y = Linear((cfg.intermediate_size,), (Axis.EMBED,), (Axis.MLP,), dtype=dtype, name="mlp_in")(y)
-        y = Linear((cfg.hidden_size,), (Axis.MLP,), (Axis.EMBED,), dtype=dtype, name="mlp_out")(quick_gelu(y))
-        return x + y, None
+        check(self)
 
 
 class CLIPText(nn.Module):
@@ -110,7 +66,7 @@ class CLIPText(nn.Module):
         x = (jnp.take(table, input_ids_BM, axis=0) + places[None, :M]).astype(dtype)
         causal_MM = jnp.tril(jnp.ones((M, M), bool))
         x = stack.run(self, Block, (cfg,), "blocks", cfg.num_hidden_layers, x, (causal_MM,), dtype=dtype)
-        x = _norm(cfg, "final_norm")(x)
+        x = norm(cfg, "final_norm")(x)
         return x, jnp.take_along_axis(x, self._end(input_ids_BM)[:, None, None], axis=1)[:, 0]
 
     def _end(self, input_ids_BM: jax.Array) -> jax.Array:

@@ -92,7 +92,13 @@ def _step(cfg, name: str, out: Path) -> engine.Step:
     if name == "score":
         options = to_dataclass(score.Scoring, cfg.score, "score")
         options.check()
-        return engine.Step(name, partial(score.work, options=options), options, cfg.shard)
+        if "aesthetic" not in options.metrics:
+            return engine.Step(name, partial(score.work, options=options), options, cfg.shard)
+        from osjax.run import aesthetic  # only this metric needs jax
+
+        beauty = aesthetic.of_config(cfg.aesthetic)
+        work = partial(score.work, options=options, beauty=beauty)
+        return engine.Step(name, work, [vars(options), beauty.fingerprint()], cfg.shard)
     if not cfg.caption.url or not cfg.caption.model:
         raise UserError("no caption server: give --config.caption.url=http://... and --config.caption.model", status=2)
     options = to_dataclass(caption.Captioning, cfg.caption, "caption")

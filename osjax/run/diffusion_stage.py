@@ -15,7 +15,7 @@ from osjax.errors import UserError
 from osjax.models import lora
 from osjax.parallel import host, sharding
 from osjax.parallel import mesh as device_mesh
-from osjax.run import adapters, autoencoders, features, stage, text_encoders, train_data
+from osjax.run import adapters, autoencoders, features, model_folder, stage, text_encoders, train_data
 from osjax.run.config import to_dataclass
 from osjax.run.diffusion_work import throughput
 from osjax.run.encoders import Encoders
@@ -222,5 +222,5 @@ def _of_this_host() -> Mesh | None:
 def text_fingerprint(cfg: ConfigDict) -> str:
     """Of the text encoder of a `text` group."""
     if cfg.t5:
-        return text_encoders.fingerprint(cfg.t5, cfg.clip)
+        return model_folder.fingerprint(cfg.t5, cfg.clip)
     return repr(text.TextEncoder(cfg.width, cfg.max_length))

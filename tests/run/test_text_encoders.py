@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 from osjax import models, weights
 from osjax.errors import UserError
 from osjax.parallel import mesh
-from osjax.run import text_encoders
+from osjax.run import model_folder, text_encoders
 from tests import golden, tokenizer_files
 
 T5 = {"d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 2, "num_heads": 2}
@@ -106,9 +106,9 @@ def test_states_as_they_are_computed_lose_nothing_in_bfloat16(folders):
 
 def test_a_fingerprint_tells_other_weights(folders):
     t5, _, clip, _ = folders
-    before = text_encoders.fingerprint(t5, clip)
-    assert text_encoders.fingerprint(t5, clip) == before
+    before = model_folder.fingerprint(t5, clip)
+    assert model_folder.fingerprint(t5, clip) == before
     data = bytearray((t5 / "model.safetensors").read_bytes())
     data[-1] ^= 1
     (t5 / "model.safetensors").write_bytes(data)
-    assert text_encoders.fingerprint(t5, clip) != before
+    assert model_folder.fingerprint(t5, clip) != before

@@ -193,14 +193,21 @@ class Bench:
 
 
 def _random(shapes: Any, seed: int) -> Any:
-    """Small normal numbers in place of shapes, each device making its own. Zeros would flatter a GPU's clock."""
-    key = jax.random.key(seed, impl="rbg")
+    """Small numbers without a pattern in place of shapes, each device making its own, by one program.
 
-    def one(index, x):
-        def draw(key):
-            return (0.02 * jax.random.normal(jax.random.fold_in(key, index), x.shape)).astype(x.dtype)
-
-        return jax.jit(draw, out_shardings=x.sharding)(key)
-
+    Zeros would flatter a GPU's clock. A hash of each element's place is enough, and compiles in a tenth of the time
+    that a generator of random numbers for every leaf takes.
+    """
     leaves, tree = jax.tree.flatten(shapes)
-    return tree.unflatten([one(*pair) for pair in enumerate(leaves)])
+
+    def one(index: int, x: jax.ShapeDtypeStruct) -> jax.Array:
+        place = jnp.full(x.shape, (seed * 1_000_003 + index * 7919) % 2**32, jnp.uint32)
+        for axis, stride in enumerate(np.cumprod([1, *x.shape[:0:-1]])[::-1] if x.shape else ()):
+            place += jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis) * np.uint32(stride % 2**32)
+        bits = place * np.uint32(0x9E3779B1)
+        bits = (bits ^ (bits >> 15)) * np.uint32(0x85EBCA77)
+        bits ^= bits >> 13
+        return (0.035 * (bits.astype(jnp.float32) / 2.0**31 - 1)).astype(x.dtype)  # deviation 0.02
+
+    made = jax.jit(lambda: [one(*pair) for pair in enumerate(leaves)], out_shardings=[x.sharding for x in leaves])
+    return tree.unflatten(made())

@@ -73,15 +73,17 @@ def lpips(module: nn.Module, params: Any) -> Callable[[np.ndarray, np.ndarray], 
     """
 
     @jax.jit
-    def distance(got_1HWC, want_1HWC):
+    def distance(params, got_1HWC, want_1HWC):
         pixels = [x[None].astype(jnp.float32) / 127.5 - 1 for x in (got_1HWC, want_1HWC)]
         return module.apply({"params": params}, *pixels)[0, 0]
+
+    params = jax.tree.map(jnp.asarray, params)  # as constants of the program they would take long to compile
 
     def of_clips(got_BTHWC: np.ndarray, want_BTHWC: np.ndarray) -> np.ndarray:
         _check("lpips", got_BTHWC, want_BTHWC)
         frames = range(got_BTHWC.shape[1])
         clips = zip(got_BTHWC, want_BTHWC, strict=True)
-        return np.array([np.mean([distance(a[t : t + 1], b[t : t + 1]) for t in frames]) for a, b in clips])
+        return np.array([np.mean([distance(params, a[t : t + 1], b[t : t + 1]) for t in frames]) for a, b in clips])
 
     return of_clips
 

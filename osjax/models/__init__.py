@@ -1,6 +1,6 @@
 """Every model family by name: `config` makes its frozen dataclass, `build` its flax module."""
 
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 
 import flax.linen as nn
@@ -56,6 +56,7 @@ def build(cfg) -> nn.Module:
     return getattr(import_module(module), name)(cfg)
 
 
+@partial(jax.jit, static_argnums=0)  # traced once, for the shapes that many ask for and for the arrays
 def init_params(cfg, key: jax.Array):
     """Freshly initialised parameters, boxed with their logical axis names; trace it under jit or eval_shape."""
     module = import_module(_FAMILIES[family_of(cfg)][2])

@@ -25,7 +25,8 @@ def encoder(family, manifest_name, **changes):
     cfg = models.config(family, **{**manifest["config"], **changes})
     tensors = {n: golden.generate(n, tuple(t["shape"]), manifest["gain"]) for n, t in manifest["state_dict"].items()}
     model, params = models.build(cfg), weights.from_torch(cfg, tensors)
-    return jax.jit(lambda video: model.apply({"params": params}, video, method="encode"))
+    run = jax.jit(lambda params, video: model.apply({"params": params}, video, method="encode"))
+    return functools.partial(run, params)  # not a constant of the program, which would take longer to compile
 
 
 def training_video(arrays, case):

@@ -21,10 +21,10 @@ def test_encode_and_decode_match_golden_after_every_stage():
     tolerance = info["tolerance_relative"]
 
     @jax.jit
-    def watched(x):
+    def watched(params, x):
         return model.apply({"params": params}, x, capture_intermediates=True, mutable=["intermediates"])
 
-    reconstruction, watch = watched(channels_last(arrays["in.video"]))
+    reconstruction, watch = watched(params, channels_last(arrays["in.video"]))
     assert_matches(reconstruction, arrays["reconstruction"], tolerance)
     stages = {"enc": watch["intermediates"]["encoder"], "dec": watch["intermediates"]["decoder"]}
     latent = stages["enc"]["__call__"][0]

@@ -44,11 +44,11 @@ def test_distances_their_layers_and_the_gradient_match_the_original(original):
     tolerance = settings["tolerance_relative"]
 
     @jax.jit
-    def run(a, b):
+    def run(params, a, b):
         terms = module.apply({"params": params}, a, b, method="layers")
         return terms, jax.grad(lambda b: module.apply({"params": params}, a, b).sum())(b)
 
-    terms, gradient = run(a, b)
+    terms, gradient = run(params, a, b)
     want = np.array(settings["per_layer"])
     for layer in range(5):
         assert golden.relative_error(terms[:, 0, layer], want[layer]) < tolerance
@@ -58,7 +58,7 @@ def test_distances_their_layers_and_the_gradient_match_the_original(original):
     errors = np.abs(gradient - as_frames(arrays["grad_image1"])) / np.abs(arrays["grad_image1"]).max()
     assert np.quantile(errors, 0.85) < tolerance and errors.max() < 0.05
     # The measure sees two images exchanged within the batch.
-    swapped, _ = run(a[::-1], b)
+    swapped, _ = run(params, a[::-1], b)
     assert golden.relative_error(swapped.sum(-1).reshape(3, 1, 1, 1), arrays["distance"]) > 0.1
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import jax
+from jax.sharding import Mesh
 
 from osjax.parallel import mesh as meshes
 from osjax.parallel import sharding
@@ -12,9 +13,8 @@ from tests.training import tiny
 BATCH = 8
 
 
-def train(folder: Path, sizes: tuple[int, ...], until: int) -> None:
-    """Up to step `until` on a mesh of these sizes over all processes, from the newest checkpoint in the folder."""
-    mesh = meshes.make(*sizes)
+def train(folder: Path, mesh: Mesh, until: int) -> None:
+    """Up to step `until` on a mesh over all processes, from the newest checkpoint in the folder."""
     index, count = jax.process_index(), jax.process_count()
     state, abstract, step = tiny.start(mesh)
     store = checkpoint.Checkpoints(folder / "checkpoints")
@@ -36,5 +36,5 @@ def train(folder: Path, sizes: tuple[int, ...], until: int) -> None:
 def main(argv: list[str]) -> None:
     address, count, index, folder, sizes, until = argv
     meshes.initialize(address, int(count), int(index))
-    train(Path(folder), tuple(map(int, sizes.split(","))), int(until))
+    train(Path(folder), meshes.make(*map(int, sizes.split(","))), int(until))
     print("ended", jax.process_count(), len(jax.local_devices()))

@@ -7,6 +7,7 @@ Exit status: 0 on success, 2 on bad usage, 1 on failure; an error is one readabl
 
 import argparse
 import gc
+import logging
 import os
 import sys
 import traceback
@@ -114,6 +115,7 @@ def _dispatch(argv: list[str]) -> None:
         known = ("--help", "--version", "--traceback") if kind == "option" else VERBS
         raise UserError(f"unknown {kind} {name}{_suggest(name, known)}", status=2)
     verb = VERBS[name]
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     module = import_module(verb.module)
     config_path, overrides, rest = split_config_flags(rest)
     args = _parse(name, module, rest)

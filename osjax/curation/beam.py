@@ -1,5 +1,6 @@
 """The shards of a step as an Apache Beam pipeline: in this process by default, elsewhere by Beam's own options."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,7 +37,12 @@ def run(step: engine.Step, work: Path, names: Sequence[str], limits: Limits, opt
     """Work the named shards below `work`, a folder that all workers must see. options: Beam's, such as
     ("--runner=FlinkRunner", "--flink_master=host:8081"). A shard that ran twice is written twice, with equal content.
     """
-    beam = need("apache_beam", "beam")
+    root = logging.getLogger()
+    level, root.level = root.level, logging.ERROR  # it warns of clients for Google's services, which nobody asked for
+    try:
+        beam = need("apache_beam", "beam")
+    finally:
+        root.level = level
     from apache_beam.options.pipeline_options import PipelineOptions
 
     parsed = PipelineOptions(list(options), save_main_session=False)

@@ -4,7 +4,6 @@ Each part writes its result under the workdir and is skipped when it is there, s
 """
 
 import json
-import logging
 import resource
 import time
 from collections.abc import Iterator
@@ -37,7 +36,6 @@ def add_options(parser) -> None:
 
 def run(cfg: ConfigDict, args) -> None:
     started = time.monotonic()
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     host.keep_freed_memory()
     if args.workdir:
         cfg.workdir = args.workdir

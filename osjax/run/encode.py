@@ -5,8 +5,6 @@ become: latents of clips and of condition frames and, with `data.cached_text`, T
 command goes on.
 """
 
-import logging
-
 import jax
 from ml_collections import ConfigDict
 
@@ -22,7 +20,6 @@ def add_options(parser) -> None:
 
 
 def run(cfg: ConfigDict, args) -> None:
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     if args.workdir:
         cfg.workdir = args.workdir
     train.join(args)

@@ -4,7 +4,6 @@ Exit status: 0 when the last step is saved; 2 for a config that cannot run, whic
 command should be run again: after SIGTERM, a preemption or a hang.
 """
 
-import logging
 import os
 from pathlib import Path
 
@@ -37,7 +36,6 @@ def add_host_options(parser) -> None:
 
 
 def run(cfg: ConfigDict, args) -> None:
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     if args.workdir:
         cfg.workdir = args.workdir
     join(args)

@@ -1,11 +1,13 @@
 """The shards of a step as an Apache Beam pipeline: in this process by default, elsewhere by Beam's own options."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from osjax.curation import engine
 from osjax.curation.isolate import Limits, Pool, need
+from osjax.errors import UserError
 
 
 class _Work:
@@ -46,10 +48,37 @@ def run(step: engine.Step, work: Path, names: Sequence[str], limits: Limits, opt
     from apache_beam.options.pipeline_options import PipelineOptions
 
     parsed = PipelineOptions(list(options), save_main_session=False)
-    with beam.Pipeline(options=parsed) as pipeline:
-        _ = (
-            pipeline
-            | "shards" >> beam.Create(list(names))
-            | "spread" >> beam.Reshuffle()
-            | step.name >> beam.ParDo(_Work(step, work, limits).do_fn())
-        )
+    try:
+        begun = beam.Pipeline(options=parsed)
+    except ValueError as error:
+        raise UserError(f"config.beam: {error}", status=2) from error
+    try:
+        with _without_traces_of_user_errors(), begun as pipeline:
+            _ = (
+                pipeline
+                | "shards" >> beam.Create(list(names))
+                | "spread" >> beam.Reshuffle()
+                | step.name >> beam.ParDo(_Work(step, work, limits).do_fn())
+            )
+    except (UserError, RuntimeError) as error:  # a worker elsewhere sends the text of a traceback
+        words = str(error).rpartition("osjax.errors.UserError: ")
+        if isinstance(error, UserError) or words[1]:
+            raise UserError(words[2].split("\n")[0].split(" [while running")[0]) from error  # which Beam adds
+        raise
+
+
+@contextmanager
+def _without_traces_of_user_errors() -> Iterator[None]:
+    """Beam logs the stack of whatever a worker raises; of a UserError its one line says enough."""
+
+    def keep(record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], UserError))
+
+    handlers = list(logging.getLogger().handlers)
+    for handler in handlers:
+        handler.addFilter(keep)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(keep)

@@ -48,6 +48,7 @@ class TextEncoder:
         features = np.concatenate([np.sin(angle), np.cos(angle)], axis=1)
         return (0.1 * features * np.sqrt(2)).astype(np.float32)
 
+    @functools.lru_cache(maxsize=4096)  # noqa: B019 (of the arguments, which are frozen): captions come again
     def encode(self, prompt: str) -> tuple[np.ndarray, np.ndarray]:
         """One prompt -> (txt_MC, y_vec_C), float32. The empty prompt is the null text.
 

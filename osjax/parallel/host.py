@@ -30,6 +30,8 @@ def to_global(batch: Any, mesh: Mesh) -> Any:
             raise UserError(
                 f"a batch of {rows} does not divide over data * fsdp = {ways}: use a batch of {-(-rows // ways) * ways}"
             )
+        if jax.process_count() == 1:  # the same, several times as fast
+            return jax.device_put(x, sharding)
         return jax.make_array_from_process_local_data(sharding, x)
 
     return jax.tree.map(one, batch)

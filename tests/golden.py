@@ -27,7 +27,7 @@ def read_json(name: str) -> dict:
 
 def generate(name: str, shape: tuple[int, ...], gain: float = 1.0) -> np.ndarray:
     """The weight that a state-dict name stands for (the recipe of the parity data)."""
-    n = np.random.RandomState(zlib.crc32(name.encode()) & 0xFFFFFFFF).standard_normal(shape).astype(np.float32)
+    n = standard_normal(zlib.crc32(name.encode()) & 0xFFFFFFFF, math.prod(shape)).reshape(shape)
     if len(shape) >= 2:
         n = n * (1.0 / math.sqrt(math.prod(shape[1:])))  # Python floats keep the array in float32
         return n * gain if gain != 1 else n
@@ -37,6 +37,28 @@ def generate(name: str, shape: tuple[int, ...], gain: float = 1.0) -> np.ndarray
     if last == "running_var":
         return 1 + 0.1 * np.abs(n)
     return 0.1 * n
+
+
+def standard_normal(seed: int, count: int) -> np.ndarray:
+    """`RandomState(seed).standard_normal(count)` in float32, by whole arrays: in two fifths of the time.
+
+    numpy draws points of a square, takes those in the unit circle, and gives two numbers for each, the second first
+    (Marsaglia's polar method).
+    """
+    rng, out, done = np.random.RandomState(seed), np.empty(count, np.float32), 0
+    while done < count:
+        drawn = rng.random_sample(2 * min(2**16, int((count - done) * 0.64) + 64)) * 2 - 1
+        x, y = drawn[::2], drawn[1::2]
+        square = x * x + y * y
+        inside = (square < 1) & (square != 0)
+        square = square[inside]
+        factor = np.sqrt(-2 * np.log(square) / square)
+        pairs = np.empty((len(square), 2), np.float32)
+        pairs[:, 0], pairs[:, 1] = factor * y[inside], factor * x[inside]
+        taken = pairs.reshape(-1)[: count - done]
+        out[done : done + len(taken)] = taken
+        done += len(taken)
+    return out
 
 
 def relative_error(got, want) -> float:

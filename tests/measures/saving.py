@@ -1,10 +1,12 @@
 """What a checkpoint costs a run: seconds that `save` blocks, and how much slower steps are while it is written.
 
-`python -m tests.measures.saving [FOLDER]`; 12.5 million parameters, so that state, moments and average are 200 MB.
+`python -m tests.measures.saving [FOLDER] [--elsewhere]`; 12.5 million parameters, so that state, moments and average
+are 200 MB. --elsewhere: a step also waits a second, as a host does whose accelerators compute; without it the step and
+the writer share the host's processors.
 """
 
+import argparse
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -18,15 +20,20 @@ from osjax.training import checkpoint, optimizer, update
 from osjax.training import state as states
 
 WIDTH, LAYERS, ROWS = 1024, 12, 128
+ELSEWHERE_S = 1.0
 ADAM = optimizer.OptimizerConfig(lr=1e-4, eps=1e-8, ema_decay=0.99)
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory(dir=sys.argv[1] if len(sys.argv) > 1 else None) as folder:
-        measure(Path(folder))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", nargs="?")
+    parser.add_argument("--elsewhere", action="store_true")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+        measure(Path(folder), elsewhere=args.elsewhere)
 
 
-def measure(folder: Path, rounds: int = 3) -> None:
+def measure(folder: Path, rounds: int = 3, elsewhere: bool = False) -> None:
     mesh = meshes.make(devices=jax.devices()[:1])
     tx = optimizer.make(ADAM)
 
@@ -40,7 +47,13 @@ def measure(folder: Path, rounds: int = 3) -> None:
             batch = jnp.tanh(batch @ kernel)
         return jnp.mean(batch**2)
 
+    def pause(x):
+        time.sleep(ELSEWHERE_S)
+        return x
+
     def step(state, batch, key):
+        if elsewhere:
+            batch = jax.pure_callback(pause, batch, batch)
         return update.apply(state, batch, key, loss, tx, ADAM)
 
     fresh = sharding.Init(init, mesh)

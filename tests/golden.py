@@ -47,7 +47,7 @@ def standard_normal(seed: int, count: int) -> np.ndarray:
     """
     rng, out, done = np.random.RandomState(seed), np.empty(count, np.float32), 0
     while done < count:
-        drawn = rng.random_sample(2 * min(2**16, int((count - done) * 0.64) + 64)) * 2 - 1
+        drawn = rng.random_sample(2 * min(2**13, int((count - done) * 0.64) + 64)) * 2 - 1
         x, y = drawn[::2], drawn[1::2]
         square = x * x + y * y
         inside = (square < 1) & (square != 0)

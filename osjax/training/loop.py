@@ -76,6 +76,7 @@ def run(
     data_state: gives the iterator's place for the checkpoint. evaluate: measures a state every `eval_every` steps; its
     numbers join the metrics of the step that follows. dashboards: get every line that metrics.jsonl gets.
     throughput: adds tokens per second and MFU to them.
+    Of each step, data_s is what its batch took the host, data_wait_s how much of that the devices may have stood still.
     On SIGTERM or Ctrl-C the state is saved, then Interrupted is raised. After `health.max_skipped` non-finite updates
     in a row, or a lasting loss spike, the run goes back to the last good checkpoint and on with the batches that follow
     the bad ones; UserError when there is none, when it did so `health.max_rollbacks` times, when saving keeps failing,
@@ -99,13 +100,16 @@ def run(
                 if stop:
                     saver.finish(step, state)
                     raise Interrupted(f"{cfg.stage}: stopped at step {step}, saved; run the same command to go on")
-                batch, waited = _next_batch(batches, mesh, cfg, step)
+                batch, took = _next_batch(batches, mesh, cfg, step)
+                waited = took if late.all_done() else 0.0  # at most; none where the step before was still running
                 if throughput:
                     throughput.look_at(_shape(batch), batch)
                 profile.before(step)
                 with jax.transfer_guard("disallow"):  # a step that copies between host and device is a mistake
                     state, metrics = step_fn(state, batch, run_key)
-                ill = late.push(step, metrics, {**found, "data_wait_s": waited, "batch": _shape(batch)}, bar)
+                ill = late.push(
+                    step, metrics, {**found, "data_s": took, "data_wait_s": waited, "batch": _shape(batch)}, bar
+                )
                 watchdog.beat()
                 step += 1
                 if step == cfg.total_steps:
@@ -259,6 +263,10 @@ class _LateMetrics:
         ill = self.flush(bar)
         self.held = (step, metrics, host)
         return ill
+
+    def all_done(self) -> bool:
+        """Whether the devices have nothing left to do."""
+        return self.held is None or self.held[1]["loss"].is_ready()
 
     def flush(self, bar: tqdm) -> Illness | None:
         if self.held is None:

@@ -1,8 +1,8 @@
 """What a checkpoint costs a run: seconds that `save` blocks, and how much slower steps are while it is written.
 
 `python -m tests.measures.saving [FOLDER] [--elsewhere]`; 12.5 million parameters, so that state, moments and average
-are 200 MB. --elsewhere: a step is a second of waiting, as for a host whose accelerators compute; without it the step and
-the writer share the host's processors.
+are 200 MB. --elsewhere: a step is a second of waiting, as for a host whose accelerators compute; without it the step
+and the writer share the host's processors.
 """
 
 import argparse

@@ -339,3 +339,27 @@ def test_lines_hold_tokens_a_second_and_utilisation_and_dashboards_the_loss_by_b
     assert [values["loss/8x4"] for values in shown] == [line["loss"] for line in lines]
     assert "mfu" not in run_with(tmp_path / "unknown", None)[2]
     assert len(asked) == 3  # FLOPs are not counted where no peak is known
+
+
+def test_a_wait_for_data_counts_only_while_the_devices_stand_still(tmp_path):
+    """Steps of no work behind slow batches wait for them; steps that are slower than their batches do not."""
+
+    class Slow(Rows):
+        def __next__(self):
+            time.sleep(0.1)
+            return super().__next__()
+
+    def busy(step):
+        pause = jax.jit(lambda loss: jax.pure_callback(lambda x: (time.sleep(0.4), x)[1], loss, loss))
+
+        def run(*args):
+            state, found = step(*args)
+            return state, {**found, "loss": pause(found["loss"])}
+
+        return run
+
+    idle, late = Run(tmp_path / "idle"), Run(tmp_path / "busy")
+    idle.go(4, rows=Slow())
+    late.go(4, rows=Slow(), wrap=busy)
+    assert all(line["data_wait_s"] == line["data_s"] > 0.1 for line in idle.lines()[1:])
+    assert all(line["data_wait_s"] == 0 < 0.1 < line["data_s"] for line in late.lines()[1:])

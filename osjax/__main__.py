@@ -10,6 +10,7 @@ import gc
 import logging
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -66,10 +67,21 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit status. argv: None for that of this process, which may start again."""
-    if argv is None and sys.argv[1:2] and sys.argv[1] in COMPUTING:
+    if argv is not None:
+        return _run(list(argv))
+    if sys.argv[1:2] and sys.argv[1] in COMPUTING:
         huge_pages.ask()
+    status = _run(sys.argv[1:])
+    if status and any(type(thread).__name__ == "_SignalingThread" for thread in threading.enumerate()):
+        # Orbax's, of a save that failed: they wait five minutes for a folder that nobody makes, and Python for them.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
+
+
+def _run(argv: list[str]) -> int:
     gc.set_threshold(100_000)  # tracing makes objects that stay: looking through every 700 takes a tenth of a start
-    argv = list(sys.argv[1:] if argv is None else argv)
     show_traceback = "--traceback" in argv
     argv = [arg for arg in argv if arg != "--traceback"]
     try:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 from importlib import import_module
 from pathlib import Path
 
@@ -150,3 +151,26 @@ def test_config_flags_are_found_wherever_they_stand():
     assert (path, overrides, rest) == ("f.py", [("x", "1=2"), ("y", "-3")], ["a", "--configs"])
     with pytest.raises(UserError, match="needs a value"):
         split_config_flags(["--config.x", "--y"])
+
+
+def test_a_command_that_failed_does_not_wait_for_the_threads_of_a_failed_save():
+    """A stand-in for Orbax's, which wait five minutes."""
+    code = """
+import sys, threading, time
+from osjax.__main__ import main
+
+class _SignalingThread(threading.Thread):
+    pass
+
+_SignalingThread(target=time.sleep, args=[300]).start()
+sys.argv = ["osjax", "fly"]
+sys.exit(main())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and "unknown verb fly" in done.stderr
+
+
+def test_that_thread_is_still_called_so_by_orbax():
+    from orbax.checkpoint._src.futures import future
+
+    assert issubclass(future._SignalingThread, threading.Thread)

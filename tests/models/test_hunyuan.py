@@ -110,9 +110,9 @@ def test_tiles_match_the_original_and_differ_from_the_whole(name):
     module, params, arrays, settings = loaded(name)
     video = channels_last(arrays["in.video"])
     assert close(tiling.encode(module, params, video), arrays["latent_mode"], settings)
-    if name == "hunyuan_tiled_both":
+    if name == "hunyuan_tiled_both":  # once is enough to see that tiles change the numbers
         assert close(tiling.encode(module, params, video, method="moments"), arrays["moments"], settings)
-        whole = jax.jit(lambda x: module.apply({"params": params}, x, method="encode"))(video)
+        whole = jax.jit(module.apply, static_argnames="method")({"params": params}, video, method="encode")
         assert not close(whole, arrays["latent_mode"], settings)
     decoded = tiling.decode(module, params, channels_last(arrays["in.latent"]))
     assert close(decoded, arrays["decoded"], settings)
@@ -155,7 +155,7 @@ def test_rematerialised_gradients_equal_plain_ones():
     off = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), plain, again)
     assert max(jax.tree.leaves(off)) < 1e-4 * largest
     assert all(float(jnp.abs(g).max()) > 0 for g in jax.tree.leaves(plain["encoder"]["conv_in"]))
-    assert again["encoder"].keys() == plain["encoder"].keys() and largest > 1e-3
+    assert largest > 1e-3
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ Exit status: 0 on success, 2 on bad usage, 1 on failure; an error is one readabl
 """
 
 import argparse
+import atexit
 import gc
 import logging
 import os
@@ -72,8 +73,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if sys.argv[1:2] and sys.argv[1] in COMPUTING:
         huge_pages.ask()
     status = _run(sys.argv[1:])
-    if status and any(type(thread).__name__ == "_SignalingThread" for thread in threading.enumerate()):
+    if any(type(thread).__name__ == "_SignalingThread" for thread in threading.enumerate()):
         # Orbax's, of a save that failed: they wait five minutes for a folder that nobody makes, and Python for them.
+        if not status:
+            atexit._run_exitfuncs()  # what Python would have done after them, such as leaving jax.distributed
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

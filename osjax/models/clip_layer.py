@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from osjax.errors import UserError
-from osjax.ops.layers import Linear, logical
+from osjax.ops.layers import Linear
+from osjax.ops.parameter import logical
 from osjax.types import Axis
 
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from osjax.errors import UserError
 from osjax.models.clip_layer import Block, check, norm
 from osjax.ops import stack
-from osjax.ops.layers import logical
+from osjax.ops.parameter import logical, parameter
 from osjax.types import Axis
 
 LAST_TOKEN_IS_HIGHEST = 2  # the eos_token_id that published configs state, though their end token is another
@@ -60,9 +60,9 @@ class CLIPText(nn.Module):
         if M > cfg.max_position_embeddings:
             raise UserError(f"{M} tokens are more than the {cfg.max_position_embeddings} positions of this CLIP")
         init = nn.initializers.normal(0.02)
-        table = self.param("embedding", logical(init, Axis.VOCAB, Axis.EMBED), (cfg.vocab_size, cfg.hidden_size))
+        table = parameter(self, "embedding", logical(init, Axis.VOCAB, Axis.EMBED), (cfg.vocab_size, cfg.hidden_size))
         shape = (cfg.max_position_embeddings, cfg.hidden_size)
-        places = self.param("positions", logical(init, Axis.FEATURES, Axis.EMBED), shape)
+        places = parameter(self, "positions", logical(init, Axis.FEATURES, Axis.EMBED), shape)
         x = (jnp.take(table, input_ids_BM, axis=0) + places[None, :M]).astype(dtype)
         causal_MM = jnp.tril(jnp.ones((M, M), bool))
         x = stack.run(self, Block, (cfg,), "blocks", cfg.num_hidden_layers, x, (causal_MM,), dtype=dtype)

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from osjax.errors import UserError
 from osjax.models.clip_layer import Block, check, norm
 from osjax.ops import stack
-from osjax.ops.layers import Linear, logical
+from osjax.ops.layers import Linear
+from osjax.ops.parameter import logical, parameter
 from osjax.types import Axis
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # of pixels in [0, 1]
@@ -69,8 +70,8 @@ class CLIPVision(nn.Module):
         axes = (Axis.CONV_KERNEL, Axis.CONV_KERNEL, Axis.CONV_IN)
         embed = Linear((D,), axes, (Axis.EMBED,), use_bias=False, dtype=dtype, name="patch_embed")
         init = nn.initializers.normal(0.02)
-        cls = self.param("cls_token", logical(init, Axis.EMBED), (D,))
-        places = self.param("positions", logical(init, Axis.FEATURES, Axis.EMBED), (1 + n * n, D))
+        cls = parameter(self, "cls_token", logical(init, Axis.EMBED), (D,))
+        places = parameter(self, "positions", logical(init, Axis.FEATURES, Axis.EMBED), (1 + n * n, D))
         first = jnp.broadcast_to(cls[None, None], (B, 1, D)).astype(dtype)
         x = jnp.concatenate([first, embed(patches.astype(dtype))], axis=1) + places[None].astype(dtype)
         x = norm(cfg, "first_norm")(x)

@@ -13,7 +13,8 @@ import numpy as np
 
 from osjax.errors import UserError
 from osjax.ops import stack
-from osjax.ops.layers import Linear, logical
+from osjax.ops.layers import Linear
+from osjax.ops.parameter import logical, parameter
 from osjax.types import Axis
 
 NORM_EPS = 1e-6
@@ -126,7 +127,7 @@ class Block(nn.Module):
         return x + self._scaled("scale2", Linear((D,), (Axis.MLP,), (Axis.EMBED,), name="mlp_out")(wide)), None
 
     def _scaled(self, name: str, y_BND: jax.Array) -> jax.Array:
-        scale = self.param(name, logical(nn.initializers.constant(1e-5), Axis.NORM), (self.cfg.embed_dim,))
+        scale = parameter(self, name, logical(nn.initializers.constant(1e-5), Axis.NORM), (self.cfg.embed_dim,))
         return y_BND * scale[None, None]
 
 
@@ -159,13 +160,13 @@ class DINOv2(nn.Module):
         x = Linear((D,), axes, (Axis.EMBED,), name="patch_embed")(patches)
 
         init = nn.initializers.normal(0.02)
-        cls = self.param("cls_token", logical(init, Axis.EMBED), (D,))
-        table = self.param("positions", logical(init, Axis.FEATURES, Axis.EMBED), (1 + cfg.grid**2, D))
+        cls = parameter(self, "cls_token", logical(init, Axis.EMBED), (D,))
+        table = parameter(self, "positions", logical(init, Axis.FEATURES, Axis.EMBED), (1 + cfg.grid**2, D))
         x = x + self._positions(table[1:], rows, columns)[None]
         first = [jnp.broadcast_to((cls + table[0])[None, None], (B * T, 1, D))]
         if cfg.num_register_tokens:
             shape = (cfg.num_register_tokens, D)
-            registers = self.param("registers", logical(init, Axis.FEATURES, Axis.EMBED), shape)
+            registers = parameter(self, "registers", logical(init, Axis.FEATURES, Axis.EMBED), shape)
             first.append(jnp.broadcast_to(registers[None], (B * T, *shape)))
         x = jnp.concatenate([*first, x], axis=1)
         x = stack.run(self, Block, (cfg,), "blocks", cfg.depth, x, (), dtype=jnp.float32)

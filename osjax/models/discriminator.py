@@ -18,7 +18,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from osjax.errors import UserError
 from osjax.ops.conv import BIAS_AXES, KERNEL_AXES, Triple, conv3d
-from osjax.ops.layers import logical
+from osjax.ops.parameter import logical, parameter
 from osjax.types import Axis
 
 KERNEL = (3, 3, 3)
@@ -73,11 +73,11 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x_BTHWC: jax.Array) -> jax.Array:
         shape = (*KERNEL, x_BTHWC.shape[-1], self.features)
-        kernel = self.param("kernel", logical(nn.initializers.normal(0.02), *KERNEL_AXES), shape)
+        kernel = parameter(self, "kernel", logical(nn.initializers.normal(0.02), *KERNEL_AXES), shape)
         bias = None
         if self.use_bias:
             zeros = logical(nn.initializers.zeros, *BIAS_AXES)
-            bias = self.param("bias", zeros, (self.features,)).astype(self.dtype)
+            bias = parameter(self, "bias", zeros, (self.features,)).astype(self.dtype)
         return conv3d(x_BTHWC.astype(self.dtype), kernel.astype(self.dtype), self.stride, bias=bias)
 
 
@@ -87,11 +87,11 @@ class BatchNorm(nn.Module):
     @nn.compact
     def __call__(self, x_BTHWC: jax.Array, train: bool) -> jax.Array:
         C = x_BTHWC.shape[-1]
-        scale = self.param("scale", logical(_near_one, Axis.NORM), (C,))
-        bias = self.param("bias", logical(nn.initializers.zeros, Axis.NORM), (C,))
-        mean = self.param("running_mean", logical(nn.initializers.zeros, Axis.NORM), (C,))
-        variance = self.param("running_var", logical(nn.initializers.ones, Axis.NORM), (C,))
-        batches = self.param("num_batches_tracked", logical(_no_batches), ())
+        scale = parameter(self, "scale", logical(_near_one, Axis.NORM), (C,))
+        bias = parameter(self, "bias", logical(nn.initializers.zeros, Axis.NORM), (C,))
+        mean = parameter(self, "running_mean", logical(nn.initializers.zeros, Axis.NORM), (C,))
+        variance = parameter(self, "running_var", logical(nn.initializers.ones, Axis.NORM), (C,))
+        batches = parameter(self, "num_batches_tracked", logical(_no_batches), ())
         x = x_BTHWC.astype(jnp.float32)
         if train:
             old_mean, old_variance = mean, variance

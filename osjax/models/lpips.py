@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from osjax.errors import UserError
 from osjax.ops.conv import Conv3d
-from osjax.ops.layers import logical
+from osjax.ops.parameter import logical, parameter
 from osjax.types import Axis
 
 CONVS = (2, 2, 3, 3, 3)  # convolutions between two poolings of VGG16
@@ -76,15 +76,15 @@ class LPIPS(nn.Module):
     def layers(self, a_BTHWC: jax.Array, b_BTHWC: jax.Array) -> jax.Array:
         if min(a_BTHWC.shape[2:4]) < SMALLEST:
             raise UserError(f"LPIPS of {a_BTHWC.shape[2]}x{a_BTHWC.shape[3]} pixels: it needs {SMALLEST} or more")
-        shift = self.param("shift", logical(_constant(SHIFT), Axis.CONV_IN), (3,)).reshape(1, 1, 1, 1, -1)
-        scale = self.param("scale", logical(_constant(SCALE), Axis.CONV_IN), (3,)).reshape(1, 1, 1, 1, -1)
+        shift = parameter(self, "shift", logical(_constant(SHIFT), Axis.CONV_IN), (3,)).reshape(1, 1, 1, 1, -1)
+        scale = parameter(self, "scale", logical(_constant(SCALE), Axis.CONV_IN), (3,)).reshape(1, 1, 1, 1, -1)
         a, b = (x.astype(jnp.float32) * (1 / scale) - shift / scale for x in (a_BTHWC, b_BTHWC))
         level = nn.remat(Level) if self.remat else Level
         terms = []
         for n, width in enumerate(self.cfg.chns):
             features = level(width, CONVS[n], n > 0, self.dtype, name=f"level{n}")
             a, b = features(a), features(b)
-            head = self.param(f"head{n}", logical(nn.initializers.constant(1 / width), Axis.NORM), (width,))
+            head = parameter(self, f"head{n}", logical(nn.initializers.constant(1 / width), Axis.NORM), (width,))
             terms.append((jnp.square(_directions(a) - _directions(b)).mean((2, 3)) * head.reshape(1, 1, -1)).sum(-1))
         return jnp.stack(terms, -1)
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from osjax.errors import UserError
 from osjax.ops import stack
-from osjax.ops.layers import Linear, logical
+from osjax.ops.layers import Linear
+from osjax.ops.parameter import logical, parameter
 from osjax.types import Axis
 
 
@@ -70,7 +71,7 @@ class Norm(nn.Module):
 
     @nn.compact
     def __call__(self, x_BMD: jax.Array) -> jax.Array:
-        scale = self.param("scale", logical(nn.initializers.ones, Axis.NORM), (x_BMD.shape[-1],))
+        scale = parameter(self, "scale", logical(nn.initializers.ones, Axis.NORM), (x_BMD.shape[-1],))
         x32 = x_BMD.astype(jnp.float32)
         normed = x32 * jax.lax.rsqrt(jnp.square(x32).mean(-1, keepdims=True) + self.eps)
         return normed.astype(x_BMD.dtype) * scale.astype(x_BMD.dtype)[None, None]
@@ -112,9 +113,11 @@ class T5Encoder(nn.Module):
         """Hidden states (B, M, d_model) of token ids."""
         cfg = self.cfg
         width = nn.initializers.normal(1.0)
-        table = self.param("embedding", logical(width, Axis.VOCAB, Axis.EMBED), (cfg.vocab_size, cfg.d_model))
+        table = parameter(self, "embedding", logical(width, Axis.VOCAB, Axis.EMBED), (cfg.vocab_size, cfg.d_model))
         shape = (cfg.relative_attention_num_buckets, cfg.num_heads)
-        relative = self.param("relative_bias", logical(nn.initializers.normal(0.1), Axis.FEATURES, Axis.HEADS), shape)
+        relative = parameter(
+            self, "relative_bias", logical(nn.initializers.normal(0.1), Axis.FEATURES, Axis.HEADS), shape
+        )
         x = jnp.take(table, input_ids_BM, axis=0).astype(cfg.dtype)
         bias_hMM = self.position_bias(relative, input_ids_BM.shape[1])
         x = stack.run(self, Block, (cfg,), "blocks", cfg.num_layers, x, (bias_hMM,), dtype=jnp.dtype(cfg.dtype))

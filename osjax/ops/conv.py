@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from osjax.ops.parameter import logical, parameter
 from osjax.parallel.sharding import constrain, gathered
 from osjax.types import Axis
 
@@ -177,10 +178,10 @@ class Conv3d(nn.Module):
         # A third of the usual variance, as in the original: branches add to shortcuts without norms in between.
         init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform", in_axis=(0, 1, 2, 3))
         shape = (*self.kernel_size, x_BTHWC.shape[-1] // self.groups, self.features)
-        kernel = self.param("kernel", nn.with_logical_partitioning(init, KERNEL_AXES), shape)
+        kernel = parameter(self, "kernel", logical(init, *KERNEL_AXES), shape)
         bias = None
         if self.use_bias:
-            zeros = nn.with_logical_partitioning(nn.initializers.zeros, BIAS_AXES)
-            bias = self.param("bias", zeros, (self.features,)).astype(self.dtype)
+            zeros = logical(nn.initializers.zeros, *BIAS_AXES)
+            bias = parameter(self, "bias", zeros, (self.features,)).astype(self.dtype)
         x, kernel = x_BTHWC.astype(self.dtype), kernel.astype(self.dtype)
         return conv3d(x, kernel, self.stride, self.padding, self.groups, self.impl, bias)

@@ -9,14 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from osjax.ops.parameter import logical, parameter
 from osjax.parallel.sharding import constrain, gather, scatter
 from osjax.types import Axis
-
-
-def logical(init, *axes: str):
-    """Initialiser whose parameter carries logical axis names."""
-    return nn.with_logical_partitioning(init, axes)
-
 
 MASTER = "master"  # variable collection with the float32 kernels behind those that `params` holds in another dtype
 
@@ -63,7 +58,7 @@ class Linear(nn.Module):
             1.0, "fan_avg", "uniform", tuple(range(n_in)), tuple(range(n_in, n_in + len(features)))
         )
         init = nn.initializers.zeros if self.zero_init else init
-        kernel = self.param("kernel", logical(init, *self.in_axes, *self.out_axes), (*in_shape, *features))
+        kernel = parameter(self, "kernel", logical(init, *self.in_axes, *self.out_axes), (*in_shape, *features))
         x = x.astype(self.dtype)
         if isinstance(kernel, jax.Array | np.ndarray):
             y = self._contract(x, jnp.asarray(kernel))
@@ -72,7 +67,7 @@ class Linear(nn.Module):
         if self.has_variable(ADAPTERS, "a"):
             y = y + self._adapted(x, self.get_variable(ADAPTERS, "a"), self.get_variable(ADAPTERS, "b"))
         if self.use_bias:
-            bias = self.param("bias", logical(nn.initializers.zeros, *self.out_axes), features)
+            bias = parameter(self, "bias", logical(nn.initializers.zeros, *self.out_axes), features)
             y = add_bias(y, bias.astype(self.dtype))
         return y
 
@@ -176,7 +171,7 @@ class RMSNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        scale = self.param("scale", logical(nn.initializers.ones, Axis.HEAD_DIM), (x.shape[-1],))
+        scale = parameter(self, "scale", logical(nn.initializers.ones, Axis.HEAD_DIM), (x.shape[-1],))
         x32 = x.astype(jnp.float32)
         normed = (x32 * jax.lax.rsqrt(jnp.square(x32).mean(-1, keepdims=True) + self.eps)).astype(x.dtype)
         return normed * scale.astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))

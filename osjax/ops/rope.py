@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from osjax.ops.layers import logical
+from osjax.ops.parameter import logical, parameter
 from osjax.types import Axis
 
 
@@ -78,5 +78,5 @@ class RotaryNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x_BShd: jax.Array, cos_BSd: jax.Array, sin_BSd: jax.Array) -> jax.Array:
-        scale_d = self.param("scale", logical(nn.initializers.ones, Axis.HEAD_DIM), (x_BShd.shape[-1],))
+        scale_d = parameter(self, "scale", logical(nn.initializers.ones, Axis.HEAD_DIM), (x_BShd.shape[-1],))
         return norm_rotate(x_BShd, scale_d, cos_BSd, sin_BSd)

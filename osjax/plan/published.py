@@ -32,11 +32,12 @@ DEEP = replace(HUNYUAN, in_channels=128, patch_size=1)
 
 @dataclass(frozen=True)
 class Stage:
-    """bucket: the slowest one's (frames, side, batch of a group). group: GPUs that share a sequence, each of which
-    encodes the group's clips. seconds: of a step, by the throughput in Appendix D. utilisation: as published, which
-    fits its tables when recomputed passes count."""
+    """config: the stage's name in configs/curriculum.py. bucket: the slowest one's (frames, side, batch of a group).
+    group: GPUs that share a sequence, each of which encodes the group's clips. seconds: of a step, by the throughput in
+    Appendix D. utilisation: as published, which fits its tables when recomputed passes count."""
 
     name: str
+    config: str
     iterations: int
     gpus: int
     gpu_days: float
@@ -46,12 +47,18 @@ class Stage:
     group: int
     seconds: float
 
+    @property
+    def clips(self) -> int:
+        """Of the slowest bucket, in one step of all GPUs."""
+        return self.bucket[2] * self.gpus // self.group
+
 
 SHORT = replace(HUNYUAN, remat_blocks=(8, 100), cond_embed=False)
+COND = replace(SHORT, cond_embed=True)
 STAGES = (
-    Stage("stage 1: 256px T2V", 85_000, 224, 2240.0, 0.3819, SHORT, (129, 256, 3), 1, 7.5),
-    Stage("stage 2: 256px T/I2V", 13_000, 192, 384.0, 0.3819, replace(SHORT, cond_embed=True), (129, 256, 3), 1, 7.5),
-    Stage("stage 3: 768px T/I2V", 13_000, 192, 1536.0, 0.3575, HUNYUAN, (129, 768, 2), 4, 50.0),
+    Stage("stage 1: 256px T2V", "stage1_t2v_256", 85_000, 224, 2240.0, 0.3819, SHORT, (129, 256, 3), 1, 7.5),
+    Stage("stage 2: 256px T/I2V", "stage2_i2v_256", 13_000, 192, 384.0, 0.3819, COND, (129, 256, 3), 1, 7.5),
+    Stage("stage 3: 768px T/I2V", "stage3_i2v_768", 13_000, 192, 1536.0, 0.3575, HUNYUAN, (129, 768, 2), 4, 50.0),
 )
 
 
@@ -81,6 +88,14 @@ def checks() -> list[Check]:
     found.append(Check("training on 4x32x32 latents, clips per second against 4x8x8", 5.2, training_gain(), 0.5))
     found.append(Check("sampling on 4x32x32 latents, time of 4x8x8 against theirs", 1656 / 162, sampling_gain(), 1 / 3))
     return found
+
+
+def steps_for_as_many_clips(config: str, rows: int) -> int | None:
+    """Steps of `rows` clips of the slowest bucket that see what the published stage saw. None for other stages."""
+    for stage in STAGES:
+        if stage.config == config:
+            return -(-stage.iterations * stage.clips // rows)
+    return None
 
 
 def step_seconds(stage: Stage) -> float:

@@ -53,9 +53,15 @@ def figures(found: Mapping[str, Any]) -> list[tuple[str, str]]:
             f"links {bound['links']:.2f}), MFU at most {bound['mfu']:.1%}",
         ),
         ("expected", f"{found['seconds']:.2f} s a step at MFU {largest['mfu']:.1%}, encoding included"),
-        ("in all", f"{found['steps']:,} steps, {found['days']:.1f} days, {found['dollars']:,.0f} dollars"),
+        ("in all", _cost(found)),
     ]
+    if same := found["as_published"]:
+        rows.append(("for as many clips as Open-Sora 2.0 took", _cost(same)))
     return rows
+
+
+def _cost(found: Mapping[str, Any]) -> str:
+    return f"{found['steps']:,} steps, {found['days']:.1f} days, {found['dollars']:,.0f} dollars"
 
 
 BUCKETS = ("bucket", "batch", "tokens a clip", "GB, by arithmetic", "s a step", "clips / s")

@@ -136,7 +136,18 @@ def plan(planned: Stage, compiled: bool, mfu: float | None = None) -> dict[str, 
         "seconds": seconds,
         "days": days,
         "dollars": days * 24 * planned.target.devices * planned.target.chip.dollars,
+        "as_published": _as_published(planned, buckets[0].rows, seconds),
     }
+
+
+def _as_published(planned: Stage, rows: int, seconds: float) -> dict[str, float] | None:
+    """What as many clips as Open-Sora 2.0 trained this stage on would take: its step had another number of clips."""
+    steps = published.steps_for_as_many_clips(planned.name, rows)
+    if steps is None:
+        return None
+    days = steps * seconds / 86_400
+    dollars = days * 24 * planned.target.devices * planned.target.chip.dollars
+    return {"steps": steps, "days": days, "dollars": dollars}
 
 
 def expected_mfu(planned: Stage, forward_flops: int, rows: int, tokens: int, mfu: float | None) -> float:

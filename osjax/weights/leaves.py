@@ -12,6 +12,7 @@ from osjax.errors import UserError
 from osjax.weights.rules import Path, Rule, Window, check_names, check_table, extent, whole
 
 STEP = 2**26  # bytes that are read at once, where there is a choice
+COLUMNS = 16  # two to seven times as fast as all at once, and as eight or sixty-four
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,17 @@ def _fill(out: np.ndarray, window: Window, rule: Rule, leaf_shape: tuple[int, ..
         value = finish(np.asarray(tensor[tuple(shifted)]))
     if out[tuple(inside)].shape != value.shape:
         raise ValueError(f"{rule.torch}: {value.shape} does not fit {'/'.join(rule.leaf)}{rule.at}")
-    out[tuple(inside)] = value
+    copy(out, tuple(inside), value)
+
+
+def copy(out: np.ndarray, where: tuple, value: np.ndarray) -> None:
+    """`out[where] = value`; transposed values a few columns at a time, which stay in the processor's cache."""
+    if value.ndim < 2 or value.strides[-1] == value.itemsize:
+        out[where] = value
+        return
+    part = out[where]
+    for first in range(0, value.shape[-1], COLUMNS):
+        part[..., first : first + COLUMNS] = value[..., first : first + COLUMNS]
 
 
 def to_tensors(table: Sequence[Rule], leaves: Leaves) -> tuple[dict[str, tuple[tuple[int, ...], np.dtype]], Callable]:
@@ -112,7 +123,7 @@ def to_tensors(table: Sequence[Rule], leaves: Leaves) -> tuple[dict[str, tuple[t
             window = tuple(i if isinstance(i, slice) else slice(i, i + 1) for i in at)
             value = leaves.read(rule.leaf, window)
             value = value[tuple(slice(None) if isinstance(i, slice) else 0 for i in at)]
-            tensor[rule.part] = rule.op.to_torch(value)
+            copy(tensor, rule.part, rule.op.to_torch(value))
         return tensor
 
     return known, read

@@ -50,7 +50,7 @@ def kill_often(
 ) -> tuple[list[tuple[str, int] | None], float]:
     """Start a run again and again, each time killed at a random moment.
 
-    seconds: the longest that a process lives at first. A kill that found no progress lets the next one live longer, so
+    seconds: the longest that a process lives at first. Three kills in the same place let the next one live longer, so
     that a machine with other work comes to an end too.
 
     Gives where each kill found the run, by its metrics, and the longest that a process lived in the end.
@@ -67,10 +67,9 @@ def kill_often(
             break
         assert code == -signal.SIGKILL, process.stderr[-3000:]
         lines = metrics.read(Path(workdir) / "metrics.jsonl")
-        place = (lines[-1]["stage"], lines[-1]["step"]) if lines else None
-        if place == (found[-1] if found else None):
+        found.append((lines[-1]["stage"], lines[-1]["step"]) if lines else None)
+        if found[-3:] == [found[-1]] * 3:
             seconds *= 1.3
-        found.append(place)
     return found, seconds
 
 

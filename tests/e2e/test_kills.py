@@ -20,7 +20,7 @@ def test_runs_killed_twenty_times_end_with_the_same_bits(flags, tmp_path):
     """A run may finish between kills; then another one is killed."""
     undisturbed = tmp_path / "whole"
     faults.finish(undisturbed, **flags)
-    places, runs, seconds = [], 0, 4.0
+    places, runs, seconds = [], 0, 5.0
     while len(places) < KILLS:
         workdir, runs = tmp_path / f"run{runs}", runs + 1
         killed, seconds = faults.kill_often(workdir, KILLS - len(places), seconds, seed=runs, **flags)

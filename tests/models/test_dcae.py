@@ -151,6 +151,11 @@ def test_unknown_keys_raise_type_error_at_every_level():
         ({"decoder": {"out_act": "tanh"}}, "decoder.out_act is 'tanh': choose one of"),
         ({"encoder": {"downsample_block_type": "ConvPixelUnshuffle"}}, "downsample_block_type"),
         ({"encoder": {"double_latent": True}}, "double_latent must be False"),
+        (
+            {"decoder": {"width_list": [128, 320, 512, 512, 1024, 1024]}},
+            "decoder.width_list has 128 at stage 0 and 320 behind it, whose shortcut needs a divisor of 512",
+        ),
+        ({"latent_channels": 96}, "encoder.width_list ends with 1024, .* multiple of the 96 latent channels"),
     ],
 )
 def test_configs_that_cannot_work_say_why(fields, message):

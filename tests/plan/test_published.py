@@ -2,6 +2,7 @@
 
 import pytest
 
+from configs import curriculum
 from osjax.__main__ import main
 from osjax.plan import published
 
@@ -33,3 +34,15 @@ def test_the_step_times_come_out_without_the_factor_that_is_fitted_to_days(check
 def test_a_planner_that_forgot_the_encoder_would_be_found_out(monkeypatch):
     monkeypatch.setattr(published, "ENCODER_UTILISATION", 1e9)
     assert not all(check.good for check in published.checks())
+
+
+def test_fewer_clips_a_step_take_more_steps():
+    """The 224 GPUs of stage 1 took three clips each; a group of four took two in stage 3."""
+    assert published.steps_for_as_many_clips("stage1_t2v_256", 3 * 224) == 85_000
+    assert published.steps_for_as_many_clips("stage1_t2v_256", 3 * 64) == 297_500
+    assert published.steps_for_as_many_clips("stage3_i2v_768", 2 * 192 // 4 // 3) == 3 * 13_000
+    assert published.steps_for_as_many_clips("stage1_t2v", 3) is None
+
+
+def test_stages_of_the_curriculum_are_known_by_name():
+    assert {stage.config for stage in published.STAGES} <= set(curriculum.get_config().stages)

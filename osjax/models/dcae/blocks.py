@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from osjax.models.dcae import chunks
 from osjax.models.dcae.config import HEAD_DIM
+from osjax.ops.parameter import logical, parameter
 from osjax.types import Axis
 
 NORM_EPS = 1e-5
@@ -45,8 +46,8 @@ class Norm(nn.Module):
             return x_BTHWC
         start = nn.initializers.truncated_normal(0.02) if self.in_residual else nn.initializers.ones
         shape = (x_BTHWC.shape[-1],)
-        scale = self.param("scale", nn.with_logical_partitioning(start, (Axis.NORM,)), shape)
-        bias = self.param("bias", nn.with_logical_partitioning(nn.initializers.zeros, (Axis.NORM,)), shape)
+        scale = parameter(self, "scale", logical(start, Axis.NORM), shape)
+        bias = parameter(self, "bias", logical(nn.initializers.zeros, Axis.NORM), shape)
         x = x_BTHWC.astype(jnp.float32)
         if self.kind == "ln2d":
             x = x - x.mean(-1, keepdims=True)

@@ -114,6 +114,8 @@ class DCAEConfig:
         if isinstance(self.tiling, Mapping):
             object.__setattr__(self, "tiling", Tiling(**self.tiling))
         self._check_ratios()
+        _check_shortcuts(self.encoder, "encoder")
+        _check_shortcuts(self.decoder, "decoder")
         if self.chunk_frames:
             self._check_chunk_size()
 
@@ -210,6 +212,28 @@ def _check_stages(part, side: str, temporal: tuple[bool, ...], match_channel: bo
                 )
     _check_choice(f"{side}.out_norm", part.out_norm, NORMS)
     _check_choice(f"{side}.out_act", part.out_act, ACTIVATIONS)
+
+
+def _check_shortcuts(part, side: str) -> None:
+    """Shortcuts without parameters average or repeat whole channels."""
+    encoder = isinstance(part, EncoderConfig)
+    temporal = part.temporal_downsample if encoder else part.temporal_upsample
+    kept = part.downsample_shortcut if encoder else part.upsample_shortcut
+    first = 0 if part.depth_list[0] else 1
+    for i in range(first, len(part.width_list) - 1) if kept else ():
+        outer, inner = part.width_list[i : i + 2]
+        cell = 8 if temporal and temporal[i] else 4
+        if outer * cell % inner:
+            raise UserError(
+                f"{side}.width_list has {outer} at stage {i} and {inner} behind it, whose shortcut needs a divisor of "
+                f"{outer * cell}: change one of them, or set {'downsample' if encoder else 'upsample'}_shortcut to None"
+            )
+    if (part.out_shortcut if encoder else part.in_shortcut) and part.width_list[-1] % part.latent_channels:
+        raise UserError(
+            f"{side}.width_list ends with {part.width_list[-1]}, whose shortcut needs a multiple of the "
+            f"{part.latent_channels} latent channels: change one of them, or set "
+            f"{'out' if encoder else 'in'}_shortcut to None"
+        )
 
 
 def block_types(part, stage: int) -> tuple[str, ...]:

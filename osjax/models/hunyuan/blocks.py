@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from osjax.ops.conv import BIAS_AXES, KERNEL_AXES, Conv3d, conv3d
-from osjax.ops.layers import Linear, logical
+from osjax.ops.layers import Linear
+from osjax.ops.parameter import logical
 from osjax.parallel.sharding import gathered
 from osjax.types import Axis
 

@@ -14,19 +14,10 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ma
 
 from osjax.errors import UserError
 from osjax.ops.kernels import DENSE, Kernel
+from osjax.ops.platform import platform
 
 LANES = 128  # width of a TPU vector register: splash's blocks are multiples of it
 BLOCKS = range(1024, 0, -LANES)  # lengths of splash's blocks, best first
-
-
-def platform() -> str:
-    """Where the program that is being traced will run: the platform of the mesh in force, else of the default backend.
-
-    The mesh is asked first, because a program for a TPU pod may be compiled on a machine without one.
-    """
-    device = jax.sharding.get_abstract_mesh().abstract_device
-    name = jax.default_backend() if device is None else device.platform
-    return "gpu" if name == "cuda" else name
 
 
 def choose(name: str, q_BShd: jax.Array) -> Kernel:

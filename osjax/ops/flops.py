@@ -1,7 +1,7 @@
 """FLOPs of a traced program: its matrix products and convolutions, a scanned body times its length.
 
 Counted on shapes alone. The compiler's own count sees a scanned body once. Elementwise work is left out, as in every
-published utilisation; so is all that is written as shifted sums (depthwise convolutions on a CPU).
+published utilisation. Convolutions count as such, in whatever form they run.
 """
 
 import math
@@ -11,13 +11,16 @@ from typing import Any
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
+from osjax.ops.conv import as_native
+
 
 def of_program(function: Callable[..., Any], *args: Any) -> int:
     """Multiplications and additions of `function(*args)`; args may be shapes. ValueError for loops of unknown length.
 
     Kernels that are no matrix products to a tracer (cuDNN, Pallas) count as nothing: trace the dense form of them.
     """
-    return _count(jax.make_jaxpr(function)(*args).jaxpr)
+    with as_native():
+        return _count(jax.make_jaxpr(function)(*args).jaxpr)
 
 
 def _count(jaxpr: Jaxpr) -> int:

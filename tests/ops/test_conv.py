@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from osjax.ops.conv import Conv3d, conv3d
+from osjax.ops.conv import Conv3d, as_native, conv3d
 from osjax.types import Axis
 
 
@@ -20,6 +20,9 @@ CASES = [
     ("taps", 1, (3, 3, 3), (2, 2, 2)),
     ("taps", 2, (3, 3, 3), (1, 2, 2)),
     ("taps", 1, (1, 3, 3), (1, 1, 1)),
+    ("winograd", 1, (3, 3, 3), (1, 1, 1)),
+    ("winograd", 1, (1, 3, 3), (1, 1, 1)),
+    ("winograd", 1, (3, 3, 1), (1, 1, 1)),
     ("shifts", 4, (5, 3, 5), (1, 1, 1)),
     ("auto", 4, (3, 3, 3), (1, 1, 1)),
     ("auto", 2, (1, 1, 1), (1, 1, 1)),
@@ -53,6 +56,32 @@ def test_uneven_padding_reaches_one_side_only():
     after = conv3d(later, kernel, padding=causal, groups=4)
     np.testing.assert_allclose(after[:, :-1], want[:, :-1], atol=1e-5)
     assert np.abs(after[:, -1] - want[:, -1]).max() > 0.1
+
+
+@pytest.mark.parametrize("frames, padding", [(1, ((1, 1),) * 3), (3, ((2, 0), (1, 1), (0, 2))), (5, ((0, 0),) * 3)])
+def test_winograd_takes_odd_sizes_and_any_padding_forward_and_backward(frames, padding):
+    x = jax.random.normal(jax.random.key(0), (2, frames, 5, 6, 3))
+    kernel = jax.random.normal(jax.random.key(1), (3, 3, 3, 3, 4))
+
+    def loss(x, kernel, impl):
+        return (conv3d(x, kernel, padding=padding, impl=impl) ** 2).sum()
+
+    got, want = (jax.value_and_grad(loss, argnums=(0, 1))(x, kernel, impl) for impl in ("winograd", "native"))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3), got, want)
+
+
+def test_the_form_is_chosen_by_width_precision_and_backend():
+    def operations(C, dtype=jnp.float32, size=(3, 3, 3), **how):
+        x, kernel = jnp.ones((1, 4, 8, 8, C), dtype), jnp.ones((*size, C, C), dtype)
+        return str(jax.make_jaxpr(lambda x, kernel: conv3d(x, kernel, **how))(x, kernel))
+
+    assert "conv_general_dilated" not in operations(64) and "dot_general" in operations(64)
+    for other in (operations(32), operations(64, jnp.bfloat16), operations(64, stride=(1, 2, 2))):
+        assert "conv_general_dilated" in other and "dot_general" not in other
+    with as_native():
+        assert "conv_general_dilated" in operations(64)
+    with pytest.raises(ValueError, match="no 'winograd' for 1 groups, stride"):
+        operations(64, impl="winograd", stride=(1, 2, 2))
 
 
 def test_numpy_kernels_work_outside_jit():

@@ -1,0 +1,149 @@
+"""Convolutions with 3.4 times fewer products: Winograd's F(2, 3) along every axis on which the kernel has three taps.
+
+Two neighbouring outputs of three taps need four products instead of six, between sums of four inputs and sums of the
+taps. Along three axes that is 64 products for eight outputs instead of 216, and in float32 the result is off by about
+1e-6 of the largest. The sums move eight times the input through memory, so it pays where channels are many.
+Source: Lavin and Gray 2015, "Fast Algorithms for Convolutional Neural Networks".
+"""
+
+from collections.abc import Sequence
+from functools import partial, reduce
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+Padding = Sequence[tuple[int, int]]
+
+# Rows are the four products: sums of three taps, and by which signs they add up to two outputs.
+TAPS = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], np.float32)
+
+
+def suits(kernel_shape: Sequence[int], stride: Sequence[int], padding: Padding) -> bool:
+    """Whether `conv` can do it: one or three taps along each axis, three along one at least, stride one."""
+    size = tuple(kernel_shape[:3])
+    near = all(max(pair) < taps for pair, taps in zip(padding, size, strict=True))
+    return set(size) <= {1, 3} and 3 in size[1:] and tuple(stride) == (1, 1, 1) and near
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def conv(x_BTHWC: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
+    """x (B, T, H, W, C), kernel (kt, kh, kw, C, O) -> (B, T', H', W', O), for what `suits`."""
+    size, C, features = kernel.shape[:3], *kernel.shape[3:]
+    axes = _axes(size)
+    sums = _over_taps(kernel, size).reshape(-1, C, features)
+    x, wanted = _padded(x_BTHWC, size, padding)
+
+    def frames(window):
+        products = jnp.einsum("kbthwc,kcf->kbthwf", _inputs(window, axes), sums)
+        return _outputs(products, axes)
+
+    y = _by_frames(frames, x, size)
+    return y[:, : wanted[0], : wanted[1], : wanted[2]]
+
+
+def _forward(x, kernel, padding):
+    return conv(x, kernel, padding), (x, kernel)
+
+
+def _backward(padding, saved, dy):
+    x, kernel = saved
+    size = kernel.shape[:3]
+    axes = _axes(size)
+    mirrored = tuple((k - 1 - before, k - 1 - after) for k, (before, after) in zip(size, padding, strict=True))
+    dx = conv(dy, kernel[::-1, ::-1, ::-1].swapaxes(3, 4), mirrored)
+    x, wanted = _padded(x, size, padding)
+    dy = jnp.pad(dy, [(0, 0), *((0, n % 2 if k == 3 else 0) for k, n in zip(size, wanted, strict=True)), (0, 0)])
+
+    def add_frames(total, windows):
+        window, dy_window = windows
+        return total + jnp.einsum("kbthwc,kbthwf->kcf", _inputs(window, axes), _spread(dy_window, axes)), None
+
+    zeros = jnp.zeros((4 ** len(axes), *kernel.shape[3:]), dy.dtype)
+    total, _ = lax.scan(add_frames, zeros, (_windows(x, size, 2), _windows(dy, size, 0)))
+    return dx, (_combined(size).T @ total.reshape(len(total), -1)).reshape(kernel.shape)
+
+
+conv.defvjp(_forward, _backward)
+
+
+def _axes(size):
+    """Those of (B, T, H, W, C) that are transformed."""
+    return tuple(axis for axis, taps in enumerate(size, 1) if taps == 3)
+
+
+def _combined(size):
+    """(4^n, 3^n): the sums of taps over all n transformed axes at once."""
+    return reduce(np.kron, [TAPS] * len(_axes(size)))
+
+
+def _over_taps(kernel, size):
+    combined = _combined(size)
+    return combined @ kernel.reshape(combined.shape[1], -1)
+
+
+def _padded(x, size, padding):
+    """x with zeros around it, up to whole pairs of outputs, and the size (T, H, W) of the result."""
+    wanted = tuple(n + sum(p) - k + 1 for n, p, k in zip(x.shape[1:4], padding, size, strict=True))
+    more = [(a, b + (n % 2 if k == 3 else 0)) for (a, b), n, k in zip(padding, wanted, size, strict=True)]
+    return jnp.pad(x, [(0, 0), *more, (0, 0)]), wanted
+
+
+def _by_frames(run, x, size):
+    """Two frames of the result at a time (one where the kernel has one tap in time): what lies between is large."""
+    y = lax.map(run, _windows(x, size, 2))
+    y = jnp.moveaxis(y, 0, 1)
+    return y.reshape(y.shape[0], -1, *y.shape[3:])
+
+
+def _windows(x, size, overlap):
+    """(n, B, frames of a window, H, W, C); those of a kernel with three taps in time step by two."""
+    if size[0] == 1:
+        return jnp.moveaxis(x, 1, 0)[:, :, None]
+    pairs = (x.shape[1] - overlap) // 2
+    return jnp.stack([lax.slice_in_dim(x, 2 * i, 2 * i + 2 + overlap, axis=1) for i in range(pairs)])
+
+
+def _inputs(x, axes):
+    """(B, T, H, W, C) -> (4^n, B, t, h, w, C): sums of inputs; of the leading index the first axis varies slowest."""
+    x = x[None]
+    for axis in reversed(axes):
+        x = jnp.concatenate(_of_four(x, axis + 1), axis=0)
+    return x
+
+
+def _of_four(x, axis):
+    even, odd = _pairs(x, axis)
+    n = even.shape[axis] - 1
+    even, next_even = (lax.slice_in_dim(even, i, i + n, axis=axis) for i in (0, 1))
+    odd, next_odd = (lax.slice_in_dim(odd, i, i + n, axis=axis) for i in (0, 1))
+    return even - next_even, odd + next_even, next_even - odd, odd - next_odd
+
+
+def _pairs(x, axis):
+    x = x.reshape(*x.shape[:axis], -1, 2, *x.shape[axis + 1 :])
+    return (lax.index_in_dim(x, i, axis + 1, keepdims=False) for i in (0, 1))
+
+
+def _outputs(products, axes):
+    """(4^n, B, t, h, w, C) -> (B, T, H, W, C)."""
+    parts = list(products)
+    for axis in reversed(axes):
+        parts = [_of_products(parts[i : i + 4], axis) for i in range(0, len(parts), 4)]
+    return parts[0]
+
+
+def _of_products(four, axis):
+    a, b, c, d = four
+    y = jnp.stack([a + b + c, b - c - d], axis + 1)
+    return y.reshape(*y.shape[:axis], -1, *y.shape[axis + 2 :])
+
+
+def _spread(dy, axes):
+    """The transpose of `_outputs`."""
+    dy = dy[None]
+    for axis in reversed(axes):
+        first, second = _pairs(dy, axis + 1)
+        dy = jnp.concatenate([first, first + second, first - second, -second], axis=0)
+    return dy

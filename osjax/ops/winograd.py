@@ -6,6 +6,7 @@ taps. Along three axes that is 64 products for eight outputs instead of 216, and
 Source: Lavin and Gray 2015, "Fast Algorithms for Convolutional Neural Networks".
 """
 
+import math
 from collections.abc import Sequence
 from functools import partial, reduce
 
@@ -15,6 +16,7 @@ import numpy as np
 from jax import lax
 
 Padding = Sequence[tuple[int, int]]
+STEP = 2**26  # sums of inputs that are in memory at a time, or those of two frames
 
 # Rows are the four products: sums of three taps, and by which signs they add up to two outputs.
 TAPS = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], np.float32)
@@ -61,7 +63,8 @@ def _backward(padding, saved, dy):
         return total + jnp.einsum("kbthwc,kbthwf->kcf", _inputs(window, axes), _spread(dy_window, axes)), None
 
     zeros = jnp.zeros((4 ** len(axes), *kernel.shape[3:]), dy.dtype)
-    total, _ = lax.scan(add_frames, zeros, (_windows(x, size, 2), _windows(dy, size, 0)))
+    n = _step(x, size)
+    total, _ = lax.scan(add_frames, zeros, (_windows(x, size, n, 2), _windows(dy, size, n, 0)))
     return dx, (_combined(size).T @ total.reshape(len(total), -1)).reshape(kernel.shape)
 
 
@@ -91,18 +94,25 @@ def _padded(x, size, padding):
 
 
 def _by_frames(run, x, size):
-    """Two frames of the result at a time (one where the kernel has one tap in time): what lies between is large."""
-    y = lax.map(run, _windows(x, size, 2))
+    """A few frames of the result at a time: what lies between is large."""
+    y = lax.map(run, _windows(x, size, _step(x, size), 2))
     y = jnp.moveaxis(y, 0, 1)
     return y.reshape(y.shape[0], -1, *y.shape[3:])
 
 
-def _windows(x, size, overlap):
-    """(n, B, frames of a window, H, W, C); those of a kernel with three taps in time step by two."""
-    if size[0] == 1:
-        return jnp.moveaxis(x, 1, 0)[:, :, None]
-    pairs = (x.shape[1] - overlap) // 2
-    return jnp.stack([lax.slice_in_dim(x, 2 * i, 2 * i + 2 + overlap, axis=1) for i in range(pairs)])
+def _step(x, size):
+    """Frames of the result, or pairs of them for three taps in time, that are made at a time; they divide all."""
+    frames = x.shape[1] if size[0] == 1 else x.shape[1] // 2 - 1
+    most = max(1, STEP * frames // (4 ** len(_axes(size)) // 2 ** len(_axes(size)) * math.prod(x.shape)))
+    return max(n for n in range(1, frames + 1) if frames % n == 0 and n <= most)
+
+
+def _windows(x, size, step, overlap):
+    """(n, B, frames, H, W, C): of each step the frames that it sees; three taps in time see `overlap` more."""
+    per = step if size[0] == 1 else 2 * step
+    overlap = 0 if size[0] == 1 else overlap
+    count = (x.shape[1] - overlap) // per
+    return jnp.stack([lax.slice_in_dim(x, i * per, (i + 1) * per + overlap, axis=1) for i in range(count)])
 
 
 def _inputs(x, axes):

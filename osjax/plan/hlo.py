@@ -112,11 +112,14 @@ def _of_lines(lines: list[str], devices: int) -> Iterator[tuple[str, int, np.nda
         if kind not in KINDS:
             continue
         shapes = [_bytes(*shape) for shape in _SHAPE.findall(result)]
-        # A started operation's result holds its operands too: the larger is the whole array.
-        size = max(shapes) if name.endswith("-start") else sum(shapes)
         group = _group(rest, devices)
-        if kind == "reduce-scatter":
-            size *= len(group)  # its result is one part
+        ways, size = len(group), sum(shapes)
+        if name.endswith("-start") and kind != "all-reduce":
+            # The result of a started operation holds its operands too: parts beside whole arrays, or equals.
+            parts = kind in ("all-gather", "reduce-scatter")
+            size = round(size * ways / (ways + 1)) if parts else max(shapes)
+        elif kind == "reduce-scatter":
+            size *= ways  # its result is one part
         yield kind, size, group
 
 
@@ -136,10 +139,14 @@ def _group(text: str, devices: int) -> np.ndarray:
         groups, shape, order = (tuple(int(n) for n in part.split(",")) if part else None for part in found.groups())
         ids = np.arange(math.prod(shape)).reshape(shape)
         return (ids.transpose(order) if order else ids).reshape(groups)[0]
-    if found := re.search(r"replica_groups=mesh\[(.*?)\] \{(.*?)\}", text):
+    mesh = r"replica_groups=mesh\[(.*?)\](?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))? \{(.*?)\}"
+    if found := re.search(mesh, text):
         axes = [(name, int(size)) for name, size in re.findall(r"'(\w+)'=(\d+)", found[1])]
-        chosen = set(re.findall(r"'(\w+)'", found[2]))
-        ids = np.arange(math.prod(size for _, size in axes)).reshape([size for _, size in axes])
+        shape, order = (tuple(int(n) for n in part.split(",")) if part else None for part in found.groups()[1:3])
+        chosen = set(re.findall(r"'(\w+)'", found[4]))
+        ids = np.arange(math.prod(size for _, size in axes))
+        ids = ids if order is None else ids.reshape(shape).transpose(order)
+        ids = ids.reshape([size for _, size in axes])
         return ids[tuple(slice(None) if name in chosen else 0 for name, _ in axes)].ravel()
     return np.arange(devices)
 

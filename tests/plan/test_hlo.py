@@ -62,7 +62,7 @@ TEXT = """
 
 ENTRY %main (p: f32[64]) -> f32[64] {
   %loop = (s32[], f32[64]) while(%t), condition=%condition, body=%body
-  %s = (f32[8]{0}, f32[64]{0}) all-gather-start(%q), replica_groups=[4,2]<=[8], dimensions={0}
+  %s = (f32[32]{0}, f32[64]{0}) all-gather-start(%q), replica_groups=[4,2]<=[8], dimensions={0}
   %t = bf16[4,32]{1,0} all-to-all(%u), replica_groups=[2,4]<=[4,2]T(1,0), dimensions={0}
   %c = f32[10]{0} collective-permute(%v), source_target_pairs={{0,0},{1,0},{2,3}}
 }
@@ -81,3 +81,28 @@ def test_every_way_of_writing_groups_is_read(mesh):
     known = TEXT.replace("body=%body", 'body=%body, backend_config={"known_trip_count":{"n":"3"}}')
     assert {c.count for c in hlo.collectives(known, mesh) if c.axes == ("fsdp",)} == {3, 1}
     assert np.prod(mesh.devices.shape) == 8
+
+
+STARTED = """
+ENTRY %main (p: f32[64]) -> f32[64] {
+  %a = f32[64]{0} all-reduce-start(%p), replica_groups=mesh['axis_0'=1,'axis_1'=2,'axis_2'=4], GIVEN {'axis_1'}
+  %r = ((f32[8,4]{1,0}, f32[4]{0}), (f32[2,4]{1,0}, f32[1]{0})) reduce-scatter-start(%p, %q), GROUPS {'axis_2'}
+  %g = ((f32[16]{0}, f32[4]{0}), (f32[64]{0}, f32[16]{0})) all-gather-start(%p, %q), GROUPS {'axis_2'}
+  %c = (f32[10]{0}, f32[10]{0}, u32[]) collective-permute-start(%v), source_target_pairs={{0,0},{1,0},{2,3}}
+}
+"""
+
+
+def test_operations_that_are_started_count_their_whole_arrays_once(mesh):
+    """As GPUs write them: several arrays at a time, operands beside results, groups by a transposed list of devices."""
+    given = "device_ids=([4,2]T(1,0))"
+    text = STARTED.replace("GROUPS", "replica_groups=mesh['axis_0'=1,'axis_1'=2,'axis_2'=4], GIVEN")
+    found = {(c.kind, c.axes): (c.count, c.bytes) for c in hlo.collectives(text.replace("GIVEN", given), mesh)}
+    assert found == {
+        ("all-reduce", ("sequence",)): (1, 2 * 64 * 4 // 2),
+        ("reduce-scatter", ("fsdp",)): (1, (8 * 4 + 4) * 4 * 3 // 4),
+        ("all-gather", ("fsdp",)): (1, (64 + 16) * 4 * 3 // 4),
+        ("collective-permute", ("sequence",)): (1, 40),
+    }
+    in_order = hlo.collectives(text.replace(", GIVEN", ""), mesh)  # devices 0 and 4 make a group of 'axis_1'
+    assert {c.axes for c in in_order if c.kind == "all-reduce"} == {("fsdp",)}

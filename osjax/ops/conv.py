@@ -34,7 +34,7 @@ IMPLEMENTATIONS = ("auto", "native", "taps", "winograd", "shifts")
 KERNEL_AXES = (Axis.CONV_KERNEL,) * 3 + (Axis.CONV_IN, Axis.CONV_OUT)
 BIAS_AXES = (Axis.CONV_OUT,)
 # From where on `winograd` is faster than `taps`, measured: channels of input and output, and values of each channel.
-MANY_CHANNELS, MANY_VALUES = 64, 256
+MANY_CHANNELS, MANY_VALUES = 128, 1024
 _native_only: ContextVar[bool] = ContextVar("native_only", default=False)
 
 

@@ -48,6 +48,8 @@ class AutoencoderStage:
             self.module.latent_shape(T, H, W)
         if not 0 <= cfg.data.image_ratio <= 1:
             raise UserError(f"data.image_ratio is {cfg.data.image_ratio}: give a share from 0 to 1", status=2)
+        if cfg.latent_statistics.clips:
+            self.measured = self._shape_of(cfg.latent_statistics.resolution)
         if cfg.data.cached:
             raise UserError("data.cached is for stages of the video model: an autoencoder learns from videos")
 
@@ -124,9 +126,8 @@ class AutoencoderStage:
         if (folder / autoencoders.SCALE_FILE).exists():
             return
         asked = self.cfg.latent_statistics
-        shape = self._shape_of(asked.resolution)
         source = train_data.training_source(self.cfg.data, own)
-        reader = loader.ClipReader(source, *shape, fps_max=self.cfg.data.fps_max)
+        reader = loader.ClipReader(source, *self.measured, fps_max=self.cfg.data.fps_max)
         mesh = device_mesh.make(devices=jax.local_devices()[:1])
         own_group = ConfigDict({"stage": self.name, "weights": None})
         bare: Autoencoder = autoencoders.read(own_group, self.model_cfg, self.place, mesh)

@@ -71,17 +71,18 @@ def test_winograd_takes_odd_sizes_and_any_padding_forward_and_backward(frames, p
 
 
 def test_the_form_is_chosen_by_width_precision_and_backend():
-    def operations(C, dtype=jnp.float32, size=(3, 3, 3), **how):
-        x, kernel = jnp.ones((1, 4, 8, 8, C), dtype), jnp.ones((*size, C, C), dtype)
+    def operations(C, dtype=jnp.float32, side=16, **how):
+        x, kernel = jnp.ones((1, 4, side, side, C), dtype), jnp.ones((3, 3, 3, C, C), dtype)
         return str(jax.make_jaxpr(lambda x, kernel: conv3d(x, kernel, **how))(x, kernel))
 
-    assert "conv_general_dilated" not in operations(64) and "dot_general" in operations(64)
-    for other in (operations(32), operations(64, jnp.bfloat16), operations(64, stride=(1, 2, 2))):
+    assert "conv_general_dilated" not in operations(128) and "dot_general" in operations(128)
+    strided = operations(128, stride=(1, 2, 2))
+    for other in (operations(64), operations(128, side=15), operations(128, jnp.bfloat16), strided):
         assert "conv_general_dilated" in other and "dot_general" not in other
     with as_native():
-        assert "conv_general_dilated" in operations(64)
+        assert "conv_general_dilated" in operations(128)
     with pytest.raises(ValueError, match="no 'winograd' for 1 groups, stride"):
-        operations(64, impl="winograd", stride=(1, 2, 2))
+        operations(128, impl="winograd", stride=(1, 2, 2))
 
 
 def test_numpy_kernels_work_outside_jit():

@@ -139,6 +139,10 @@ def test_a_run_that_stopped_in_the_adversarial_phase_ends_with_the_same_bits(who
         ({"recon.dinov2.weights": "/nowhere"}, "recon: dinov2.weights /nowhere does not exist"),
         ({"gan.losses.image_weight": 0.5}, "gan: losses.image_weight is of the reconstruction phase"),
         ({"gan.adversary.disc_loss_type": "hinges"}, "use one of hinge, vanilla, wgan-gp"),
+        (
+            {"recon.latent_statistics.clips": 4, "recon.latent_statistics.resolution": "99px"},
+            "recon: latent_statistics.resolution '99px' is no resolution of data.buckets",
+        ),
         ({"recon.data.image_ratio": 2.0}, "recon: data.image_ratio is 2.0: give a share from 0 to 1"),
     ],
 )

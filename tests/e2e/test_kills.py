@@ -1,5 +1,7 @@
 """`osjax train` under SIGKILL at random moments: what was killed ends with the bits of an undisturbed run."""
 
+import time
+
 import numpy as np
 import pytest
 
@@ -18,9 +20,9 @@ def flags(tmp_path_factory):
 
 def test_runs_killed_twenty_times_end_with_the_same_bits(flags, tmp_path):
     """A run may finish between kills; then another one is killed."""
-    undisturbed = tmp_path / "whole"
+    undisturbed, started = tmp_path / "whole", time.monotonic()
     faults.finish(undisturbed, **flags)
-    places, runs, seconds = [], 0, 5.0
+    places, runs, seconds = [], 0, (time.monotonic() - started) / 4  # a quarter of a life here, with its compilation
     while len(places) < KILLS:
         workdir, runs = tmp_path / f"run{runs}", runs + 1
         killed, seconds = faults.kill_often(workdir, KILLS - len(places), seconds, seed=runs, **flags)

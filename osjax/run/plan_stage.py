@@ -112,12 +112,11 @@ def plan(planned: Stage, compiled: bool, mfu: float | None = None) -> dict[str, 
         peak = max(peak, row["estimate"]["state"] + video + encoding.temporaries + encoding.output)
     peak += encoders
     seconds = max(row["seconds"] for row in rows)
-    days = planned.cfg.steps * seconds / 86_400
     return {
         "stage": planned.name,
         "mesh": planned.ways,
         "parameters": parameters,
-        "steps": planned.cfg.steps,
+        **_cost(planned, planned.cfg.steps, seconds),
         "capacity_bytes": round(capacity),
         "encoder_bytes": encoders,
         "peak_bytes": peak,
@@ -134,20 +133,20 @@ def plan(planned: Stage, compiled: bool, mfu: float | None = None) -> dict[str, 
         },
         "buckets": rows,
         "seconds": seconds,
-        "days": days,
-        "dollars": days * 24 * planned.target.devices * planned.target.chip.dollars,
         "as_published": _as_published(planned, buckets[0].rows, seconds),
     }
+
+
+def _cost(planned: Stage, steps: int, seconds: float) -> dict[str, float]:
+    days = steps * seconds / 86_400
+    dollars = days * 24 * planned.target.devices * planned.target.chip.dollars
+    return {"steps": steps, "days": days, "dollars": dollars}
 
 
 def _as_published(planned: Stage, rows: int, seconds: float) -> dict[str, float] | None:
     """What as many clips as Open-Sora 2.0 trained this stage on would take: its step had another number of clips."""
     steps = published.steps_for_as_many_clips(planned.name, rows)
-    if steps is None:
-        return None
-    days = steps * seconds / 86_400
-    dollars = days * 24 * planned.target.devices * planned.target.chip.dollars
-    return {"steps": steps, "days": days, "dollars": dollars}
+    return None if steps is None else _cost(planned, steps, seconds)
 
 
 def expected_mfu(planned: Stage, forward_flops: int, rows: int, tokens: int, mfu: float | None) -> float:

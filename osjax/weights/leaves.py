@@ -12,7 +12,7 @@ from osjax.errors import UserError
 from osjax.weights.rules import Path, Rule, Window, check_names, check_table, extent, whole
 
 STEP = 2**26  # bytes that are read at once, where there is a choice
-COLUMNS = 16  # two to seven times as fast as all at once, and as eight or sixty-four
+COLUMNS = 16  # of a transposed copy at a time: fastest of 8, 16, 32, 64 for linear layers (docs/performance.md)
 
 
 @dataclass(frozen=True)
@@ -93,10 +93,10 @@ def _fill(out: np.ndarray, window: Window, rule: Rule, leaf_shape: tuple[int, ..
         value = finish(np.asarray(tensor[tuple(shifted)]))
     if out[tuple(inside)].shape != value.shape:
         raise ValueError(f"{rule.torch}: {value.shape} does not fit {'/'.join(rule.leaf)}{rule.at}")
-    copy(out, tuple(inside), value)
+    _copy(out, tuple(inside), value)
 
 
-def copy(out: np.ndarray, where: tuple, value: np.ndarray) -> None:
+def _copy(out: np.ndarray, where: tuple, value: np.ndarray) -> None:
     """`out[where] = value`; transposed values a few columns at a time, which stay in the processor's cache."""
     if value.ndim < 2 or value.strides[-1] == value.itemsize:
         out[where] = value
@@ -123,7 +123,7 @@ def to_tensors(table: Sequence[Rule], leaves: Leaves) -> tuple[dict[str, tuple[t
             window = tuple(i if isinstance(i, slice) else slice(i, i + 1) for i in at)
             value = leaves.read(rule.leaf, window)
             value = value[tuple(slice(None) if isinstance(i, slice) else 0 for i in at)]
-            copy(tensor, rule.part, rule.op.to_torch(value))
+            _copy(tensor, rule.part, rule.op.to_torch(value))
         return tensor
 
     return known, read

@@ -4,7 +4,8 @@
 `taps`    the temporal taps stacked into the channels of one 2D convolution: about five times as fast as `native` with
           XLA on two CPU cores, forward and backward.
 `winograd` a third of the products and more sums (`ops/winograd.py`): 1.7 to 2.4 times as fast as `taps` on two CPU
-          cores where channels are many, gradients 1.7 to 3.8 times. On GPUs cuDNN does the like where it pays.
+          cores where channels are many, gradients up to 3.8 times. On GPUs cuDNN does the like where it pays.
+`patches` one product of all that the kernel sees (`ops/patches.py`), for strides and for few values of many channels.
 `shifts`  a depthwise convolution of stride one as a sum of shifted products: grouped convolutions, and above all their
           gradients, are slow on XLA's CPU backend.
 
@@ -22,19 +23,21 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from osjax.ops import winograd
+from osjax.ops import patches, winograd
 from osjax.ops.parameter import logical, parameter
 from osjax.ops.platform import platform
+from osjax.ops.product import product
 from osjax.parallel.sharding import constrain, gathered
 from osjax.types import Axis
 
 Triple = tuple[int, int, int]
 Padding = Sequence[tuple[int, int]]
-IMPLEMENTATIONS = ("auto", "native", "taps", "winograd", "shifts")
+IMPLEMENTATIONS = ("auto", "native", "taps", "winograd", "patches", "shifts")
 KERNEL_AXES = (Axis.CONV_KERNEL,) * 3 + (Axis.CONV_IN, Axis.CONV_OUT)
 BIAS_AXES = (Axis.CONV_OUT,)
-# From where on `winograd` is faster than `taps`, measured: channels of input and output, and values of each channel.
-MANY_CHANNELS, MANY_VALUES = 128, 1024
+# Measured: from how many channels of input and output on `winograd` and `patches` are faster than `taps`, from how many
+# values of each channel on `winograd` is the faster of them, and how much memory, in values, patches may take.
+MANY_CHANNELS, MANY_VALUES, MANY_IN_PATCHES = 128, 512, 2**26
 _native_only: ContextVar[bool] = ContextVar("native_only", default=False)
 
 
@@ -89,6 +92,8 @@ def _convolved(x_BTHWC, kernel, stride, padding, groups, impl):
         return _native(x_BTHWC, kernel, stride, padding, groups)
     if impl == "taps":
         return _taps(x_BTHWC, kernel, stride, padding, groups)
+    if impl == "patches" and groups == 1:
+        return patches.conv(x_BTHWC, kernel, stride, padding)
     if impl == "shifts" and depthwise and stride == (1, 1, 1):
         return _shifts(x_BTHWC, kernel, padding)
     if impl == "winograd" and groups == 1 and winograd.suits(kernel.shape, stride, padding):
@@ -102,13 +107,20 @@ def _fastest(x_BTHWC, kernel, stride, padding, groups) -> str:
     if groups > 1:
         depthwise = kernel.shape[3] == 1 and kernel.shape[4] == groups
         return "shifts" if depthwise and stride == (1, 1, 1) else "taps"
-    many = min(kernel.shape[3:]) >= MANY_CHANNELS and math.prod(x_BTHWC.shape[:4]) >= MANY_VALUES
     exact = x_BTHWC.dtype == kernel.dtype == jnp.float32  # bfloat16 would lose the sums' digits
-    return "winograd" if many and exact and winograd.suits(kernel.shape, stride, padding) else "taps"
+    if min(kernel.shape[3:]) < MANY_CHANNELS or not exact:
+        return "taps"
+    values = math.prod(x_BTHWC.shape[:4])
+    if values >= MANY_VALUES and winograd.suits(kernel.shape, stride, padding):
+        return "winograd"
+    patches_size = values // math.prod(stride) * math.prod(kernel.shape[:4])
+    return "patches" if (values < MANY_VALUES or stride != (1, 1, 1)) and patches_size <= MANY_IN_PATCHES else "taps"
 
 
 def _matmul(x_BTHWC: jax.Array, kernel: jax.Array, groups: int) -> jax.Array:
     *lead, C = x_BTHWC.shape
+    if groups == 1:
+        return product(x_BTHWC, kernel.reshape(C, -1), (((4,), (0,)), ((), ())))
     weight_gio = kernel.reshape(C // groups, groups, -1).transpose(1, 0, 2)
     x = x_BTHWC.reshape(*lead, groups, C // groups)
     return jnp.einsum("bthwgi,gio->bthwgo", x, weight_gio).reshape(*lead, -1)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from osjax.ops.parameter import logical, parameter
+from osjax.ops.product import product
 from osjax.parallel.sharding import constrain, gather, scatter
 from osjax.types import Axis
 
@@ -105,7 +106,7 @@ def contract(x: jax.Array, kernel: jax.Array, learned: jax.Array, how: Contracti
     """
     dimensions = _dimensions(x.ndim, len(how.in_axes))
     if not how.few_rows:
-        return jax.lax.dot_general(x, gather(kernel, *how.in_axes, *how.out_axes), dimensions)
+        return product(x, gather(kernel, *how.in_axes, *how.out_axes), dimensions)
     y = jax.lax.dot_general(_all_rows(x, how), kernel, dimensions, preferred_element_type=jnp.float32)
     return constrain(y, Axis.BATCH, *how.out_axes).astype(x.dtype)
 
@@ -130,10 +131,10 @@ def _contract_backward(how, saved, dy):
     over_out = tuple(range(dy.ndim - n_out, dy.ndim)), tuple(range(n_in, n_in + n_out))
     if how.few_rows:
         x, dy = _all_rows(x, how), constrain(dy, None, *how.out_axes)
-        dx = _all_rows(jax.lax.dot_general(dy, kernel, (over_out, ((), ()))), how)
+        dx = _all_rows(product(dy, kernel, (over_out, ((), ()))), how)
         dx = constrain(dx, Axis.BATCH, *(None,) * n_in)
     else:
-        dx = jax.lax.dot_general(dy, gather(kernel, *names), (over_out, ((), ())))
+        dx = product(dy, gather(kernel, *names), (over_out, ((), ())))
     over_lead = (tuple(range(n_lead)), tuple(range(n_lead))), ((), ())
     dkernel = jax.lax.dot_general(x, dy, over_lead, preferred_element_type=how.reduce_dtype)
     dkernel = constrain(dkernel, *names) if how.few_rows else scatter(dkernel, *names)

@@ -15,9 +15,11 @@ from jax.ad_checkpoint import checkpoint_name
 from osjax.errors import UserError
 from osjax.ops.kernels import ATTENTION_OUT
 from osjax.ops.layers import ADAPTERS, MASTER
+from osjax.ops.platform import platform
 from osjax.types import Axis
 
 BLOCK_INPUT = "block_input"  # checkpoint name of what a block is given
+BITS = jnp.uint16  # no parameter has this type
 
 POLICIES = jax.checkpoint_policies
 REMAT_POLICIES = {
@@ -85,10 +87,11 @@ def run(
         return stack(block, depth, broadcast=len(invariants))(*fields, name=name)(carry, *invariants)[0]
 
     def one(carry, variables):
+        variables = _from_bits(variables)
         carry = jax.tree.map(lambda x: checkpoint_name(x, BLOCK_INPUT), carry)
         return block(*fields, parent=None).apply(variables, carry, *invariants)
 
-    variables = _cast(parent.get_variable("params", name), jnp.dtype(dtype), grad_dtype)
+    variables = _as_bits(_cast(parent.get_variable("params", name), jnp.dtype(dtype), grad_dtype))
     if parent.has_variable(ADAPTERS, name):
         variables[ADAPTERS] = parent.get_variable(ADAPTERS, name)
     count = depth if count is None else min(count, depth)
@@ -111,9 +114,6 @@ def _cast(params: Any, dtype: Any, grad_dtype: str) -> dict[str, Any]:
     def kernel(path, x):
         return path[-1].key == "kernel" and isinstance(x, jax.Array) and x.dtype != dtype
 
-    def is_leaf(x):
-        return not isinstance(x, dict)
-
     with_master = grad_dtype == "float32" and dtype != jnp.float32
 
     def cast(path, x):
@@ -121,12 +121,45 @@ def _cast(params: Any, dtype: Any, grad_dtype: str) -> dict[str, Any]:
             return x
         return jax.lax.stop_gradient(x).astype(dtype) if with_master else x.astype(dtype)
 
-    used = jax.tree.map_with_path(cast, params, is_leaf=is_leaf)
+    used = jax.tree.map_with_path(cast, params, is_leaf=_is_leaf)
     if not with_master:
         return {"params": used}
     master = {path[:-1]: x for path, x in flatten_dict(params).items() if path[-1] == "kernel"}
     master = unflatten_dict({(*path, "kernel"): x for path, x in master.items() if isinstance(x, jax.Array)})
     return {"params": used, MASTER: master}
+
+
+def _as_bits(variables: dict[str, Any]) -> dict[str, Any]:
+    """On a CPU, bfloat16 kernels whose gradients go to `master`, as the integers that have their bits.
+
+    XLA has a CPU convert whatever a loop reads in bfloat16 to float32 before the loop, all blocks at once, which takes
+    more time and memory than the loop's own reading. It leaves integers alone.
+    """
+    if platform() != "cpu" or MASTER not in variables:
+        return variables
+
+    def bits(path, x):
+        return _bits(x, BITS) if path[-1].key == "kernel" and _dtype(x) == jnp.bfloat16 else x
+
+    return {**variables, "params": jax.tree.map_with_path(bits, variables["params"], is_leaf=_is_leaf)}
+
+
+def _from_bits(variables: dict[str, Any]) -> dict[str, Any]:
+    """The inverse of `_as_bits`, of one block."""
+    params = jax.tree.map(lambda x: _bits(x, jnp.bfloat16) if _dtype(x) == BITS else x, variables["params"])
+    return {**variables, "params": params}
+
+
+def _bits(x, dtype):
+    return jax.lax.bitcast_convert_type(jax.lax.stop_gradient(x), dtype)
+
+
+def _dtype(x):
+    return x.dtype if isinstance(x, jax.Array) else None  # a quantised kernel has none
+
+
+def _is_leaf(x):
+    return not isinstance(x, dict)
 
 
 def _split(params: Any, count: int) -> tuple[Any, Any]:

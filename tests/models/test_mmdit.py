@@ -106,6 +106,17 @@ def test_bfloat16_stays_within_bfloat16_error_of_float32():
     assert 1e-4 < error < 0.05  # below: it did not run in bfloat16; above: something more than rounding
 
 
+def test_a_cpu_multiplies_bfloat16_without_float32_copies_of_the_kernels():
+    arrays, _ = golden.read("mmdit_a")
+    model, params = load("mmdit_a", dtype="bfloat16")
+    params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)
+    run = jax.jit(lambda params: model.apply({"params": params}, *inputs(arrays)))
+    text = run.lower(params).compile().as_text()
+    kernel = params["single_blocks"]["mlp_in"]["kernel"]
+    sizes = ",".join(map(str, kernel.shape))
+    assert f"u16[{sizes}]" in text and f"f32[{sizes}]" not in text
+
+
 @pytest.mark.parametrize(
     "name,family,layout",
     [

@@ -23,6 +23,9 @@ CASES = [
     ("winograd", 1, (3, 3, 3), (1, 1, 1)),
     ("winograd", 1, (1, 3, 3), (1, 1, 1)),
     ("winograd", 1, (3, 3, 1), (1, 1, 1)),
+    ("patches", 1, (3, 3, 3), (1, 1, 1)),
+    ("patches", 1, (3, 3, 3), (2, 2, 2)),
+    ("patches", 1, (2, 3, 4), (3, 2, 1)),
     ("shifts", 4, (5, 3, 5), (1, 1, 1)),
     ("auto", 4, (3, 3, 3), (1, 1, 1)),
     ("auto", 2, (1, 1, 1), (1, 1, 1)),
@@ -70,19 +73,31 @@ def test_winograd_takes_odd_sizes_and_any_padding_forward_and_backward(frames, p
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3), got, want)
 
 
-def test_the_form_is_chosen_by_width_precision_and_backend():
-    def operations(C, dtype=jnp.float32, side=16, **how):
+def test_the_form_is_chosen_by_width_size_precision_and_backend():
+    def form(C, dtype=jnp.float32, side=16, **how):
         x, kernel = jnp.ones((1, 4, side, side, C), dtype), jnp.ones((3, 3, 3, C, C), dtype)
-        return str(jax.make_jaxpr(lambda x, kernel: conv3d(x, kernel, **how))(x, kernel))
+        operations = str(jax.make_jaxpr(lambda x, kernel: conv3d(x, kernel, **how))(x, kernel))
+        if "conv_general_dilated" in operations:
+            return "conv"
+        return "winograd" if "([0], [0])" in operations else "patches"  # 64 products side by side, or one
 
-    assert "conv_general_dilated" not in operations(128) and "dot_general" in operations(128)
-    strided = operations(128, stride=(1, 2, 2))
-    for other in (operations(64), operations(128, side=15), operations(128, jnp.bfloat16), strided):
-        assert "conv_general_dilated" in other and "dot_general" not in other
+    assert form(128) == form(128, side=15) == "winograd"
+    assert form(128, stride=(1, 2, 2)) == form(128, side=8) == "patches"
+    assert form(64) == form(64, stride=(1, 2, 2)) == form(128, jnp.bfloat16) == "conv"
     with as_native():
-        assert "conv_general_dilated" in operations(128)
+        assert form(128) == form(128, side=8) == "conv"
     with pytest.raises(ValueError, match="no 'winograd' for 1 groups, stride"):
-        operations(128, impl="winograd", stride=(1, 2, 2))
+        form(128, impl="winograd", stride=(1, 2, 2))
+
+
+def test_patches_that_would_take_much_memory_are_not_made():
+    def operations(side):
+        shapes = (1, 4, side, side, 128), (3, 3, 3, 128, 128)
+        args = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+        return str(jax.make_jaxpr(lambda x, kernel: conv3d(x, kernel, (1, 2, 2)))(*args))
+
+    assert "conv_general_dilated" not in operations(64)
+    assert "conv_general_dilated" in operations(256)
 
 
 def test_numpy_kernels_work_outside_jit():

@@ -35,9 +35,9 @@ Padding = Sequence[tuple[int, int]]
 IMPLEMENTATIONS = ("auto", "native", "taps", "winograd", "patches", "shifts")
 KERNEL_AXES = (Axis.CONV_KERNEL,) * 3 + (Axis.CONV_IN, Axis.CONV_OUT)
 BIAS_AXES = (Axis.CONV_OUT,)
-# Measured: from how many channels of input and output on `winograd` and `patches` are faster than `taps`, from how many
-# values of each channel on `winograd` is the faster of them, and how much memory, in values, patches may take.
-MANY_CHANNELS, MANY_VALUES, MANY_IN_PATCHES = 128, 512, 2**26
+# Measured: from how many channels of input and output on `winograd` and `patches` are faster than `taps`, and from how
+# many values of each channel on `winograd` is the faster of them.
+MANY_CHANNELS, MANY_VALUES = 128, 512
 _native_only: ContextVar[bool] = ContextVar("native_only", default=False)
 
 
@@ -113,8 +113,7 @@ def _fastest(x_BTHWC, kernel, stride, padding, groups) -> str:
     values = math.prod(x_BTHWC.shape[:4])
     if values >= MANY_VALUES and winograd.suits(kernel.shape, stride, padding):
         return "winograd"
-    patches_size = values // math.prod(stride) * math.prod(kernel.shape[:4])
-    return "patches" if (values < MANY_VALUES or stride != (1, 1, 1)) and patches_size <= MANY_IN_PATCHES else "taps"
+    return "patches" if values < MANY_VALUES or stride != (1, 1, 1) else "taps"
 
 
 def _matmul(x_BTHWC: jax.Array, kernel: jax.Array, groups: int) -> jax.Array:

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from osjax.ops import patches
 from osjax.ops.conv import Conv3d, as_native, conv3d
 from osjax.types import Axis
 
@@ -90,14 +91,21 @@ def test_the_form_is_chosen_by_width_size_precision_and_backend():
         form(128, impl="winograd", stride=(1, 2, 2))
 
 
-def test_patches_that_would_take_much_memory_are_not_made():
-    def operations(side):
-        shapes = (1, 4, side, side, 128), (3, 3, 3, 128, 128)
-        args = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
-        return str(jax.make_jaxpr(lambda x, kernel: conv3d(x, kernel, (1, 2, 2)))(*args))
+def test_large_patches_are_made_a_few_frames_at_a_time(monkeypatch):
+    x, kernel = inputs(1, 4, 4)
 
-    assert "conv_general_dilated" not in operations(64)
-    assert "conv_general_dilated" in operations(256)
+    def run():
+        def loss(x, kernel):
+            return (conv3d(x, kernel, (1, 2, 2), impl="patches") ** 2).sum()
+
+        grad = jax.value_and_grad(loss, argnums=(0, 1))
+        return grad(x, kernel), str(jax.make_jaxpr(grad)(x, kernel))
+
+    whole, at_once = run()
+    monkeypatch.setattr(patches, "STEP", 2 * 9 * 27 * 4 * 2)
+    parts, in_steps = run()
+    assert "length=1" in at_once and "length=2" in in_steps
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3), parts, whole)
 
 
 def test_numpy_kernels_work_outside_jit():

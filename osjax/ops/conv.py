@@ -83,7 +83,7 @@ def conv3d(
 
 def _convolved(x_BTHWC, kernel, stride, padding, groups, impl):
     padding = same_padding(kernel.shape[:3]) if padding is None else tuple(padding)
-    depthwise = groups > 1 and kernel.shape[3] == 1 and kernel.shape[4] == groups
+    depthwise = _is_depthwise(kernel, groups)
     if impl == "auto":
         impl = _fastest(x_BTHWC, kernel, stride, padding, groups)
     if kernel.shape[:3] == stride == (1, 1, 1) and not any(map(any, padding)) and not depthwise:
@@ -101,12 +101,15 @@ def _convolved(x_BTHWC, kernel, stride, padding, groups, impl):
     raise ValueError(f"conv3d has no {impl!r} for {groups} groups, stride {stride}; choose one of {IMPLEMENTATIONS}")
 
 
+def _is_depthwise(kernel, groups) -> bool:
+    return groups > 1 and kernel.shape[3] == 1 and kernel.shape[4] == groups
+
+
 def _fastest(x_BTHWC, kernel, stride, padding, groups) -> str:
     if _native_only.get() or platform() != "cpu":
         return "native"
     if groups > 1:
-        depthwise = kernel.shape[3] == 1 and kernel.shape[4] == groups
-        return "shifts" if depthwise and stride == (1, 1, 1) else "taps"
+        return "shifts" if _is_depthwise(kernel, groups) and stride == (1, 1, 1) else "taps"
     exact = x_BTHWC.dtype == kernel.dtype == jnp.float32  # bfloat16 would lose the sums' digits
     if min(kernel.shape[3:]) < MANY_CHANNELS or not exact:
         return "taps"

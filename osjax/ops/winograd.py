@@ -134,7 +134,7 @@ def _joined(parts, overlap):
     """(n, B, frames, H, W, C) -> (B, T, H, W, C): the last `overlap` frames of a part lie on the next one's first."""
     per = parts.shape[2] - overlap
     own, over = parts[:, :, :per], parts[:, :, per:]
-    own = own.at[1:, :, :overlap].add(over[:-1])
+    own = own + jnp.pad(over[:-1], [(1, 0), (0, 0), (0, per - overlap)] + [(0, 0)] * (parts.ndim - 3))
     own = jnp.moveaxis(own, 0, 1)
     return jnp.concatenate([own.reshape(own.shape[0], -1, *own.shape[3:]), over[-1]], 1)
 

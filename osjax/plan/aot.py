@@ -2,10 +2,12 @@
 
 import logging
 import os
+import tempfile
 import time
 from dataclasses import dataclass
 from importlib import import_module, resources
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -23,7 +25,7 @@ log = logging.getLogger(__name__)
 class Compiled:
     """What the compiler says of a program, in bytes on one device. host: pinned memory. seconds: of compilation.
 
-    collectives: None where jax cannot read the compiled program, which newer compilers write in their own ways.
+    collectives: None where the compiled program cannot be read.
     """
 
     arguments: int
@@ -78,15 +80,15 @@ def _description(target: Target) -> Any:
 
 def compile_program(lowered: jax.stages.Lowered, mesh: Mesh) -> Compiled:
     """Compile, and read memory and collectives off the result. UserError where it does not fit the device."""
-    started = time.perf_counter()
-    # Without a GPU to try them on, the compiler's own kernels for products may have no size that works.
-    gpu = mesh.devices.flat[0].platform in ("gpu", "cuda")
-    try:
-        program = lowered.compile({"xla_gpu_enable_triton_gemm": False} if gpu else None)
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        raise UserError(f"does not fit the device: {str(error).splitlines()[0][:200]}") from error
+    started, kind = time.perf_counter(), mesh.devices.flat[0].platform
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            program = lowered.compile(_options(kind, folder))
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            raise UserError(f"does not fit the device: {str(error).splitlines()[0][:200]}") from error
+        text = _text(program, Path(folder))
     seconds = time.perf_counter() - started
     memory = program.memory_analysis()
     total = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
@@ -96,15 +98,25 @@ def compile_program(lowered: jax.stages.Lowered, mesh: Mesh) -> Compiled:
         memory.temp_size_in_bytes,
         total - memory.alias_size_in_bytes,  # buffers that inputs and outputs share count once
         memory.host_temp_size_in_bytes,
-        _collectives(program, mesh),
+        None if text is None else tuple(hlo.collectives(text, mesh)),
         seconds,
     )
 
 
-def _collectives(program: jax.stages.Compiled, mesh: Mesh) -> tuple[hlo.Collective, ...] | None:
+def _options(platform: str, folder: str) -> dict[str, Any] | None:
+    """For GPUs and TPUs that are not there. folder: where the compiler writes the program."""
+    if platform in ("gpu", "cuda"):  # the compiler's own kernels for products may have no size that works untried
+        return {"xla_gpu_enable_triton_gemm": False}
+    return {"xla_dump_to": folder, "xla_dump_hlo_as_text": True} if platform == "tpu" else None
+
+
+def _text(program: jax.stages.Compiled, folder: Path) -> str | None:
+    """The compiled program; as its compiler wrote it where jax knows an older form of HLO than that compiler."""
+    written = sorted(folder.glob("*.after_optimizations.txt"))
+    if written:
+        return written[-1].read_text()
     try:
-        text = program.as_text()
+        return program.as_text()
     except jax.errors.JaxRuntimeError as error:
         log.warning("the compiled program cannot be read, collectives are arithmetic: %s", str(error).splitlines()[0])
         return None
-    return tuple(hlo.collectives(text, mesh))

@@ -11,7 +11,7 @@ from osjax.errors import UserError
 from osjax.run import demo_report
 from osjax.training import metrics
 
-RECENT = 50  # steps that "now" is the mean of
+RECENT = 50  # steps that "at first" and "now" are the means of, or a quarter of a short run
 NEWEST = 24  # samples on the page
 
 
@@ -50,7 +50,8 @@ def _row(name: str, lines: list[dict[str, Any]]) -> tuple:
         found = [row[key] for row in rows if row.get(key) is not None]
         return float(np.mean(found)) if found else float("nan")
 
-    recent = lines[-RECENT:]
+    count = max(1, min(RECENT, len(lines) // 4))
+    recent = lines[-count:]
     rates = [row["steps_per_s"] for row in recent if row.get("steps_per_s")]
     rate = float(np.median(rates)) if rates else float("nan")
     waited = mean("data_wait_s", recent) * rate
@@ -58,7 +59,7 @@ def _row(name: str, lines: list[dict[str, Any]]) -> tuple:
     return (
         name,
         len(lines),
-        f"{mean('loss', lines[:RECENT]):.4f}",
+        f"{mean('loss', lines[:count]):.4f}",
         f"{mean('loss', recent):.4f}",
         f"{rate:.2f}",
         f"{waited:.1%}",

@@ -41,8 +41,12 @@ def losses(module: nn.Module, params: Any, batch: LatentBatch, noise_BTHWC: jax.
 def by_time(losses_B: jax.Array, t_B: jax.Array) -> update.Sums:
     """Sum and number of the losses in each of BINS equal parts of [0, 1], by names such as loss/t0.0-0.2."""
     bin_B = jnp.clip((t_B * BINS).astype(jnp.int32), 0, BINS - 1)
-    sums = jnp.zeros(BINS).at[bin_B].add(losses_B), jnp.zeros(BINS).at[bin_B].add(1.0)
-    return {f"loss/t{i / BINS:.1f}-{(i + 1) / BINS:.1f}": (sums[0][i], sums[1][i]) for i in range(BINS)}
+    found = {}
+    for i in range(BINS):  # no scatter, which TPUs hand to another core
+        here_B = bin_B == i
+        sums = jnp.where(here_B, losses_B, 0.0).sum(), here_B.sum(dtype=jnp.float32)
+        found[f"loss/t{i / BINS:.1f}-{(i + 1) / BINS:.1f}"] = sums
+    return found
 
 
 def make_loss(module: nn.Module, prepare: Prepare | None = None) -> update.LossFn:

@@ -106,6 +106,8 @@ def test_held_out_losses_samples_dashboards_and_a_report_come_on_request(short, 
     assert b"eval_loss_t0.9" in events.read_bytes()
     assert main(["report", str(tmp_path)]) == 0
     page = (tmp_path / "run.html").read_text()
+    first, now = (f"{(a['loss'] + b['loss']) / 2:.4f}" for a, b in (lines[:2], lines[-2:]))  # a quarter of nine steps
+    assert f"<td>{first}</td><td>{now}</td>" in page and first != now
     assert "stage1_t2v" in page and str(samples[0].relative_to(tmp_path)) in page
     assert main(["report", str(tmp_path / "nothing")]) == 1
     assert "holds no metrics.jsonl" in capsys.readouterr().err

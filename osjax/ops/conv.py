@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
+from itertools import product as every
 
 import flax.linen as nn
 import jax
@@ -38,6 +39,7 @@ BIAS_AXES = (Axis.CONV_OUT,)
 # Measured: from how many channels of input and output on `winograd` and `patches` are faster than `taps`, and from how
 # many values of each channel on `winograd` is the faster of them.
 MANY_CHANNELS, MANY_VALUES = 128, 512
+UNROLLED = 27  # taps of a depthwise convolution in one pass
 _native_only: ContextVar[bool] = ContextVar("native_only", default=False)
 
 
@@ -150,16 +152,26 @@ def _taps(x, kernel, stride, padding, groups):
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _shifts(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
-    """Depthwise, stride one. A loop, not 125 unrolled taps, which would take XLA many seconds to compile."""
-    x, size = _pad(x, kernel, padding)
+    """Depthwise, stride one: frame by frame, which stay in the cache, with UNROLLED taps at most in one pass.
 
-    def add_row_of_taps(total, tap):
-        for dw, rows in enumerate(_windows(x, size, tap, kernel.shape[2])):
-            total = total + rows * kernel[*tap, dw].reshape(1, 1, 1, 1, -1)
-        return total, None
+    All 125 of a 5x5x5 kernel would take XLA many seconds to compile, and run slower than in five passes.
+    """
+    x, (T, H, W) = _pad(x, kernel, padding)
+    kt, kh, kw = kernel.shape[:3]
+    at_once = max(n for n in range(1, kt + 1) if kt % n == 0 and (n == 1 or n * kh * kw <= UNROLLED))
 
-    total = jnp.zeros((x.shape[0], *size, x.shape[-1]), x.dtype)
-    return lax.scan(add_row_of_taps, total, _taps_of_time_and_height(kernel))[0]
+    def frame(t):
+        def add_taps(total, first):
+            seen = lax.dynamic_slice_in_dim(x, t + first, at_once, axis=1)
+            taps = lax.dynamic_slice_in_dim(kernel, first, at_once, axis=0)
+            for i, dh, dw in every(range(at_once), range(kh), range(kw)):
+                total = total + seen[:, i, dh : dh + H, dw : dw + W] * taps[i, dh, dw].reshape(1, 1, 1, -1)
+            return total, None
+
+        total = jnp.zeros((x.shape[0], H, W, x.shape[-1]), x.dtype)
+        return lax.scan(add_taps, total, jnp.arange(0, kt, at_once))[0]
+
+    return jnp.moveaxis(lax.map(frame, jnp.arange(T)), 0, 1)
 
 
 def _shifts_forward(x, kernel, padding):

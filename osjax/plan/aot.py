@@ -80,16 +80,16 @@ def _description(target: Target) -> Any:
 
 def compile_program(lowered: jax.stages.Lowered, mesh: Mesh) -> Compiled:
     """Compile, and read memory and collectives off the result. UserError where it does not fit the device."""
-    started, kind = time.perf_counter(), mesh.devices.flat[0].platform
+    started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         try:
-            program = lowered.compile(_options(kind, folder))
+            program = lowered.compile(_options(mesh.devices.flat[0].platform, folder))
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             raise UserError(f"does not fit the device: {str(error).splitlines()[0][:200]}") from error
+        seconds = time.perf_counter() - started
         text = _text(program, Path(folder))
-    seconds = time.perf_counter() - started
     memory = program.memory_analysis()
     total = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
     return Compiled(
@@ -104,7 +104,7 @@ def compile_program(lowered: jax.stages.Lowered, mesh: Mesh) -> Compiled:
 
 
 def _options(platform: str, folder: str) -> dict[str, Any] | None:
-    """For GPUs and TPUs that are not there. folder: where the compiler writes the program."""
+    """Of the compiler, for GPUs and TPUs that are not there. folder: where a TPU's writes the program."""
     if platform in ("gpu", "cuda"):  # the compiler's own kernels for products may have no size that works untried
         return {"xla_gpu_enable_triton_gemm": False}
     return {"xla_dump_to": folder, "xla_dump_hlo_as_text": True} if platform == "tpu" else None

@@ -1,14 +1,19 @@
-"""Convolutions with 3.4 times fewer products: Winograd's F(2, 3) along every axis on which the kernel has three taps.
+"""Convolutions with up to eight times fewer products: Winograd's F(2, 3) and F(4, 3), along every axis of three taps.
 
-Two neighbouring outputs of three taps need four products instead of six, between sums of four inputs and sums of the
-taps. Along three axes that is 64 products for eight outputs instead of 216, and in float32 the result is off by about
-1e-6 of the largest. The sums move eight times the input through memory, so it pays where channels are many.
-Source: Lavin and Gray 2015, "Fast Algorithms for Convolutional Neural Networks".
+Two neighbouring outputs of three taps need four products instead of six, four need six instead of twelve, between sums
+of inputs and sums of the taps. Four along each of three axes are 216 products for 64 outputs instead of 1728. The
+sums move three times the input through memory (eight times with pairs), so it pays where channels are many; the sums
+of the taps are eight times the kernel, so pairs are better where places are few. In float32 the result is off by 2e-6
+of the largest, a direct convolution's by 4e-7.
+Source: Lavin and Gray 2015, "Fast Algorithms for Convolutional Neural Networks". The points at which the polynomials
+are multiplied lie closer to one than theirs (0, 1, -1, 2, -2), whose error is seven times as large.
 """
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial, reduce
+from itertools import product as every
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +21,44 @@ import numpy as np
 from jax import lax
 
 Padding = Sequence[tuple[int, int]]
-STEP = 2**26  # sums of inputs that are in memory at a time, or those of two frames
+STEP = 2**26  # sums of inputs that are in memory at a time, or those of one tile in time
+# Measured: making and reading one more sum of taps takes as long as the products of so many places with it.
+PER_SUM = 64
 
-# Rows are the four products: sums of three taps, and by which signs they add up to two outputs.
-TAPS = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], np.float32)
+
+@dataclass(frozen=True, eq=False)
+class Tile:
+    """F(outputs, 3) along one axis. n = outputs + 2: the products it takes.
+
+    of_inputs: (n, n), of_taps: (n, 3): what is multiplied. of_products: (outputs, n): what is added up then.
+    """
+
+    outputs: int
+    of_inputs: np.ndarray
+    of_taps: np.ndarray
+    of_products: np.ndarray
+
+
+Tiles = tuple[Tile | None, Tile | None, Tile | None]  # along T, H and W; None where the kernel has one tap
+
+
+def _tile(*points: float) -> Tile:
+    """By Toom and Cook: polynomials are known by their values at these points and at infinity."""
+    n = len(points) + 1
+    others = [[q for q in points if q != p] for p in points]
+    powers = np.vander(points, n, increasing=True)
+    lagrange = [np.append(np.poly(rest)[::-1], 0) for rest in others]
+    taps = [row[:3] / np.prod(np.subtract(p, rest)) for p, row, rest in zip(points, powers, others, strict=True)]
+    at_infinity = np.eye(n - 2)[:, -1:]
+    return Tile(
+        n - 2,
+        np.float32([*lagrange, np.poly(points)[::-1]]),
+        np.float32([*taps, (0, 0, 1)]),
+        np.float32(np.hstack([powers[:, : n - 2].T, at_infinity])),
+    )
+
+
+PAIR, FOUR = _tile(0, 1, -1), _tile(0, 0.75, -0.75, 1.5, -1.5)
 
 
 def suits(kernel_shape: Sequence[int], stride: Sequence[int], padding: Padding) -> bool:
@@ -32,16 +71,14 @@ def suits(kernel_shape: Sequence[int], stride: Sequence[int], padding: Padding) 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def conv(x_BTHWC: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
     """x (B, T, H, W, C), kernel (kt, kh, kw, C, O) -> (B, T', H', W', O), for what `suits`."""
-    size, C, features = kernel.shape[:3], *kernel.shape[3:]
-    axes = _axes(size)
-    sums = _over_taps(kernel, size).reshape(-1, C, features)
-    x, wanted = _padded(x_BTHWC, size, padding)
+    wanted, tiles = _plan(x_BTHWC.shape, kernel.shape, padding)
+    x, sums = _padded(x_BTHWC, wanted, tiles, padding), _over_taps(kernel, tiles)
 
     def frames(window):
-        return _outputs(_product("knc,kcf->knf", _inputs(window, axes), sums), axes)
+        return _outputs(_product("knc,kcf->knf", _inputs(window, tiles), sums), tiles)
 
-    y = _by_frames(frames, x, size)
-    return y[:, : wanted[0], : wanted[1], : wanted[2]]
+    y = lax.map(frames, _windows(x, _step(x, tiles), _overlap(tiles)))
+    return _in_time(y)[:, : wanted[0], : wanted[1], : wanted[2]]
 
 
 def _forward(x, kernel, padding):
@@ -49,32 +86,55 @@ def _forward(x, kernel, padding):
 
 
 def _backward(padding, saved, dy):
-    """Both gradients from the same sums over pairs of dy: as products with the inputs' sums, and with the taps'."""
+    """Both gradients from the same sums over dy: as products with the inputs' sums, and with the taps'."""
     x, kernel = saved
-    size, C, features = kernel.shape[:3], *kernel.shape[3:]
-    axes = _axes(size)
-    sums = _over_taps(kernel, size).reshape(-1, C, features)
-    unpadded, (x, wanted) = x.shape, _padded(x, size, padding)
-    dy = jnp.pad(dy, [(0, 0), *((0, n % 2 if k == 3 else 0) for k, n in zip(size, wanted, strict=True)), (0, 0)])
+    wanted, tiles = _plan(x.shape, kernel.shape, padding)
+    unpadded, x, sums = x.shape, _padded(x, wanted, tiles, padding), _over_taps(kernel, tiles)
+    dy = jnp.pad(dy, [(0, 0), *((0, _missing(n, tile)) for n, tile in zip(wanted, tiles, strict=True)), (0, 0)])
 
     def frames(total, windows):
         window, dy_window = windows
-        spread = _spread(dy_window, axes)
-        total = total + jnp.einsum("knc,knf->kcf", _rows(_inputs(window, axes)), _rows(spread))
-        return total, _of_inputs(_product("knf,kcf->knc", spread, sums), axes)
+        spread = _spread(dy_window, tiles)
+        total = total + jnp.einsum("knc,knf->kcf", _rows(_inputs(window, tiles)), _rows(spread))
+        return total, _of_inputs(_product("knf,kcf->knc", spread, sums), tiles)
 
-    n = _step(x, size)
-    total, parts = lax.scan(frames, jnp.zeros_like(sums), (_windows(x, size, n, 2), _windows(dy, size, n, 0)))
-    dx = _joined(parts, 2 if size[0] == 3 else 0)
-    dx = lax.slice(dx, (0, *(a for a, _ in padding), 0), (unpadded[0], *_ends(padding, unpadded), C))
-    return dx, (_combined(size).T @ total.reshape(len(total), -1)).reshape(kernel.shape)
+    per, overlap = _step(x, tiles), _overlap(tiles)
+    total, parts = lax.scan(frames, jnp.zeros_like(sums), (_windows(x, per, overlap), _windows(dy, per, 0)))
+    dx = _joined(parts, overlap)
+    dx = lax.slice(dx, (0, *(a for a, _ in padding), 0), (unpadded[0], *_ends(padding, unpadded), unpadded[4]))
+    return dx, (_combined(tiles).T @ total.reshape(len(total), -1)).reshape(kernel.shape)
+
+
+conv.defvjp(_forward, _backward)
 
 
 def _ends(padding, shape):
     return (before + n for (before, _), n in zip(padding, shape[1:4], strict=True))
 
 
-conv.defvjp(_forward, _backward)
+def _plan(shape, kernel_shape, padding) -> tuple[tuple[int, int, int], Tiles]:
+    """The size (T, H, W) of the result, and the tiles that make it with the least work."""
+    size = kernel_shape[:3]
+    wanted = tuple(n + sum(p) - k + 1 for n, p, k in zip(shape[1:4], padding, size, strict=True))
+
+    def work(tiles):
+        places, sums = shape[0], 1
+        for n, tile in zip(wanted, tiles, strict=True):
+            places *= -(-n // tile.outputs) if tile else n
+            sums *= tile.outputs + 2 if tile else 1
+        return sums * (places + PER_SUM)
+
+    return wanted, min(every(*((PAIR, FOUR) if k == 3 else (None,) for k in size)), key=work)
+
+
+def _missing(n, tile):
+    """Values that `n` lacks to whole tiles."""
+    return -n % tile.outputs if tile else 0
+
+
+def _overlap(tiles):
+    """Frames that neighbouring tiles in time both see."""
+    return 2 if tiles[0] else 0
 
 
 def _product(how, x, sums):
@@ -86,122 +146,119 @@ def _rows(x):
     return x.reshape(len(x), -1, x.shape[-1])
 
 
-def _axes(size):
-    """Those of (B, T, H, W, C) that are transformed."""
-    return tuple(axis for axis, taps in enumerate(size, 1) if taps == 3)
+def _combined(tiles):
+    """(sums, taps): the sums of taps along all axes at once, the first axis varying slowest."""
+    return reduce(np.kron, [tile.of_taps for tile in tiles if tile])
 
 
-def _combined(size):
-    """(4^n, 3^n): the sums of taps over all n transformed axes at once."""
-    return reduce(np.kron, [TAPS] * len(_axes(size)))
+def _over_taps(kernel, tiles):
+    combined = _combined(tiles)
+    return (combined @ kernel.reshape(combined.shape[1], -1)).reshape(-1, *kernel.shape[3:])
 
 
-def _over_taps(kernel, size):
-    combined = _combined(size)
-    return combined @ kernel.reshape(combined.shape[1], -1)
+def _padded(x, wanted, tiles, padding):
+    """x with zeros around it, up to whole tiles."""
+    room = [(a, b + _missing(n, tile)) for (a, b), n, tile in zip(padding, wanted, tiles, strict=True)]
+    return jnp.pad(x, [(0, 0), *room, (0, 0)])
 
 
-def _padded(x, size, padding):
-    """x with zeros around it, up to whole pairs of outputs, and the size (T, H, W) of the result."""
-    wanted = tuple(n + sum(p) - k + 1 for n, p, k in zip(x.shape[1:4], padding, size, strict=True))
-    more = [(a, b + (n % 2 if k == 3 else 0)) for (a, b), n, k in zip(padding, wanted, size, strict=True)]
-    return jnp.pad(x, [(0, 0), *more, (0, 0)]), wanted
+def _step(x, tiles):
+    """Frames of the result that are made at a time: whole tiles of them, that divide all."""
+    per = tiles[0].outputs if tiles[0] else 1
+    count = (x.shape[1] - _overlap(tiles)) // per
+    sums = x.size * math.prod((tile.outputs + 2) / tile.outputs for tile in tiles if tile)
+    return per * max(n for n in range(1, count + 1) if count % n == 0 and (n == 1 or n * sums <= STEP * count))
 
 
-def _by_frames(run, x, size):
-    """A few frames of the result at a time: what lies between is large."""
-    y = lax.map(run, _windows(x, size, _step(x, size), 2))
-    y = jnp.moveaxis(y, 0, 1)
-    return y.reshape(y.shape[0], -1, *y.shape[3:])
+def _windows(x, per, overlap):
+    """(n, B, per + overlap, H, W, C): the frames that each step sees."""
+    starts = range(0, x.shape[1] - overlap, per)
+    return jnp.stack([lax.slice_in_dim(x, start, start + per + overlap, axis=1) for start in starts])
 
 
-def _step(x, size):
-    """Frames of the result, or pairs of them for three taps in time, that are made at a time; they divide all."""
-    frames = x.shape[1] if size[0] == 1 else x.shape[1] // 2 - 1
-    most = max(1, STEP * frames // (4 ** len(_axes(size)) // 2 ** len(_axes(size)) * math.prod(x.shape)))
-    return max(n for n in range(1, frames + 1) if frames % n == 0 and n <= most)
-
-
-def _windows(x, size, step, overlap):
-    """(n, B, frames, H, W, C): of each step the frames that it sees; three taps in time see `overlap` more."""
-    per = step if size[0] == 1 else 2 * step
-    overlap = 0 if size[0] == 1 else overlap
-    count = (x.shape[1] - overlap) // per
-    return jnp.stack([lax.slice_in_dim(x, i * per, (i + 1) * per + overlap, axis=1) for i in range(count)])
+def _in_time(parts):
+    """(n, B, frames, H, W, C) -> (B, n * frames, H, W, C)."""
+    parts = jnp.moveaxis(parts, 0, 1)
+    return parts.reshape(parts.shape[0], -1, *parts.shape[3:])
 
 
 def _joined(parts, overlap):
-    """(n, B, frames, H, W, C) -> (B, T, H, W, C): the last `overlap` frames of a part lie on the next one's first."""
+    """The transpose of `_windows`: the last `overlap` frames of a part lie on the next one's first."""
+    if not overlap:
+        return _in_time(parts)
     per = parts.shape[2] - overlap
     own, over = parts[:, :, :per], parts[:, :, per:]
     own = own + jnp.pad(over[:-1], [(1, 0), (0, 0), (0, per - overlap)] + [(0, 0)] * (parts.ndim - 3))
-    own = jnp.moveaxis(own, 0, 1)
-    return jnp.concatenate([own.reshape(own.shape[0], -1, *own.shape[3:]), over[-1]], 1)
+    return jnp.concatenate([_in_time(own), over[-1]], 1)
 
 
-def _inputs(x, axes):
-    """(B, T, H, W, C) -> (4^n, B, t, h, w, C): sums of inputs; of the leading index the first axis varies slowest."""
+def _weighted(matrix, parts):
+    """For every row of the matrix the sum of the parts times its entries."""
+
+    def total(row):
+        terms = [part if c == 1 else -part if c == -1 else c * part for c, part in zip(row, parts, strict=True) if c]
+        return sum(terms[1:], terms[0])
+
+    return [total(row) for row in matrix]
+
+
+def _along(tiles, backwards=False):
+    """(axis of (B, T, H, W, C), tile) of those that are transformed."""
+    found = [(axis, tile) for axis, tile in enumerate(tiles, 1) if tile]
+    return reversed(found) if backwards else found
+
+
+def _inputs(x, tiles):
+    """(B, T, H, W, C) -> (sums, B, t, h, w, C): of the leading index the first axis varies slowest."""
     x = x[None]
-    for axis in reversed(axes):
-        x = jnp.concatenate(_of_four(x, axis + 1), axis=0)
+    for axis, tile in _along(tiles, backwards=True):
+        last = x.shape[axis + 1] - tile.outputs - 1  # past the start of the last tile
+        seen = [lax.slice_in_dim(x, i, last + i, tile.outputs, axis + 1) for i in range(tile.outputs + 2)]
+        x = jnp.concatenate(_weighted(tile.of_inputs, seen), axis=0)
     return x
 
 
-def _of_four(x, axis):
-    even, odd = _pairs(x, axis)
-    n = even.shape[axis] - 1
-    even, next_even = (lax.slice_in_dim(even, i, i + n, axis=axis) for i in (0, 1))
-    odd, next_odd = (lax.slice_in_dim(odd, i, i + n, axis=axis) for i in (0, 1))
-    return even - next_even, odd + next_even, next_even - odd, odd - next_odd
+def _of_inputs(sums, tiles):
+    """The transpose of `_inputs`: (sums, B, t, h, w, C) -> (B, T, H, W, C)."""
+    for axis, tile in _along(tiles):
+        sums = sums.reshape(tile.outputs + 2, -1, *sums.shape[1:])
+        sums = _overlaid(_weighted(tile.of_inputs.T, sums), axis + 1)
+    return sums[0]
 
 
-def _of_inputs(sums, axes):
-    """The transpose of `_inputs`: (4^n, B, t, h, w, C) -> (B, T, H, W, C)."""
-    parts = list(sums)
-    for axis in axes:
-        quarter = len(parts) // 4
-        parts = [_from_four(parts[i::quarter], axis) for i in range(quarter)]
-    return parts[0]
-
-
-def _from_four(four, axis):
-    a, b, c, d = four
+def _overlaid(seen, axis):
+    """Tiles of n values laid so that the last two of each lie on the next one's first two."""
 
     def at(part, before):
         return jnp.pad(part, [(0, 0)] * axis + [(before, 1 - before)] + [(0, 0)] * (part.ndim - axis - 1))
 
-    even, odd = at(a, 0) + at(b + c - a, 1), at(b - c + d, 0) - at(d, 1)
-    return _dealt(even, odd, axis)
+    *first, last, end = seen
+    phases = [at(part, 0) for part in first]
+    for i, part in enumerate((last, end)):
+        phases[i] += at(part, 1)
+    x = _dealt(phases, axis)
+    return lax.slice_in_dim(x, 0, x.shape[axis] - len(phases) + 2, axis=axis)
 
 
-def _dealt(even, odd, axis):
-    """The inverse of `_pairs`."""
-    x = jnp.stack([even, odd], axis + 1)
-    return x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
+def _outputs(products, tiles):
+    """(sums, B, t, h, w, C) -> (B, T, H, W, C)."""
+    for axis, tile in _along(tiles):
+        products = products.reshape(tile.outputs + 2, -1, *products.shape[1:])
+        products = _dealt(_weighted(tile.of_products, products), axis + 1)
+    return products[0]
 
 
-def _pairs(x, axis):
-    x = x.reshape(*x.shape[:axis], -1, 2, *x.shape[axis + 1 :])
-    return (lax.index_in_dim(x, i, axis + 1, keepdims=False) for i in (0, 1))
-
-
-def _outputs(products, axes):
-    """(4^n, B, t, h, w, C) -> (B, T, H, W, C)."""
-    parts = list(products)
-    for axis in reversed(axes):
-        parts = [_of_products(parts[i : i + 4], axis) for i in range(0, len(parts), 4)]
-    return parts[0]
-
-
-def _of_products(four, axis):
-    a, b, c, d = four
-    return _dealt(a + b + c, b - c - d, axis)
-
-
-def _spread(dy, axes):
+def _spread(dy, tiles):
     """The transpose of `_outputs`."""
     dy = dy[None]
-    for axis in reversed(axes):
-        first, second = _pairs(dy, axis + 1)
-        dy = jnp.concatenate([first, first + second, first - second, -second], axis=0)
+    for axis, tile in _along(tiles, backwards=True):
+        end = dy.shape[axis + 1]
+        outputs = [lax.slice_in_dim(dy, i, end, tile.outputs, axis + 1) for i in range(tile.outputs)]
+        dy = jnp.concatenate(_weighted(tile.of_products.T, outputs), axis=0)
     return dy
+
+
+def _dealt(phases, axis):
+    """Values of each phase in turn along an axis."""
+    x = jnp.stack(phases, axis + 1)
+    return x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])

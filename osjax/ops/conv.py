@@ -3,11 +3,11 @@
 `native`  one 3D convolution: what cuDNN and the TPU compiler are tuned for.
 `taps`    the temporal taps stacked into the channels of one 2D convolution: about five times as fast as `native` with
           XLA on two CPU cores, forward and backward.
-`winograd` a third of the products and more sums (`ops/winograd.py`): 1.7 to 2.4 times as fast as `taps` on two CPU
-          cores where channels are many, gradients up to 3.8 times. On GPUs cuDNN does the like where it pays.
+`winograd` down to an eighth of the products and more sums (`ops/winograd.py`): several times as fast as `taps` on two
+          CPU cores where channels are many. On GPUs cuDNN does the like where it pays.
 `patches` one product of all that the kernel sees (`ops/patches.py`), for strides and for few values of many channels.
-`shifts`  a depthwise convolution of stride one as a sum of shifted products: grouped convolutions, and above all their
-          gradients, are slow on XLA's CPU backend.
+`shifts`  a depthwise convolution of stride one as a sum of shifted products (`ops/depthwise.py`): grouped
+          convolutions, and above all their gradients, are slow on XLA's CPU backend.
 
 A kernel of size one is a matrix product whatever the form.
 """
@@ -16,15 +16,13 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import partial
-from itertools import product as every
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from osjax.ops import patches, winograd
+from osjax.ops import depthwise, patches, winograd
 from osjax.ops.parameter import logical, parameter
 from osjax.ops.platform import platform
 from osjax.ops.product import product
@@ -39,7 +37,6 @@ BIAS_AXES = (Axis.CONV_OUT,)
 # Measured: from how many channels of input and output on `winograd` and `patches` are faster than `taps`, and from how
 # many values of each channel on `winograd` is the faster of them.
 MANY_CHANNELS, MANY_VALUES = 128, 512
-UNROLLED = 27  # taps of a depthwise convolution in one pass
 _native_only: ContextVar[bool] = ContextVar("native_only", default=False)
 
 
@@ -85,10 +82,10 @@ def conv3d(
 
 def _convolved(x_BTHWC, kernel, stride, padding, groups, impl):
     padding = same_padding(kernel.shape[:3]) if padding is None else tuple(padding)
-    depthwise = _is_depthwise(kernel, groups)
+    per_channel = _is_depthwise(kernel, groups)
     if impl == "auto":
         impl = _fastest(x_BTHWC, kernel, stride, padding, groups)
-    if kernel.shape[:3] == stride == (1, 1, 1) and not any(map(any, padding)) and not depthwise:
+    if kernel.shape[:3] == stride == (1, 1, 1) and not any(map(any, padding)) and not per_channel:
         return _matmul(x_BTHWC, kernel, groups)
     if impl == "native":
         return _native(x_BTHWC, kernel, stride, padding, groups)
@@ -96,8 +93,8 @@ def _convolved(x_BTHWC, kernel, stride, padding, groups, impl):
         return _taps(x_BTHWC, kernel, stride, padding, groups)
     if impl == "patches" and groups == 1:
         return patches.conv(x_BTHWC, kernel, stride, padding)
-    if impl == "shifts" and depthwise and stride == (1, 1, 1):
-        return _shifts(x_BTHWC, kernel, padding)
+    if impl == "shifts" and per_channel and stride == (1, 1, 1):
+        return depthwise.conv(x_BTHWC, kernel, padding)
     if impl == "winograd" and groups == 1 and winograd.suits(kernel.shape, stride, padding):
         return winograd.conv(x_BTHWC, kernel, padding)
     raise ValueError(f"conv3d has no {impl!r} for {groups} groups, stride {stride}; choose one of {IMPLEMENTATIONS}")
@@ -112,8 +109,7 @@ def _fastest(x_BTHWC, kernel, stride, padding, groups) -> str:
         return "native"
     if groups > 1:
         return "shifts" if _is_depthwise(kernel, groups) and stride == (1, 1, 1) else "taps"
-    exact = x_BTHWC.dtype == kernel.dtype == jnp.float32  # bfloat16 would lose the sums' digits
-    if min(kernel.shape[3:]) < MANY_CHANNELS or not exact:
+    if min(kernel.shape[3:]) < MANY_CHANNELS:
         return "taps"
     values = math.prod(x_BTHWC.shape[:4])
     if values >= MANY_VALUES and winograd.suits(kernel.shape, stride, padding):
@@ -148,70 +144,6 @@ def _taps(x, kernel, stride, padding, groups):
         stacked, flat, stride[1:], padding[1:], dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups
     )
     return y.reshape(B, frames, *y.shape[1:])
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _shifts(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
-    """Depthwise, stride one: frame by frame, which stay in the cache, with UNROLLED taps at most in one pass.
-
-    All 125 of a 5x5x5 kernel would take XLA many seconds to compile, and run slower than in five passes.
-    """
-    x, (T, H, W) = _pad(x, kernel, padding)
-    kt, kh, kw = kernel.shape[:3]
-    at_once = max(n for n in range(1, kt + 1) if kt % n == 0 and (n == 1 or n * kh * kw <= UNROLLED))
-
-    def frame(t):
-        def add_taps(total, first):
-            seen = lax.dynamic_slice_in_dim(x, t + first, at_once, axis=1)
-            taps = lax.dynamic_slice_in_dim(kernel, first, at_once, axis=0)
-            for i, dh, dw in every(range(at_once), range(kh), range(kw)):
-                total = total + seen[:, i, dh : dh + H, dw : dw + W] * taps[i, dh, dw].reshape(1, 1, 1, -1)
-            return total, None
-
-        total = jnp.zeros((x.shape[0], H, W, x.shape[-1]), x.dtype)
-        return lax.scan(add_taps, total, jnp.arange(0, kt, at_once))[0]
-
-    return jnp.moveaxis(lax.map(frame, jnp.arange(T)), 0, 1)
-
-
-def _shifts_forward(x, kernel, padding):
-    return _shifts(x, kernel, padding), (x, kernel)
-
-
-def _shifts_backward(padding, saved, dy):
-    """Hand-written because autodiff would keep one copy of the input per tap."""
-    x, kernel = saved
-    mirrored = tuple((k - 1 - before, k - 1 - after) for k, (before, after) in zip(kernel.shape, padding, strict=False))
-    dx = _shifts(dy, kernel[::-1, ::-1, ::-1], mirrored)
-    x, size = _pad(x, kernel, padding)
-
-    def row_of_taps(_, tap):
-        windows = _windows(x, size, tap, kernel.shape[2])
-        return None, jnp.stack([jnp.einsum("bthwc,bthwc->c", rows, dy) for rows in windows])
-
-    rows = lax.scan(row_of_taps, None, _taps_of_time_and_height(kernel))[1]
-    return dx, rows.reshape(kernel.shape)
-
-
-_shifts.defvjp(_shifts_forward, _shifts_backward)
-
-
-def _pad(x, kernel, padding):
-    """x with its zeros, and the size (T, H, W) of the convolution's output."""
-    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-    return x, tuple(n - k + 1 for n, k in zip(x.shape[1:4], kernel.shape[:3], strict=True))
-
-
-def _taps_of_time_and_height(kernel):
-    kt, kh = kernel.shape[:2]
-    return jnp.repeat(jnp.arange(kt), kh), jnp.tile(jnp.arange(kh), kt)
-
-
-def _windows(x, size, tap, kw):
-    """What each of the `kw` taps of one row of the kernel sees."""
-    T, H, W = size
-    rows = lax.dynamic_slice(x, (0, *tap, 0, 0), (x.shape[0], T, H, x.shape[3], x.shape[4]))
-    return [rows[:, :, :, dw : dw + W] for dw in range(kw)]
 
 
 class Conv3d(nn.Module):

@@ -68,11 +68,18 @@ def suits(kernel_shape: Sequence[int], stride: Sequence[int], padding: Padding) 
     return set(size) <= {1, 3} and 3 in size[1:] and tuple(stride) == (1, 1, 1) and near
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
 def conv(x_BTHWC: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
-    """x (B, T, H, W, C), kernel (kt, kh, kw, C, O) -> (B, T', H', W', O), for what `suits`."""
-    wanted, tiles = _plan(x_BTHWC.shape, kernel.shape, padding)
-    x, sums = _padded(x_BTHWC, wanted, tiles, padding), _over_taps(kernel, tiles)
+    """x (B, T, H, W, C), kernel (kt, kh, kw, C, O) -> (B, T', H', W', O), for what `suits`.
+
+    In x's dtype; between, in float32: bfloat16 would lose the sums' digits.
+    """
+    return _conv(x_BTHWC.astype(jnp.float32), kernel.astype(jnp.float32), padding).astype(x_BTHWC.dtype)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _conv(x, kernel, padding):
+    wanted, tiles = _plan(x.shape, kernel.shape, padding)
+    x, sums = _padded(x, wanted, tiles, padding), _over_taps(kernel, tiles)
 
     def frames(window):
         return _outputs(_product("knc,kcf->knf", _inputs(window, tiles), sums), tiles)
@@ -82,7 +89,7 @@ def conv(x_BTHWC: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
 
 
 def _forward(x, kernel, padding):
-    return conv(x, kernel, padding), (x, kernel)
+    return _conv(x, kernel, padding), (x, kernel)
 
 
 def _backward(padding, saved, dy):
@@ -105,7 +112,7 @@ def _backward(padding, saved, dy):
     return dx, (_combined(tiles).T @ total.reshape(len(total), -1)).reshape(kernel.shape)
 
 
-conv.defvjp(_forward, _backward)
+_conv.defvjp(_forward, _backward)
 
 
 def _ends(padding, shape):

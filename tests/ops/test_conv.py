@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from osjax.ops import patches
+from osjax.ops import patches, winograd
 from osjax.ops.conv import Conv3d, as_native, conv3d
 from osjax.types import Axis
 
@@ -74,17 +74,70 @@ def test_winograd_takes_odd_sizes_and_any_padding_forward_and_backward(frames, p
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3), got, want)
 
 
-def test_the_form_is_chosen_by_width_size_precision_and_backend():
+@pytest.mark.parametrize("size", [(3, 7, 8), (8, 4, 5), (6, 12, 3)])
+def test_winograd_with_four_outputs_at_a_time_forward_and_backward(size, monkeypatch):
+    monkeypatch.setattr(winograd, "PER_SUM", 0)  # fewest products, however many sums
+    x = jax.random.normal(jax.random.key(0), (2, *size, 3))
+    kernel = jax.random.normal(jax.random.key(1), (3, 3, 3, 3, 4))
+    _, tiles = winograd._plan(x.shape, kernel.shape, ((1, 1),) * 3)
+    assert [tile.outputs for tile in tiles] == [4 if n in (3, 4, 7, 8, 12) else 2 for n in size]
+
+    def loss(x, kernel, impl):
+        return (conv3d(x, kernel, impl=impl) ** 2).sum()
+
+    got, want = (jax.value_and_grad(loss, argnums=(0, 1))(x, kernel, impl) for impl in ("winograd", "native"))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-3), got, want)
+
+
+def test_winograd_takes_pairs_where_places_are_few_and_fours_where_they_are_many():
+    def outputs(T, side):
+        tiles = winograd._plan((1, T, side, side, 8), (3, 3, 3, 8, 8), ((1, 1),) * 3)[1]
+        return [tile.outputs for tile in tiles]
+
+    assert outputs(8, 64) == [4, 4, 4]
+    assert outputs(4, 8) == [2, 2, 2]
+    assert outputs(2, 64) == [2, 4, 4]
+
+
+@pytest.mark.parametrize("dtype, error", [(jnp.float32, 4e-6), (jnp.bfloat16, 4e-3)])
+def test_winograd_is_off_by_what_the_format_rounds(dtype, error):
+    x = jax.random.normal(jax.random.key(0), (1, 8, 32, 32, 64)).astype(dtype)
+    kernel = (jax.random.normal(jax.random.key(1), (3, 3, 3, 64, 8)) / 40).astype(dtype)
+    want = conv3d(x.astype(jnp.float32), kernel.astype(jnp.float32), impl="native")
+    got = conv3d(x, kernel, impl="winograd")
+    assert got.dtype == dtype
+    assert np.abs(got - want).max() < error * np.abs(want).max()
+
+
+def test_depthwise_convolution_of_bfloat16_is_summed_in_float32():
+    x = jax.random.normal(jax.random.key(0), (1, 6, 8, 8, 4)).astype(jnp.bfloat16)
+    kernel = jax.random.normal(jax.random.key(1), (5, 5, 5, 1, 4)).astype(jnp.bfloat16)
+
+    def run(x, kernel, impl):
+        def loss(x, kernel):
+            y = conv3d(x, kernel, groups=4, impl=impl)
+            return (y.astype(jnp.float32) ** 2).mean(), y
+
+        (_, y), gradients = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(x, kernel)
+        return y, *gradients
+
+    want = run(x.astype(jnp.float32), kernel.astype(jnp.float32), "native")
+    for got, exact in zip(run(x, kernel, "shifts"), want, strict=True):
+        assert got.dtype == jnp.bfloat16
+        assert np.abs(got - exact).max() < 6e-3 * np.abs(exact).max()
+
+
+def test_the_form_is_chosen_by_width_size_and_backend():
     def form(C, dtype=jnp.float32, side=16, **how):
         x, kernel = jnp.ones((1, 4, side, side, C), dtype), jnp.ones((3, 3, 3, C, C), dtype)
         operations = str(jax.make_jaxpr(lambda x, kernel: conv3d(x, kernel, **how))(x, kernel))
         if "conv_general_dilated" in operations:
             return "conv"
-        return "winograd" if "([0], [0])" in operations else "patches"  # 64 products side by side, or one
+        return "winograd" if "([0], [0])" in operations else "patches"  # products side by side, or one
 
-    assert form(128) == form(128, side=15) == "winograd"
+    assert form(128) == form(128, side=15) == form(128, jnp.bfloat16) == "winograd"
     assert form(128, stride=(1, 2, 2)) == form(128, side=8) == "patches"
-    assert form(64) == form(64, stride=(1, 2, 2)) == form(128, jnp.bfloat16) == "conv"
+    assert form(64) == form(64, stride=(1, 2, 2)) == "conv"
     with as_native():
         assert form(128) == form(128, side=8) == "conv"
     with pytest.raises(ValueError, match="no 'winograd' for 1 groups, stride"):

@@ -36,6 +36,7 @@ class Axis:
 
     # Activations.
     BATCH = "batch"
+    GROUP_ROWS = "group_rows"  # a batch's, where the devices that share the weights' parts all see them
     TOKENS = "tokens"  # video or joint tokens, split over `sequence`
     ACT_EMBED = "act_embed"
     ACT_HEADS = "act_heads"
@@ -44,7 +45,7 @@ class Axis:
 _TRANSFORMER = "LAYERS EMBED MLP QKV HEADS HEAD_DIM MODULATION PATCH FEATURES RANK"
 _PARAMETERS = f"{_TRANSFORMER} CONV_KERNEL CONV_IN CONV_OUT NORM VOCAB"
 PARAMETER_AXES = tuple(getattr(Axis, name) for name in _PARAMETERS.split())
-ACTIVATION_AXES = (Axis.BATCH, Axis.TOKENS, Axis.ACT_EMBED, Axis.ACT_HEADS)
+ACTIVATION_AXES = (Axis.BATCH, Axis.GROUP_ROWS, Axis.TOKENS, Axis.ACT_EMBED, Axis.ACT_HEADS)
 
 
 class LatentBatch(NamedTuple):

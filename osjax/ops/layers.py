@@ -25,6 +25,7 @@ class Contraction(NamedTuple):
 
     reduce_dtype: in what the kernel's gradient is summed over tokens and devices. grad_dtype: what it is then cast to.
     few_rows: x is (B, in) with far fewer rows than the kernel has: rows then move between devices, the kernel stays.
+        Those that share a kernel's parts exchange their own rows; for its gradient every device sees all rows.
     """
 
     in_axes: tuple[str, ...]
@@ -107,13 +108,9 @@ def contract(x: jax.Array, kernel: jax.Array, learned: jax.Array, how: Contracti
     dimensions = _dimensions(x.ndim, len(how.in_axes))
     if not how.few_rows:
         return product(x, gather(kernel, *how.in_axes, *how.out_axes), dimensions)
-    y = jax.lax.dot_general(_all_rows(x, how), kernel, dimensions, preferred_element_type=jnp.float32)
+    x = constrain(x, Axis.GROUP_ROWS, *how.in_axes)  # split along the contracted axes as the kernel is
+    y = jax.lax.dot_general(x, kernel, dimensions, preferred_element_type=jnp.float32)
     return constrain(y, Axis.BATCH, *how.out_axes).astype(x.dtype)
-
-
-def _all_rows(x, how):
-    """Every row on every device, split along the contracted axes as the kernel is."""
-    return constrain(x, None, *how.in_axes)
 
 
 def _dimensions(ndim: int, n_in: int):
@@ -130,9 +127,9 @@ def _contract_backward(how, saved, dy):
     n_lead, n_out = x.ndim - n_in, len(how.out_axes)
     over_out = tuple(range(dy.ndim - n_out, dy.ndim)), tuple(range(n_in, n_in + n_out))
     if how.few_rows:
-        x, dy = _all_rows(x, how), constrain(dy, None, *how.out_axes)
-        dx = _all_rows(product(dy, kernel, (over_out, ((), ()))), how)
-        dx = constrain(dx, Axis.BATCH, *(None,) * n_in)
+        dx = product(constrain(dy, Axis.GROUP_ROWS, *how.out_axes), kernel, (over_out, ((), ())))
+        dx = constrain(constrain(dx, Axis.GROUP_ROWS, *how.in_axes), Axis.BATCH, *(None,) * n_in)
+        x, dy = constrain(x, None, *how.in_axes), constrain(dy, None, *how.out_axes)
     else:
         dx = product(dy, gather(kernel, *names), (over_out, ((), ())))
     over_lead = (tuple(range(n_lead)), tuple(range(n_lead))), ((), ())

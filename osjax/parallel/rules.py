@@ -29,6 +29,7 @@ TRANSFORMER: Mapping[str, MeshAxes] = {
     Axis.VOCAB: None,  # EMBED shards the table
     Axis.RANK: None,
     Axis.BATCH: ("data", "fsdp"),
+    Axis.GROUP_ROWS: "data",
     Axis.TOKENS: "sequence",
     Axis.ACT_EMBED: None,
     Axis.ACT_HEADS: "tensor",

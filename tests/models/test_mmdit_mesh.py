@@ -129,15 +129,16 @@ def test_kernels_are_gathered_one_block_at_a_time_and_their_gradients_come_back_
     assert "f32[3,64,256]" not in text  # the stack whole
 
 
-def test_modulation_moves_rows_between_devices_not_kernels():
-    grid, cfg = mesh.make(1, 8), config()
+def test_modulation_moves_its_own_rows_between_devices_not_kernels():
+    grid, cfg = mesh.make(2, 4), config()
     model, arguments, boxed = models.build(cfg), inputs(16, 8, B=8), models.abstract_params(cfg)
     shapes = jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), nn.unbox(boxed), sharding.of_boxed(boxed, grid)
     )
     with sharding.under(grid):
         text = jax.jit(lambda p: model.apply({"params": p}, *arguments)).lower(shapes).compile().as_text()
-    assert "[8,384]" in text  # rows of the whole batch times 6 * 64
+    assert "[4,384]" in text  # rows of four devices times 6 * 64
+    assert "[8,384]" not in text  # of the whole batch
     assert "[64,384]" not in text and "[1,64,384]" not in text  # the kernel
 
 

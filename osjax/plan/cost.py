@@ -88,20 +88,32 @@ def _inner(ways: dict[str, int], axes: Sequence[str]) -> int:
     return found
 
 
-def collectives_of(model_cfg: Any, parameters: int, rows: int, tokens: int, ways: dict[str, int]) -> list[Collective]:
-    """What a step sends, by arithmetic: weights gathered for each pass, gradients scattered, tokens exchanged."""
+def collectives_of(
+    model_cfg: Any, parameters: int, rows: int, tokens: int, ways: dict[str, int], platform: str
+) -> list[Collective]:
+    """What a step sends, by arithmetic: weights gathered for each pass, gradients scattered, tokens exchanged.
+
+    Kernels of modulations stay where they are; rows of their input and output move. platform: tpu or gpu, whose
+    compilers differ: a TPU's gathers once for a block's recomputed and its backward pass.
+    """
     found = []
     again = memory.recomputed_blocks(model_cfg) / (model_cfg.depth + model_cfg.depth_single_blocks)
     axes = tuple(name for name in ("fsdp", "sequence") if ways[name] > 1)
     shards = ways["fsdp"] * ways["sequence"]
+    width = _modulated(model_cfg)
+    moved = parameters - model_cfg.hidden_size * width
     if shards > 1:
         share = (shards - 1) / shards / ways["tensor"]
-        found.append(Collective("all-gather", axes, 0, round(2 * parameters * share * (2 + again))))
+        passes = 2 if platform == "tpu" else 2 + again
+        found.append(Collective("all-gather", axes, 0, round(2 * moved * share * passes)))
         reduced = 4 if model_cfg.grad_reduce == "float32" else 2
-        found.append(Collective("reduce-scatter", axes, 0, round(reduced * parameters * share)))
+        modulated = 4 * rows / ways["data"] * width * (1 + again)  # the devices' parts of the sums
+        found.append(Collective("reduce-scatter", axes, 0, round((reduced * moved + modulated) * share)))
+        everywhere = tuple(name for name in ("data", *axes) if ways[name] > 1)
+        found.append(Collective("all-gather", everywhere, 0, round(2 * rows * width * share)))  # for their gradients
     if ways["data"] > 1:
         share = 2 * (ways["data"] - 1) / ways["data"]
-        found.append(Collective("all-reduce", ("data",), 0, round(4 * parameters / shards / ways["tensor"] * share)))
+        found.append(Collective("all-reduce", ("data",), 0, round(4 * moved / shards / ways["tensor"] * share)))
     here = 2 * rows / (ways["data"] * ways["fsdp"]) * tokens * model_cfg.hidden_size
     blocks = model_cfg.depth + model_cfg.depth_single_blocks
     if (n := ways["sequence"]) > 1:
@@ -113,6 +125,11 @@ def collectives_of(model_cfg: Any, parameters: int, rows: int, tokens: int, ways
         sent = 2 * 2 * (n - 1) / n * here / ways["sequence"]
         found.append(Collective("all-reduce", ("tensor",), 0, round(blocks * (2 + again) * sent)))
     return found
+
+
+def _modulated(model_cfg: Any) -> int:
+    """Values that the modulations of all blocks and of the last layer give for one clip."""
+    return model_cfg.hidden_size * (12 * model_cfg.depth + 3 * model_cfg.depth_single_blocks + 2)
 
 
 def expected_seconds(

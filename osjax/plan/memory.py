@@ -7,8 +7,8 @@ it runs is WORKING tensors of a token's width, fitted to compiled programs (docs
 from dataclasses import dataclass
 from typing import Any
 
-WORKING = 36.0  # bfloat16 tensors (tokens, width) alive in the backward pass of one block
-SAVED = {"none": 30.0, "full": 1.0, "save_attention": 2.0, "offload": 0.0}  # kept of each block until its gradient
+WORKING = 40.0  # bfloat16 tensors (tokens, width) alive in the backward pass of one block
+SAVED = {"none": 22.0, "full": 1.0, "save_attention": 2.0, "offload": 0.0}  # kept of each block until its gradient
 
 
 @dataclass(frozen=True)

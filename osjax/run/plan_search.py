@@ -96,7 +96,8 @@ def _candidate(planned: Stage, state: int, mfu: float | None) -> Candidate | Non
         batches[bucket] = _largest(lambda n, b=bucket: peak(b, n) <= room and seconds(b, n) <= limit)
     rows = each * groups
     forward = round(rows * program.forward_flops(planned.model_cfg, planned.batch(longest)) / longest.rows)
-    sent = cost.collectives_of(planned.model_cfg, parameters, rows, tokens(longest), planned.ways)
+    how = planned.ways, planned.target.chip.platform
+    sent = cost.collectives_of(planned.model_cfg, parameters, rows, tokens(longest), *how)
     size = rows, tokens(longest), state
     bound = cost.bound(planned.model_cfg, forward, *size, planned.ways, sent, planned.target)
     return Candidate(

@@ -101,7 +101,7 @@ def plan(planned: Stage, compiled: bool, mfu: float | None = None) -> dict[str, 
     sent = (
         found.collectives
         if found and found.collectives is not None
-        else cost.collectives_of(planned.model_cfg, parameters, *size, planned.ways)
+        else cost.collectives_of(planned.model_cfg, parameters, *size, planned.ways, planned.target.chip.platform)
     )
     state_bytes = row["estimate"]["state"]
     bound = cost.bound(planned.model_cfg, row["forward_flops"], *size, state_bytes, planned.ways, sent, planned.target)

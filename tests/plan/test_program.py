@@ -71,12 +71,24 @@ def test_a_step_is_bound_by_what_takes_longest():
 
 
 def test_weights_are_gathered_for_each_pass_and_gradients_scattered_once():
-    ways = {"data": 1, "fsdp": 8, "sequence": 1, "tensor": 1}
-    sent = {c.kind: c.bytes for c in cost.collectives_of(replace(CFG, remat="full"), 1000, 8, 10, ways)}
-    assert sent == {"all-gather": 2 * 1000 * 3 * 7 // 8, "reduce-scatter": 4 * 1000 * 7 // 8}
+    ways, width = {"data": 1, "fsdp": 8, "sequence": 1, "tensor": 1}, 32 * (12 * 2 + 3 * 3 + 2)
+    full, parameters = replace(CFG, remat="full"), 1000 + 32 * width  # a thousand beside the modulations'
+    rows = 4 * 8 * width * 2
+
+    def sent(cfg, *size, platform="gpu"):
+        return [(c.kind, c.axes, c.bytes) for c in cost.collectives_of(cfg, *size, ways, platform)]
+
+    fsdp, shares = ("fsdp",), [2 * 1000 * 3 * 7 // 8, (4 * 1000 + rows) * 7 // 8, 2 * 8 * width * 7 // 8]
+    kinds = "all-gather", "reduce-scatter", "all-gather"
+    assert sent(full, parameters, 8, 10) == [*zip(kinds, [fsdp] * 3, shares, strict=True)]
+    assert sent(full, parameters, 8, 10, platform="tpu")[0][2] == 2 * 1000 * 2 * 7 // 8  # one for two of the passes
+    ways = {"data": 2, "fsdp": 4, "sequence": 1, "tensor": 1}
+    shared = {(kind, axes): size for kind, axes, size in sent(full, parameters, 8, 10)}
+    assert shared["reduce-scatter", fsdp] == (4 * 1000 + rows // 2) * 3 // 4  # a group's own rows
+    assert shared["all-gather", ("data", "fsdp")] and shared["all-reduce", ("data",)] == 4 * 1000 // 4
     ways = {"data": 1, "fsdp": 1, "sequence": 2, "tensor": 1}
-    sent = {c.kind: c.bytes for c in cost.collectives_of(replace(CFG, attention="ulysses"), 0, 4, 10, ways)}
-    assert sent["all-to-all"] == 5 * 3 * (2 * 4 * 10 * 32) * 4 // 4  # blocks, passes, tokens, q k v and the result
+    exchanged = {kind: size for kind, _, size in sent(replace(CFG, attention="ulysses"), parameters, 4, 10)}
+    assert exchanged["all-to-all"] == 5 * 3 * (2 * 4 * 10 * 32) * 4 // 4  # blocks, passes, tokens, q k v, the result
 
 
 def test_encoding_on_a_mesh_sends_kernels_and_nothing_of_the_clips():

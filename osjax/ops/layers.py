@@ -108,9 +108,14 @@ def contract(x: jax.Array, kernel: jax.Array, learned: jax.Array, how: Contracti
     dimensions = _dimensions(x.ndim, len(how.in_axes))
     if not how.few_rows:
         return product(x, gather(kernel, *how.in_axes, *how.out_axes), dimensions)
-    x = constrain(x, Axis.GROUP_ROWS, *how.in_axes)  # split along the contracted axes as the kernel is
+    x = _split_as_kernel(x, Axis.GROUP_ROWS, how)
     y = jax.lax.dot_general(x, kernel, dimensions, preferred_element_type=jnp.float32)
     return constrain(y, Axis.BATCH, *how.out_axes).astype(x.dtype)
+
+
+def _split_as_kernel(x, rows, how):
+    """(B, in) with these rows on every device, then split along the contracted axes: the compiler cannot do both."""
+    return constrain(constrain(x, rows, *(None,) * len(how.in_axes)), rows, *how.in_axes)
 
 
 def _dimensions(ndim: int, n_in: int):
@@ -128,8 +133,9 @@ def _contract_backward(how, saved, dy):
     over_out = tuple(range(dy.ndim - n_out, dy.ndim)), tuple(range(n_in, n_in + n_out))
     if how.few_rows:
         dx = product(constrain(dy, Axis.GROUP_ROWS, *how.out_axes), kernel, (over_out, ((), ())))
-        dx = constrain(constrain(dx, Axis.GROUP_ROWS, *how.in_axes), Axis.BATCH, *(None,) * n_in)
-        x, dy = constrain(x, None, *how.in_axes), constrain(dy, None, *how.out_axes)
+        dx = constrain(constrain(dx, Axis.GROUP_ROWS, *how.in_axes), Axis.GROUP_ROWS, *(None,) * n_in)
+        dx = constrain(dx, Axis.BATCH, *(None,) * n_in)
+        x, dy = _split_as_kernel(x, None, how), constrain(dy, None, *how.out_axes)
     else:
         dx = product(dy, gather(kernel, *names), (over_out, ((), ())))
     over_lead = (tuple(range(n_lead)), tuple(range(n_lead))), ((), ())

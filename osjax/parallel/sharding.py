@@ -104,9 +104,15 @@ def gather(kernel: jax.Array, *names: str) -> jax.Array:
 
 
 def scatter(dkernel: jax.Array, *names: str) -> jax.Array:
-    """The inverse of `gather` for a kernel's gradient: summed over the devices and split as the kernel is stored."""
+    """The inverse of `gather` for a kernel's gradient: summed over the devices and split as the kernel is stored.
+
+    Not by stages where there is a data axis, over which each stage's result would be summed: with sequences split in
+    four that is four times the bytes between hosts.
+    """
     found = partition(names, dkernel.shape)
-    return dkernel if found is None else _through(dkernel, _stages(found)[-2::-1])
+    if found is None:
+        return dkernel
+    return _through(dkernel, [found] if ways("data") > 1 else _stages(found)[-2::-1])
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))

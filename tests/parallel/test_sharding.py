@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
 from osjax.errors import UserError
 from osjax.parallel import mesh, rules, sharding
 from osjax.parallel.host import to_global
+from osjax.plan import hlo
 from osjax.types import Axis
 
 pytestmark = pytest.mark.optimised
@@ -92,3 +93,26 @@ def test_a_compiled_step_donates_its_state_and_keeps_its_place():
     after, metrics = run(state, batch, sharding.random_key(0, grid))
     assert state["kernel"].is_deleted() and not batch.is_deleted()
     assert after["kernel"].sharding == shardings["kernel"] and float(metrics["sum"]) == 8
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 2), (4, 1, 2), (1, 2, 4)])
+def test_gradients_of_kernels_are_summed_over_data_as_shards_alone(shape):
+    grid = mesh.make(*shape)
+    x = jax.random.normal(jax.random.key(0), (8, 16, 32))
+    kernel = jax.random.normal(jax.random.key(1), (32, 64))
+    stored = NamedSharding(grid, PartitionSpec(("fsdp", "sequence")))
+    rows = NamedSharding(grid, PartitionSpec(("data", "fsdp"), "sequence"))
+
+    def gradient(kernel, x, gather):
+        return jax.grad(lambda kernel: jnp.sin(x @ gather(kernel)).sum())(kernel)
+
+    with sharding.under(grid):
+        step = jax.jit(partial(gradient, gather=lambda k: sharding.gathered(k, (Axis.EMBED, Axis.MLP))))
+        program = step.lower(*map(jax.device_put, (kernel, x), (stored, rows))).compile()
+        found = program(*map(jax.device_put, (kernel, x), (stored, rows)))
+    np.testing.assert_allclose(found, gradient(kernel, x, lambda k: k), rtol=1e-4, atol=1e-3)
+    assert found.sharding.is_equivalent_to(stored, 2)
+    over_data = [c for c in hlo.collectives(program.as_text(), grid) if "data" in c.axes]
+    assert [c.axes for c in over_data] == [("data",)] * (shape[0] > 1)
+    shard = kernel.size * 4 // (shape[1] * shape[2])
+    assert sum(c.bytes for c in over_data) == 2 * shard * (shape[0] - 1) // shape[0]

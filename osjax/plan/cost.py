@@ -117,10 +117,12 @@ def collectives_of(
     here = 2 * rows / (ways["data"] * ways["fsdp"]) * tokens * model_cfg.hidden_size
     blocks = model_cfg.depth + model_cfg.depth_single_blocks
     if (n := ways["sequence"]) > 1:
-        # Ulysses sends q, k, v and the result; a ring sends k and v of all others. Twice in the backward pass.
-        tensors = 4 / n * (n - 1) / n if model_cfg.attention == "ulysses" else 2 * (n - 1) / n
-        kind = "all-to-all" if model_cfg.attention == "ulysses" else "collective-permute"
-        found.append(Collective(kind, ("sequence",), 0, round(blocks * (3 + again) * here * tensors)))
+        # Ulysses sends q, k, v and the result, in each pass; a ring k and v of all others, backward their gradients too.
+        if model_cfg.attention == "ulysses":
+            kind, tensors = "all-to-all", (2 + again) * 4 / n * (n - 1) / n
+        else:
+            kind, tensors = "collective-permute", (3 + again) * 2 * (n - 1) / n
+        found.append(Collective(kind, ("sequence",), 0, round(blocks * here * tensors)))
     if (n := ways["tensor"]) > 1:
         sent = 2 * 2 * (n - 1) / n * here / ways["sequence"]
         found.append(Collective("all-reduce", ("tensor",), 0, round(blocks * (2 + again) * sent)))

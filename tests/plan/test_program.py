@@ -88,7 +88,9 @@ def test_weights_are_gathered_for_each_pass_and_gradients_scattered_once():
     assert shared["all-gather", ("data", "fsdp")] and shared["all-reduce", ("data",)] == 4 * 1000 // 4
     ways = {"data": 1, "fsdp": 1, "sequence": 2, "tensor": 1}
     exchanged = {kind: size for kind, _, size in sent(replace(CFG, attention="ulysses"), parameters, 4, 10)}
-    assert exchanged["all-to-all"] == 5 * 3 * (2 * 4 * 10 * 32) * 4 // 4  # blocks, passes, tokens, q k v, the result
+    assert exchanged["all-to-all"] == 5 * 2 * (2 * 4 * 10 * 32) * 4 // 4  # blocks, passes, tokens, q k v, the result
+    around = {kind: size for kind, _, size in sent(replace(CFG, attention="ring"), parameters, 4, 10)}
+    assert around["collective-permute"] == 5 * 3 * (2 * 4 * 10 * 32) * 2 // 2  # k and v, backward their gradients too
 
 
 def test_encoding_on_a_mesh_sends_kernels_and_nothing_of_the_clips():

@@ -117,7 +117,7 @@ def collectives_of(
     here = 2 * rows / (ways["data"] * ways["fsdp"]) * tokens * model_cfg.hidden_size
     blocks = model_cfg.depth + model_cfg.depth_single_blocks
     if (n := ways["sequence"]) > 1:
-        # Ulysses sends q, k, v and the result, in each pass; a ring k and v of all others, backward their gradients too.
+        # Ulysses sends q, k, v and the result in each pass; a ring k and v of all others, backward their gradients too.
         if model_cfg.attention == "ulysses":
             kind, tensors = "all-to-all", (2 + again) * 4 / n * (n - 1) / n
         else:

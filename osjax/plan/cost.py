@@ -100,7 +100,7 @@ def collectives_of(
     again = memory.recomputed_blocks(model_cfg) / (model_cfg.depth + model_cfg.depth_single_blocks)
     axes = tuple(name for name in ("fsdp", "sequence") if ways[name] > 1)
     shards = ways["fsdp"] * ways["sequence"]
-    width = _modulated(model_cfg)
+    width = _modulation_width(model_cfg)
     moved = parameters - model_cfg.hidden_size * width
     if shards > 1:
         share = (shards - 1) / shards / ways["tensor"]
@@ -129,7 +129,7 @@ def collectives_of(
     return found
 
 
-def _modulated(model_cfg: Any) -> int:
+def _modulation_width(model_cfg: Any) -> int:
     """Values that the modulations of all blocks and of the last layer give for one clip."""
     return model_cfg.hidden_size * (12 * model_cfg.depth + 3 * model_cfg.depth_single_blocks + 2)
 

@@ -89,6 +89,23 @@ def test_winograd_with_four_outputs_at_a_time_forward_and_backward(size, monkeyp
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-3), got, want)
 
 
+@pytest.mark.parametrize("kernel_size", [(3, 3, 3), (1, 3, 3)])
+def test_winograd_a_few_frames_at_a_time_gives_the_same_forward_and_backward(kernel_size, monkeypatch):
+    x = jax.random.normal(jax.random.key(0), (2, 12, 6, 5, 3))
+    kernel = jax.random.normal(jax.random.key(1), (*kernel_size, 3, 4))
+
+    def run():
+        grad = jax.value_and_grad(lambda x, kernel: (conv3d(x, kernel, impl="winograd") ** 2).sum(), argnums=(0, 1))
+        return grad(x, kernel), str(jax.make_jaxpr(grad)(x, kernel))
+
+    whole, at_once = run()
+    monkeypatch.setattr(winograd, "STEP", 1)
+    parts, in_steps = run()
+    steps = 12 if kernel_size[0] == 1 else 12 // winograd._plan(x.shape, kernel.shape, ((1, 1),) * 3)[1][0].outputs
+    assert "length=1\n" in at_once and f"length={steps}\n" in in_steps and steps > 2
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-3), parts, whole)
+
+
 def test_winograd_takes_pairs_where_places_are_few_and_fours_where_they_are_many():
     def outputs(T, side):
         tiles = winograd._plan((1, T, side, side, 8), (3, 3, 3, 8, 8), ((1, 1),) * 3)[1]

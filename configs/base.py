@@ -148,8 +148,8 @@ def diffusion() -> ConfigDict:
     cfg.model.patch_size = 2
     cfg.model.cond_embed = True  # takes given images and clips
     cfg.model.dtype = "bfloat16"  # of the computation; parameters are float32
-    cfg.model.attention = "dense"  # dense, flash, ring, ulysses, ulysses_ring
-    cfg.model.attention_kernel = "flash"  # inside ring and ulysses: flash or dense
+    cfg.model.attention = "dense"  # dense, flash, blockwise, ring, ulysses, ulysses_ring
+    cfg.model.attention_kernel = "flash"  # inside ring and ulysses: flash, blockwise or dense
     cfg.model.text_tokens = "sharded"  # over `sequence`, like video, or replicated
     cfg.model.remat = "none"  # none, full, save_attention, offload
     cfg.model.remat_blocks = placeholder(tuple)  # only the first so many double and single blocks, such as (8, 100)

@@ -15,6 +15,7 @@ def get_config() -> ConfigDict:
     cfg.dtype = "float32"
     cfg.model.update(hidden_size=1536, num_heads=12, depth=2, depth_single_blocks=4, dtype="float32")
     cfg.model.update(in_channels=128, patch_size=1)
+    cfg.model.attention = "blockwise"
     cfg.video.update(frames=16, height=512, width=512)  # 4 latent frames of 16 x 16 tokens
     cfg.text_tokens = 128
     cfg.autoencoder.family = "dcae"  # the released one, at full width

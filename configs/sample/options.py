@@ -14,7 +14,7 @@ def options() -> ConfigDict:
     cfg.text.clip = placeholder(str)  # folder of CLIP-L
     cfg.image = ConfigDict({"model": velocity_model("flux"), "autoencoder": autoencoder()})  # mode t2i2v: first frame
     cfg.dtype = "bfloat16"  # of velocity models from files: weights and computation
-    cfg.attention = "auto"  # of velocity models from files: flash on GPU and TPU, dense on a CPU; or one by name
+    cfg.attention = "auto"  # of velocity models from files: flash on GPU and TPU, blockwise on a CPU; or one by name
     cfg.sample = ConfigDict()
     cfg.sample.mode = "t2v"  # t2v, i2v_head, i2v_tail, i2v_loop, v2v_head, v2v_tail, v2v_..._easy, t2i2v
     cfg.sample.resolution = placeholder(str)  # such as 256px or 720p: its size table by aspect ratio

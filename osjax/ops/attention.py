@@ -11,12 +11,14 @@ from jax.sharding import PartitionSpec
 
 from osjax.errors import UserError
 from osjax.ops import flash, kernels, ring
+from osjax.ops.blockwise import BLOCKWISE
 from osjax.ops.ulysses import Groups
 from osjax.parallel.sharding import partition, ways
 from osjax.types import Axis
 
-IMPLEMENTATIONS = ("dense", "flash", "ring", "ulysses", "ulysses_ring")
-KERNELS = ("flash", "dense")
+WHOLE = ("flash", "blockwise")  # a device holds all tokens of its clips and heads
+IMPLEMENTATIONS = ("dense", *WHOLE, "ring", "ulysses", "ulysses_ring")
+KERNELS = ("flash", "blockwise", "dense")
 SEQUENCE = "sequence"  # mesh axis that splits tokens
 
 Triple = tuple[jax.Array, jax.Array, jax.Array]
@@ -34,12 +36,13 @@ def attend(
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
     """Softmax attention of every query over every key, scaled by d ** -0.5; returns (B, S, h, d) in q's dtype.
 
-    impl: "dense"         float32 softmax, quadratic memory: the oracle, and the choice on a CPU.
+    impl: "dense"         float32 softmax, quadratic memory: the oracle.
           "flash"         cuDNN on a GPU (bfloat16 or float16), splash on a TPU; tokens whole on every device.
+          "blockwise"     the same on any platform and in any dtype, by plain products: the choice on a CPU.
           "ulysses"       tokens split over the mesh axis `sequence`, which must divide the heads of a device.
           "ring"          the same for any number of heads, with more bytes moved.
           "ulysses_ring"  Ulysses among as many devices as the heads allow, and a ring over such groups.
-    kernel: what each device runs inside the last three, "flash" or "dense".
+    kernel: what each device runs inside the last three, "flash", "blockwise" or "dense".
     valid: (S,) bool, which keys are real; None: all. Outputs of other tokens mean nothing.
     shared: q, k, v (B, M, h, d) of tokens that every device of `sequence` holds whole, such as text. They attend and
         are attended to like the others; the result is then a pair, their output second.
@@ -72,6 +75,12 @@ def _dense(q, k, v, shared, valid):
         logits = jnp.where(real[None, None, None], logits, kernels.MASKED)
     weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
     return checkpoint_name(jnp.einsum("bhqk,bkhd->bqhd", weights, v), kernels.ATTENTION_OUT)
+
+
+def _kernel(name, q):
+    if name not in KERNELS:
+        raise UserError(f"unknown attention kernel {name!r}: use one of {', '.join(KERNELS)}")
+    return flash.choose(q) if name == "flash" else {"blockwise": BLOCKWISE, "dense": kernels.DENSE}[name]
 
 
 def _local(kernel, valid):
@@ -129,19 +138,19 @@ def _over_mesh(impl, kernel, qkv, valid, shared):
     """One of the implementations that run per device, under shard_map where a mesh is in force."""
     q = qkv[0]
     count, S = ways(SEQUENCE), q.shape[1]
-    chosen = flash.choose("flash" if impl == "flash" else kernel, q)
+    chosen = _kernel(impl if impl in WHOLE else kernel, q)
     names = (Axis.BATCH, Axis.TOKENS, Axis.ACT_HEADS, None)
     missing = -S % count
     spec = partition(names, (q.shape[0], S + missing, *q.shape[2:]))
-    if impl == "flash" and count > 1:
+    if impl in WHOLE and count > 1:
         raise UserError(
-            f'attention "flash" needs all tokens on every device, but the mesh has sequence={count}: use "ulysses" '
+            f'attention "{impl}" needs all tokens on every device, but the mesh has sequence={count}: use "ulysses" '
             '(or "ring" where the heads do not divide), or sequence=1'
         )
-    if impl != "flash" and spec is None:
+    if impl not in WHOLE and spec is None:
         raise UserError(
             f"attention {impl!r} runs over a mesh: trace it inside osjax.parallel.sharding.under(mesh), "
-            'or use "flash" or "dense"'
+            'or use "flash", "blockwise" or "dense"'
         )
     if spec is None:
         return _local(chosen, valid)(qkv, shared)
@@ -159,7 +168,7 @@ def _over_mesh(impl, kernel, qkv, valid, shared):
 
 def _plan(impl, kernel, valid, count, heads):
     """What each device runs: (q, k, v), shared -> (out, out of shared)."""
-    if impl == "flash":
+    if impl in WHOLE:
         return _local(kernel, valid)
     if impl == "ring":
         return _ring(kernel, valid, count, 1)

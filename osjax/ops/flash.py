@@ -13,31 +13,27 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ke
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
 from osjax.errors import UserError
-from osjax.ops.kernels import DENSE, Kernel
+from osjax.ops.kernels import Kernel
 from osjax.ops.platform import platform
 
 LANES = 128  # width of a TPU vector register: splash's blocks are multiples of it
 BLOCKS = range(1024, 0, -LANES)  # lengths of splash's blocks, best first
 
 
-def choose(name: str, q_BShd: jax.Array) -> Kernel:
-    """The kernel "dense" or "flash" for queries like these. UserError where it cannot run."""
-    if name == "dense":
-        return DENSE
-    if name != "flash":
-        raise UserError(f"unknown attention kernel {name!r}: use flash or dense")
+def choose(q_BShd: jax.Array) -> Kernel:
+    """The kernel for queries like these. UserError where none can run."""
     where, d = platform(), q_BShd.shape[-1]
     if where == "tpu":
         return SPLASH
     if where != "gpu":
-        raise UserError(f'flash attention needs a GPU or a TPU, this is {where}: use "dense" instead')
+        raise UserError(f'flash attention needs a GPU or a TPU, this is {where}: use "blockwise" instead')
     if q_BShd.dtype not in (jnp.bfloat16, jnp.float16):
         raise UserError(
-            f'flash attention on a GPU needs bfloat16, not {q_BShd.dtype}: set dtype="bfloat16" or use "dense"'
+            f'flash attention on a GPU needs bfloat16, not {q_BShd.dtype}: set dtype="bfloat16" or use "blockwise"'
         )
     if d % 8 or d > 256:
         raise UserError(
-            f'flash attention on a GPU needs a head dimension of at most 256 and 8 | d, not {d}: use "dense"'
+            f'flash attention on a GPU needs a head dimension of at most 256 and 8 | d, not {d}: use "blockwise"'
         )
     return CUDNN
 

@@ -143,7 +143,7 @@ def _model(cfg: ConfigDict, name: str, platform: str) -> tuple[nn.Module, Stored
         )
     attention = cfg.attention
     if attention == "auto":
-        attention = "dense" if platform == "cpu" else "flash"
+        attention = "blockwise" if platform == "cpu" else "flash"
     fields = {"attention": attention, **group.config, "dtype": cfg.dtype}
     model_cfg = config.to_dataclass(models.config_class("mmdit"), fields, f"{name}.config")
     return models.build(model_cfg), _file(model_cfg, group, cfg.dtype, layout=weights.LAYOUTS[group.layout])

@@ -132,10 +132,12 @@ def test_requests_that_cannot_run_name_one_that_can():
                     attend(q, k, v, **how)
 
     refused("unknown attention 'paged': use one of dense, flash", impl="paged")
-    refused('flash attention needs a GPU or a TPU, this is cpu: use "dense"', impl="flash")
+    refused('flash attention needs a GPU or a TPU, this is cpu: use "blockwise"', impl="flash")
+    refused('"blockwise" needs all tokens on every device, but the mesh has sequence=2', sequence(2), impl="blockwise")
     refused("unknown attention kernel 'fast'", impl="ring", kernel="fast")
     refused("runs over a mesh.*or use", impl="ring", kernel="dense")
     advice = 'cannot split 6 heads over sequence=4: use "ulysses_ring" or "ring"'
     refused(advice, sequence(4), impl="ulysses", kernel="dense")
     refused('nothing to exchange with 3 heads.*use "ring"', sequence(2, tensor=2), impl="ulysses_ring", kernel="dense")
     attend(q, k, v, impl="dense")
+    attend(q, k, v, impl="blockwise")

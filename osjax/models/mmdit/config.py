@@ -34,7 +34,7 @@ class MMDiTConfig:
     patch_size: int = 2
     dtype: str = "float32"  # compute dtype; parameters are float32
     attention: str = "dense"  # see ops/attention.py
-    attention_kernel: str = "flash"  # what each device runs inside ring, ulysses and ulysses_ring: flash or dense
+    attention_kernel: str = "flash"  # inside ring, ulysses and ulysses_ring: flash, blockwise or dense
     text_tokens: str = "sharded"  # over `sequence`, like video; "replicated": whole on each device (docs in tokens.py)
     remat: str = "none"  # none, full, save_attention or offload: see ops/stack.py
     remat_blocks: tuple[int, int] | None = None  # only the first so many double and single blocks, such as (8, 100)

@@ -81,14 +81,14 @@ class Linear(nn.Module):
         reduce_dtype = jnp.promote_types(self.reduce_dtype, self.dtype).name
         axes = tuple(self.in_axes), tuple(self.out_axes)
         how = Contraction(*axes, reduce_dtype, learned.dtype.name, self.few_rows)
-        return contract(x, jax.lax.stop_gradient(cast), learned, how)
+        return contract(x, cast, learned, how)
 
     def _adapted(self, x: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
         """x times a (in..., r) times b (r, out...); q, k and v have an a and a b each: (in..., 3, r), (3, r, h, d)."""
 
         def times(x, kernel, in_axes, out_axes):
             how = Contraction(tuple(in_axes), tuple(out_axes), "float32", kernel.dtype.name)
-            return contract(x, jax.lax.stop_gradient(kernel.astype(x.dtype)), kernel, how)
+            return contract(x, kernel.astype(x.dtype), kernel, how)
 
         if self.out_axes[0] != Axis.QKV:
             return times(times(x, a, self.in_axes, (Axis.RANK,)), b, (Axis.RANK,), self.out_axes)
@@ -104,6 +104,7 @@ def contract(x: jax.Array, kernel: jax.Array, learned: jax.Array, how: Contracti
     learned: the same values, perhaps in a wider dtype, of which nothing is read: so its gradient may be float32, and is
     then summed in float32, although the kernel is bfloat16. The kernel is gathered from the devices that store it here,
     and once more in the backward pass, instead of being kept; its gradient is scattered to where it is stored.
+    kernel: gets no gradient; passed through `stop_gradient`, it would be kept a second time by a scan over blocks.
     """
     dimensions = _dimensions(x.ndim, len(how.in_axes))
     if not how.few_rows:

@@ -66,6 +66,9 @@ class Curriculum:
 
     def train(self, options: stage.Options, each: Any = None) -> None:
         """Every stage to its end. each: called with a stage's name when it is finished."""
+        for made in self.stages.values():
+            if isinstance(made, DiffusionStage):
+                made.check_devices()
         self.place.workdir.mkdir(parents=True, exist_ok=True)
         for name, made in self.stages.items():
             made.train(self.own, options)

@@ -1,6 +1,7 @@
 """A stage of the video model: its encoders, its batches of latents, and the train step of its condition modes."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from osjax import models
 from osjax.conditioning import build, modes, text
 from osjax.errors import UserError
 from osjax.models import lora
+from osjax.ops.attention import attend
 from osjax.parallel import host, sharding
 from osjax.parallel import mesh as device_mesh
 from osjax.run import adapters, autoencoders, features, model_folder, stage, text_encoders, train_data
@@ -81,6 +83,17 @@ class DiffusionStage:
 
     def parameters(self) -> int:
         return stage.count_parameters(self.model_cfg)
+
+    def check_devices(self) -> None:
+        """UserError where the model's attention cannot run on the devices of the mesh."""
+        cfg, sizes = self.model_cfg, self.mesh.shape
+        rows, tokens = sizes["data"] * sizes["fsdp"], sizes["sequence"]
+        x_BShd = jax.ShapeDtypeStruct((rows, tokens, cfg.num_heads, cfg.hidden_size // cfg.num_heads), cfg.dtype)
+        with sharding.under(self.mesh):
+            try:
+                jax.eval_shape(partial(attend, impl=cfg.attention, kernel=cfg.attention_kernel), *[x_BShd] * 3)
+            except UserError as error:
+                raise UserError(f"{self.name}: {error}", status=2) from error
 
     def train(self, own: train_data.OwnData, options: stage.Options) -> None:
         encoders: list[Encoders] = []  # read once, and not at all for a finished stage

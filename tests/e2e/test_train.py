@@ -143,3 +143,11 @@ def test_a_dry_run_prints_the_plan(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "stage2_i2v: diffusion, 8 steps from stage1_t2v; 64px x 8 (batch 8)" in out
     assert "parameters" in out and not (tmp_path / "new").exists()
+
+
+def test_attention_that_these_devices_do_not_have_is_refused_before_any_stage_begins(tmp_path, capsys):
+    flag = "--config.stages.stage3_i2v.model.attention=flash"
+    assert main(["train", "--config=configs/smoke.py", f"--workdir={tmp_path / 'new'}", flag]) == 2
+    error = capsys.readouterr().err
+    assert 'stage3_i2v: flash attention needs a GPU or a TPU, this is cpu: use "blockwise"' in error
+    assert len(error.splitlines()) == 1 and not (tmp_path / "new").exists()

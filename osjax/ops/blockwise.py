@@ -13,13 +13,12 @@ from osjax.ops.kernels import MASKED, Kernel
 LOGITS = 2**22  # at once, 16 MiB of float32
 
 
-def _forward(q_BShd, k, v, count):
-    keys = k.shape[1] if count is None or isinstance(count, jax.Array) else count
-    q_blocks, (k_nKd, v_nKd) = _queries(q_BShd, keys), (_heads(x[:, :keys]) for x in (k, v))
-    hidden = _hidden(keys, count)
+def _forward(q_BShd, k_BShd, v_BShd, count):
+    keys, hidden = _keys(k_BShd, count)
+    k_nKd, v_nKd = (_heads(x[:, :keys]) for x in (k_BShd, v_BShd))
 
-    def head(head):
-        q_blocks, k_Kd, v_Kd = head
+    def head(arguments):
+        q_blocks, k_Kd, v_Kd = arguments
 
         def block(q_Qd):
             logits_QK = _logits(q_Qd, k_Kd, hidden)
@@ -30,25 +29,25 @@ def _forward(q_BShd, k, v, count):
 
         return jax.lax.map(block, q_blocks)
 
-    out, lse = jax.lax.map(head, (q_blocks, k_nKd, v_nKd))
-    return _tokens(out, q_BShd), lse.reshape(*_leading(q_BShd), -1)[:, :, : q_BShd.shape[1]]
+    B, S, h, _ = q_BShd.shape
+    out, lse = jax.lax.map(head, (_queries(q_BShd, keys), k_nKd, v_nKd))
+    return _tokens(out, q_BShd), lse.reshape(B, h, -1)[:, :, :S]
 
 
 def _backward(q_BShd, k_BShd, v_BShd, count, out, lse_BhS, dout):
-    keys = k_BShd.shape[1] if count is None or isinstance(count, jax.Array) else count
+    keys, hidden = _keys(k_BShd, count)
     k_nKd, v_nKd = (_heads(x[:, :keys]) for x in (k_BShd, v_BShd))
-    hidden, scale = _hidden(keys, count), q_BShd.shape[-1] ** -0.5
     delta_BhS = jnp.einsum("bqhd,bqhd->bhq", dout, out.astype(dout.dtype), preferred_element_type=jnp.float32)
     rows = [_queries(x, keys) for x in (q_BShd, dout)]
     rows += [_queries(x.transpose(0, 2, 1)[..., None], keys) for x in (lse_BhS, delta_BhS)]
 
-    def head(head):
-        *rows, k_Kd, v_Kd = head
+    def head(arguments):
+        *rows, k_Kd, v_Kd = arguments
 
         def block(sums, rows):
             q_Qd, dout_Qd, lse_Q1, delta_Q1 = rows
             weights_QK = jnp.exp(_logits(q_Qd, k_Kd, hidden) - lse_Q1)
-            dlogits = weights_QK * (_times(dout_Qd, v_Kd, 1, 1) - delta_Q1) * scale
+            dlogits = weights_QK * (_times(dout_Qd, v_Kd, 1, 1) - delta_Q1) * q_Qd.shape[-1] ** -0.5
             dlogits, weights = dlogits.astype(q_Qd.dtype), weights_QK.astype(dout_Qd.dtype)
             parts = _times(dlogits, q_Qd, 0, 0), _times(weights, dout_Qd, 0, 0)
             return jax.tree.map(jnp.add, sums, parts), _times(dlogits, k_Kd, 1, 0)
@@ -74,13 +73,11 @@ def _logits(q_Qd, k_Kd, hidden_K):
     return logits_QK if hidden_K is None else jnp.where(hidden_K, MASKED, logits_QK)
 
 
-def _hidden(keys, count):
-    """Which keys are padding. None where all are real, or those that are not have been left out."""
-    return jnp.arange(keys) >= count if isinstance(count, jax.Array) else None
-
-
-def _leading(x_BShd):
-    return x_BShd.shape[0], x_BShd.shape[2]
+def _keys(k_BShd, count):
+    """How many keys are read, and which of them are padding; None: none, what is known to be padding is left out."""
+    if isinstance(count, jax.Array):
+        return k_BShd.shape[1], jnp.arange(k_BShd.shape[1]) >= count
+    return (k_BShd.shape[1] if count is None else count), None
 
 
 def _heads(x_BShd):

@@ -80,6 +80,5 @@ def test_in_bfloat16_nothing_as_large_as_the_tokens_is_kept_in_float32(case):
     def upcast(*args):  # what autodiff of the same formula, computed in float32, keeps
         return formula(*(x.astype(jnp.float32) for x in args)).astype(jnp.bfloat16)
 
-    if case != "add_gated":  # whose float32 copies autodiff needs as well
-        assert jnp.dtype("float32") in kept(upcast, tokens)
+    assert jnp.dtype("float32") in kept(upcast, tokens)
     assert worst(output_and_gradients(function, tokens), output_and_gradients(formula, arguments(shapes))) < 0.05

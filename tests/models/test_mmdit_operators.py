@@ -122,7 +122,7 @@ print(step.lower().compile().as_text())
 @pytest.mark.skipif(find_spec("libtpu") is None, reason="needs osjax[plan], TPU's compiler")
 @pytest.mark.timeout(900)
 def test_a_compiled_tpu_program_holds_no_float32_tokens_of_all_blocks_and_casts_a_kernel_once():
-    text = processes.run_python(TPU).stdout
+    text = processes.run_for_tpu(TPU).stdout
     stacked = {m[1] for m in re.finditer(r"(f32|bf16)\[3,1,440,(?:256|2,128|1024|3,2,128)\]", text)}
     assert stacked == {"bf16"}
     assert len(re.findall(r"= bf16\[3,1024,64\]\S* convert\(", text)) == 1

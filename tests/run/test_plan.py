@@ -71,7 +71,7 @@ def test_the_tpu_compiler_says_memory_and_collectives(tmp_path):
     path = tmp_path / "plan.json"
     flags = ["--target=v5e:2x4", "--mesh=1,8,1,1", f"--json={path}", "--config.stages.stage1_t2v.model.attention=flash"]
     code = f"import sys; from osjax.__main__ import main; sys.exit(main({[*SMOKE, *flags]!r}))"
-    assert processes.run_python(code).returncode == 0
+    assert processes.run_for_tpu(code).returncode == 0
     (stage,) = json.loads(path.read_text())["stages"]
     assert stage["compiled"]["peak"] > stage["compiled"]["arguments"] > 0
     kinds = {c["kind"] for c in stage["collectives"]}

@@ -25,18 +25,9 @@ def environment(devices: int) -> dict[str, str]:
     return {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
 
 
-def run_python(code: str, devices: int = 1) -> subprocess.CompletedProcess:
-    """A piece of Python in a process of its own."""
-    return _run(code, environment(devices))
-
-
 def run_for_tpu(code: str) -> subprocess.CompletedProcess:
-    """The same where the TPU's compiler is loaded, which ends the process at a flag that it does not know."""
-    return _run(code, {**environment(1), "XLA_FLAGS": ""})
-
-
-def _run(code, env):
-    command = [sys.executable, "-c", code]
+    """A piece of Python in a process of its own, where the TPU's compiler may be loaded: it ends at unknown flags."""
+    command, env = [sys.executable, "-c", code], {**environment(1), "XLA_FLAGS": ""}
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=800)
 
 

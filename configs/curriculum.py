@@ -7,9 +7,8 @@ Expected:  each stage starts from the last one's weights, and is skipped once it
 """
 
 from ml_collections import ConfigDict
-
-from configs import base
-from configs.diffusion import deep_compression, stage1_t2v_256, stage2_i2v_256, stage3_i2v_768
+from osjax.configs import base
+from osjax.configs.diffusion import deep_compression, stage1_t2v_256, stage2_i2v_256, stage3_i2v_768
 
 
 def get_config() -> ConfigDict:

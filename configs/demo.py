@@ -6,8 +6,10 @@ Time:      under 20 minutes
 """
 
 from ml_collections import ConfigDict
+from osjax.configs import base
 
-from configs import base
+from osjax.bench.demo import DemoReport
+from osjax.parts.groups import group
 
 
 def get_config() -> ConfigDict:
@@ -30,11 +32,7 @@ def get_config() -> ConfigDict:
     cfg.clips.size = 80  # pixels of the rendered clips
     cfg.clips.fps = 8
 
-    cfg.report = ConfigDict()
-    cfg.report.prompts = 96  # held-out prompts
-    cfg.report.i2v = 16  # given first frames
-    cfg.report.i2v_guidance = 1.5  # on the text with a given frame: more of it pulls away from the frame
-    cfg.report.batch = 32
+    cfg.report = group(DemoReport)
     return cfg
 
 

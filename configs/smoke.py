@@ -6,8 +6,7 @@ Time:      under 90 seconds
 """
 
 from ml_collections import ConfigDict
-
-from configs import base
+from osjax.configs import base
 
 
 def get_config() -> ConfigDict:

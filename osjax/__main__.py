@@ -1,6 +1,6 @@
 """`osjax VERB` and `python -m osjax VERB`.
 
-A verb is a module of osjax.run with two functions: `add_options(parser)` declares its own flags, `run(cfg, args)` does
+A verb is a module of osjax.cli with two functions: `add_options(parser)` declares its own flags, `run(cfg, args)` does
 the work. It is imported only when its verb is asked for, so `osjax --help` imports neither jax nor any model.
 Exit status: 0 on success, 2 on bad usage, 1 on failure; an error is one readable line, `--traceback` shows the rest.
 """
@@ -19,8 +19,8 @@ from importlib import import_module
 from types import ModuleType
 
 import osjax
+from osjax.cli import huge_pages
 from osjax.errors import UserError
-from osjax.run import huge_pages
 
 
 @dataclass(frozen=True)
@@ -40,16 +40,16 @@ class Verb:
 
 
 VERBS = {
-    "demo": Verb("osjax.run.demo", "the whole curriculum on small procedural clips, on a CPU", "configs/demo.py"),
-    "train": Verb("osjax.run.train", "a stage or a whole curriculum, resumed where it stands"),
-    "encode": Verb("osjax.run.encode", "latents and text features of clips, for training with data.cached"),
-    "report": Verb("osjax.run.report", "a run's losses, rates and samples as one HTML page", needs_config=False),
-    "sample": Verb("osjax.run.sample", "prompts, images and clips to videos", "configs/sample/demo.py"),
-    "eval": Verb("osjax.run.eval", "how well an autoencoder reproduces videos", "configs/eval/recon.py"),
-    "convert": Verb("osjax.run.convert", "weight files to osjax checkpoints, and back", "configs/models.py"),
-    "plan": Verb("osjax.run.plan", "what a training run needs and costs on accelerators that are not here"),
-    "bench": Verb("osjax.run.bench", "how fast this machine runs each part of the system", "configs/bench/demo.py"),
-    "data": Verb("osjax.run.data", "from raw videos to clips, captions and data sets", "configs/curation/report.py"),
+    "demo": Verb("osjax.cli.demo", "the whole curriculum on small procedural clips, on a CPU", "configs/demo.py"),
+    "train": Verb("osjax.cli.train", "a stage or a whole curriculum, resumed where it stands"),
+    "encode": Verb("osjax.cli.encode", "latents and text features of clips, for training with data.cached"),
+    "report": Verb("osjax.cli.report", "a run's losses, rates and samples as one HTML page", needs_config=False),
+    "sample": Verb("osjax.cli.sample", "prompts, images and clips to videos", "configs/sample/demo.py"),
+    "eval": Verb("osjax.cli.eval", "how well an autoencoder reproduces videos", "configs/eval/recon.py"),
+    "convert": Verb("osjax.cli.convert", "weight files to osjax checkpoints, and back", "configs/models.py"),
+    "plan": Verb("osjax.cli.plan", "what a training run needs and costs on accelerators that are not here"),
+    "bench": Verb("osjax.cli.bench", "how fast this machine runs each part of the system", "configs/bench/demo.py"),
+    "data": Verb("osjax.cli.data", "from raw videos to clips, captions and data sets", "configs/curation/report.py"),
 }
 
 
@@ -215,10 +215,10 @@ def _parse(name: str, module: ModuleType, argv: list[str]) -> argparse.Namespace
 
 
 def _load_config(name: str, verb: Verb, path: str | None, overrides: list[tuple[str, str]]):
-    from osjax.run import config
+    from osjax.parts import config
 
     if path is None and verb.default_config:
-        path = config.BUILT_IN.parent / verb.default_config
+        path = config.shipped(verb.default_config)
     if path is not None:
         return config.load(path, overrides)
     if verb.needs_config or overrides:
@@ -227,7 +227,7 @@ def _load_config(name: str, verb: Verb, path: str | None, overrides: list[tuple[
 
 
 def _suggest(word: str, known) -> str:
-    from osjax.run.config import nearest
+    from osjax.parts.config import nearest
 
     close = nearest(word, known)
     return f"; did you mean {close}?" if close else f"; choose one of {', '.join(sorted(known))}"

@@ -54,7 +54,7 @@ def test_an_empty_house_keeps_the_floors(small_house):
         ("flow/path.py", "from osjax.parallel import mesh", "Floors"),
         ("sampling/pipeline.py", "from osjax.training import state", "Floors"),
         ("weights/io.py", "def f():\n    from osjax.run import config", "Floors"),
-        ("training/loop.py", "from osjax.plan import cost", "Floors"),
+        ("training/loop.py", "from osjax.planning import cost", "Floors"),
         ("shelf.py", "", "Floors"),  # a module that stands on no floor
         ("data/loader.py", "import jax.numpy as jnp", "Loader workers"),
         ("curation/cut.py", "from flax import linen", "Loader workers"),

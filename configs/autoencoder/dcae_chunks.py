@@ -9,9 +9,8 @@ an image DC-AE of the same levels and latent channels: --config.start.weights=FI
 """
 
 from ml_collections import ConfigDict
-
-from configs import base
-from configs.autoencoder import released
+from osjax.configs import base
+from osjax.configs.autoencoder import released
 
 
 def get_config() -> ConfigDict:

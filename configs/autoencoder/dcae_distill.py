@@ -9,9 +9,8 @@ Source: report section 4.3.3. The repository has no code for it.
 """
 
 from ml_collections import ConfigDict
-
-from configs import base
-from configs.autoencoder import released
+from osjax.configs import base
+from osjax.configs.autoencoder import released
 
 
 def get_config() -> ConfigDict:

@@ -9,9 +9,8 @@ the repository's settings.
 """
 
 from ml_collections import ConfigDict
-
-from configs import base
-from configs.autoencoder import released
+from osjax.configs import base
+from osjax.configs.autoencoder import released
 
 
 def get_config() -> ConfigDict:

@@ -6,9 +6,8 @@ Expected:  as dcae_gan.py
 """
 
 from ml_collections import ConfigDict
-
-from configs import base
-from configs.autoencoder import dcae_gan, released
+from osjax.configs import base
+from osjax.configs.autoencoder import dcae_gan, released
 
 
 def get_config() -> ConfigDict:

@@ -6,9 +6,8 @@ Expected:  as dcae_recon.py
 """
 
 from ml_collections import ConfigDict
-
-from configs import base
-from configs.autoencoder import dcae_recon, released
+from osjax.configs import base
+from osjax.configs.autoencoder import dcae_recon, released
 
 
 def get_config() -> ConfigDict:

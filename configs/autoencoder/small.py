@@ -11,8 +11,7 @@ distance is of VGG features with random kernels, and only measured.
 """
 
 from ml_collections import ConfigDict
-
-from configs import base
+from osjax.configs import base
 
 
 def get_config() -> ConfigDict:

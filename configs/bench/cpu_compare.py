@@ -6,8 +6,7 @@ Time:      five minutes
 """
 
 from ml_collections import ConfigDict
-
-from configs.bench.options import options
+from osjax.configs.bench.options import options
 
 
 def get_config() -> ConfigDict:

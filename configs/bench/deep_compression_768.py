@@ -5,8 +5,7 @@ Hardware:  as v2_256.py
 """
 
 from ml_collections import ConfigDict
-
-from configs.bench.options import released
+from osjax.configs.bench.options import released
 
 
 def get_config() -> ConfigDict:

@@ -6,9 +6,8 @@ Time:      one minute
 """
 
 from ml_collections import ConfigDict
-
-from configs import demo
-from configs.bench.options import options
+from osjax.configs import demo
+from osjax.configs.bench.options import options
 
 
 def get_config() -> ConfigDict:

@@ -9,9 +9,8 @@ layers start anew, all else from the released video model. Seven clips in eight 
 """
 
 from ml_collections import ConfigDict
-
-from configs import base
-from configs.diffusion import released
+from osjax.configs import base
+from osjax.configs.diffusion import released
 
 FRAMES = range(16, 129, 4)
 LONG = released.rows("768px", 1.0, FRAMES, {32: 8, 64: 4, 96: 3, 128: 2})

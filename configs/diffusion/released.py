@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 
 from ml_collections import ConfigDict
-
-from configs import base
+from osjax.configs import base
 
 # Latent frames stand for four pixel frames, after one that stands alone: 5, 9, ... 129.
 CAUSAL_FRAMES = range(5, 130, 4)

@@ -10,9 +10,8 @@ the report's.
 """
 
 from ml_collections import ConfigDict
-
-from configs import base
-from configs.diffusion import released
+from osjax.configs import base
+from osjax.configs.diffusion import released
 
 VIDEOS = released.rows("256px", 1.0, released.CAUSAL_FRAMES, {33: 12, 65: 6, 97: 4, 129: 3})
 IMAGES = (("256px", 1, 1.0, 45), ("768px", 1, 0.5, 13), ("1024px", 1, 0.5, 7))

@@ -11,9 +11,8 @@ one clip in eight.
 """
 
 from ml_collections import ConfigDict
-
-from configs import base
-from configs.diffusion import released, stage1_t2v_256
+from osjax.configs import base
+from osjax.configs.diffusion import released, stage1_t2v_256
 
 
 def get_config() -> ConfigDict:

@@ -43,8 +43,8 @@ class Captioning:
     server says. timeout: seconds a request may take. tokens: of an answer.
     """
 
-    url: str
-    model: str
+    url: str | None = None
+    model: str | None = None
     key_variable: str = "OPENAI_API_KEY"
     frames: int = 4
     side: int = 512
@@ -56,7 +56,7 @@ class Captioning:
     prompt: str = PROMPT
 
     def __post_init__(self):
-        if urlsplit(self.url).scheme not in ("http", "https"):
+        if self.url is not None and urlsplit(self.url).scheme not in ("http", "https"):
             raise ValueError(f"url {self.url!r} is not http:// or https://: give the server's base, ending in /v1")
 
 

@@ -28,10 +28,13 @@ class Stage:
 
 @dataclass(frozen=True)
 class Filtering:
-    """stages: in this order. distance: bits of 192 in which near-duplicates' hashes may differ; None: keep all."""
+    """The stages of the filter, in their order, and what counts as a near-duplicate.
 
-    stages: tuple[Stage, ...]
-    distance: int | None = 7
+    duplicates: bits of 192, at most 7, in which the hashes of near-duplicates may differ; None: keep all.
+    """
+
+    stages: tuple[Stage, ...] = ()
+    duplicates: int | None = 7
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,9 @@ def run(source: Path | str, out: Path | str, options: Filtering, root=None) -> t
     """Filter a table into `out`; what is dropped goes to the table of the dropped with stage and reason."""
     _has_columns(source, options)
     twins = {}
-    if options.distance is not None:
+    if options.duplicates is not None:
         clips = [(row["path"], row["hash"]) for row in tables.rows(source, root) if row.get("hash")]
-        twins = duplicates.find(*zip(*clips, strict=True), options.distance) if clips else {}
+        twins = duplicates.find(*zip(*clips, strict=True), options.duplicates) if clips else {}
     step = engine.Step("filter", partial(work, options=options, twins=twins), options, shard=1024)
     outcome = engine.run(step, source, out, root=root)
     failed: Counter = Counter()
@@ -62,7 +65,7 @@ def _has_columns(source: Path | str, options: Filtering) -> None:
     first = next(tables.rows(source, "/"), None)
     if first is None:
         raise UserError(f"table {source} has no rows: look at why the step before dropped all clips")
-    wanted = [stage.column for stage in options.stages] + (["hash"] if options.distance is not None else [])
+    wanted = [stage.column for stage in options.stages] + (["hash"] if options.duplicates is not None else [])
     missing = [name for name in wanted if name not in first]
     if missing:
         raise UserError(
@@ -92,7 +95,7 @@ def judge(row: Row, options: Filtering, twins: Mapping[str, str]) -> Row:
 
 def counts(failed: Mapping[str, int], total: int, options: Filtering) -> list[Count]:
     """Clips kept and dropped stage by stage."""
-    names = [stage.column for stage in options.stages] + ([DUPLICATE] if options.distance is not None else [])
+    names = [stage.column for stage in options.stages] + ([DUPLICATE] if options.duplicates is not None else [])
     out = []
     for name in names:
         total -= failed.get(name, 0)

@@ -1,53 +1,47 @@
-"""A page to look at: histograms of every number in a table, reasons of what was dropped, example frames."""
+"""What a table of clips holds: every number in it, reasons of what was dropped, frames of some clips."""
 
-import base64
-import html
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import av
 import numpy as np
 
 from osjax.curation import tables
-from osjax.curation.filter import Count
 from osjax.curation.isolate import Pool
 from osjax.curation.tables import Row
 from osjax.errors import UserError
 
 WIDTH = 240  # pixels of an example frame
-STYLE = "body{font:15px sans-serif;margin:2em}figure{display:inline-block;width:250px;vertical-align:top;margin:6px}"
 
 
-def run(
-    source: Path | str,
-    out: Path | str,
-    pool: Pool,
-    examples: int = 24,
-    root=None,
-    pyramid: Sequence[Count] = (),
-    seed: int = 0,
-) -> int:
-    """Write the page to `out`, one .html file that needs no other. Returns the number of clips.
+@dataclass(frozen=True)
+class Summary:
+    """What a table holds.
 
-    pyramid: what every stage kept and dropped; without it the table of the dropped beside `source`, when there is one,
-    is counted by stage. `examples` clips, evenly drawn, show their middle frame.
+    name: of the table. count: of its clips. numbers: values of every column of numbers, by name. shown: rows of some
+    clips with their middle frame as JPEG bytes, `jpeg`, or a `reason`. reasons: clips dropped by stage.
     """
-    out = Path(out)
-    if out.suffix != ".html":
-        raise UserError(f"{out} is not a .html file: name the page to write, such as stats.html", status=2)
+
+    name: str
+    count: int
+    numbers: Mapping[str, Sequence[float]]
+    shown: Sequence[Row]
+    reasons: Counter
+
+
+def summary(source: Path | str, pool: Pool, examples: int = 24, root: str | None = None, seed: int = 0) -> Summary:
+    """Look through a table, which is read once.
+
+    source: the table; that of the dropped beside it, when there is one, is counted by stage. pool: decodes the frames
+    of `examples` clips, drawn evenly by `seed`. root: the folder that all clips lie in.
+    """
     numbers, drawn, count = _read(tables.rows(source, root), examples, np.random.default_rng(seed))
     dropped = Path(source).with_suffix(f".dropped{Path(source).suffix}")
     reasons = Counter(row.get("stage") or "-" for row in tables.rows(dropped, "/")) if dropped.exists() else Counter()
-    shown = pool.each(example, drawn)
-    parts = [f"<h1>{html.escape(Path(source).name)}: {count} clips</h1>"]
-    parts += [_pyramid(pyramid) if pyramid else _list(reasons), _histograms(numbers)]
-    parts += [_figure(row) for row in shown]
-    with tables.complete(out) as partial_file:
-        head = f"<!doctype html><meta charset=utf-8><title>clips</title><style>{STYLE}</style>"
-        partial_file.write_text(head + "\n".join(parts), encoding="utf-8")
-    return count
+    return Summary(Path(source).name, count, numbers, pool.each(example, drawn), reasons)
 
 
 def _read(rows, examples: int, rng: np.random.Generator) -> tuple[dict[str, list[float]], list[Row], int]:
@@ -80,42 +74,3 @@ def example(row: Row) -> list[Row]:
     scale = WIDTH / frame.width
     frame.reformat(WIDTH, max(2, round(frame.height * scale))).to_image().save(file, "JPEG", quality=80)
     return [{**row, "jpeg": file.getvalue()}]
-
-
-def _pyramid(counts: Sequence[Count]) -> str:
-    widest = max(count.kept + count.dropped for count in counts) or 1
-    rows = "".join(
-        f"<tr><td>{html.escape(c.stage)}<td align=right>{c.kept}<td align=right>{c.dropped}"
-        f"<td><div style='background:#48c;height:1em;width:{400 * c.kept / widest:.0f}px'></div>"
-        for c in counts
-    )
-    return f"<table><tr><th>stage<th>kept<th>dropped<th>{rows}</table>"
-
-
-def _list(reasons: Counter) -> str:
-    lines = "".join(f"<li>{html.escape(stage)}: {number} dropped</li>" for stage, number in reasons.most_common())
-    return f"<ul>{lines}</ul>"
-
-
-def _histograms(numbers: dict[str, Sequence[float]]) -> str:
-    from matplotlib.figure import Figure
-
-    columns = 4
-    lines = -(-len(numbers) // columns)
-    figure = Figure(figsize=(4 * columns, 2.6 * lines), layout="constrained")
-    for place, (name, values) in enumerate(sorted(numbers.items()), 1):
-        axes = figure.add_subplot(lines, columns, place)
-        axes.hist(values, bins=40)
-        axes.set_title(f"{name}  (median {np.median(values):.4g})", fontsize=9)
-        axes.tick_params(labelsize=7)
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=80)
-    return f'<img src="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}">'
-
-
-def _figure(row: Row) -> str:
-    words = html.escape(str(row.get("reason") or row.get("text") or ""))
-    picture = ""
-    if row.get("jpeg"):
-        picture = f'<img src="data:image/jpeg;base64,{base64.b64encode(row["jpeg"]).decode()}"><br>'
-    return f"<figure>{picture}<b>{html.escape(Path(row['path']).name)}</b><br>{words}</figure>"

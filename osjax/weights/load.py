@@ -34,6 +34,14 @@ def open_leaves(cfg, path: Path | str, *, layout: Layout = OPEN_SORA_V2, average
     return leaves
 
 
+def of_checkpoint(folder: Any, average: bool = True) -> Leaves:
+    """The parameters of the newest checkpoint in a folder; average: their moving average where it has one."""
+    newest = orbax_stream.find(Path(folder), average=average)
+    if newest is None:
+        raise UserError(f"{folder} holds no checkpoint to start from: train that stage first")
+    return orbax_stream.open_leaves(newest)
+
+
 def _open_tensors(cfg, path: Path) -> Mapping[str, Any]:
     parts = sorted(path.glob("vgg*.pth")) if models.family_of(cfg) == "lpips" else []
     if len(parts) == 2:  # published as two files: vgg.pth, which are the heads, and vgg16-....pth

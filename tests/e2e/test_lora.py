@@ -6,12 +6,12 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from osjax.run import adapters
+from osjax.run.pipeline import Pipeline
 from safetensors.numpy import load_file
 
 from osjax.__main__ import main
 from osjax.models import lora
-from osjax.run import adapters
-from osjax.run.pipeline import Pipeline
 from osjax.training import metrics
 from osjax.weights import lora_file, orbax_stream
 from osjax.weights.leaves import unflatten

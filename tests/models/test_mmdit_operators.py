@@ -12,7 +12,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from osjax import models
-from osjax.plan import memory, program
+from osjax.planning import memory, program
 from osjax.training import diffusion, optimizer, state
 from tests.parallel import processes
 
@@ -110,7 +110,7 @@ TPU = """
 import jax, sys
 from tests.models.test_mmdit_operators import LATENT, TEXT, config
 from osjax.parallel import mesh
-from osjax.plan import aot, program, targets
+from osjax.planning import aot, program, targets
 from osjax.training.optimizer import OptimizerConfig
 grid = mesh.make(1, 4, devices=aot.tpu_devices("v5e:2x2"))
 cfg = config("flash")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from ml_collections import ConfigDict
-
 from osjax.run import train_data
+
 from osjax.training import metrics
 from tests.parallel import processes
 

@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from osjax.errors import UserError
 from osjax.parallel import mesh, rules, sharding
 from osjax.parallel.host import to_global
-from osjax.plan import hlo
+from osjax.planning import hlo
 from osjax.types import Axis
 
 pytestmark = pytest.mark.optimised

@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from osjax.parallel import mesh as meshes
-from osjax.plan import hlo
+from osjax.planning import hlo
 
 
 @pytest.fixture(scope="module")

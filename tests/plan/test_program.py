@@ -11,8 +11,8 @@ from flax import linen as nn
 from osjax import models
 from osjax.ops import conv, flops
 from osjax.parallel import mesh as meshes
-from osjax.plan import cost, hlo, memory, program, targets
-from osjax.plan.hlo import Collective
+from osjax.planning import cost, hlo, memory, program, targets
+from osjax.planning.hlo import Collective
 from osjax.training import optimizer
 from tests import golden
 

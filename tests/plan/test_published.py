@@ -4,7 +4,7 @@ import pytest
 
 from configs import curriculum
 from osjax.__main__ import main
-from osjax.plan import published
+from osjax.planning import published
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import pytest
 
 from osjax.errors import UserError
-from osjax.plan import targets
+from osjax.planning import targets
 
 
 @pytest.mark.parametrize(

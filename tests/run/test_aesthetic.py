@@ -5,12 +5,12 @@ import pickle
 
 import numpy as np
 import pytest
+from osjax.run import aesthetic
 from safetensors.numpy import save_file
 
 from osjax import models, weights
 from osjax.__main__ import main
 from osjax.curation import tables
-from osjax.run import aesthetic
 from tests import golden
 from tests.curation.conftest import picture, write
 from tests.models.test_clip_vision import TINY, generated

@@ -4,11 +4,11 @@ import json
 
 import numpy as np
 import pytest
+from osjax.run import train_data
 from safetensors.numpy import save_file
 
 from osjax import models, weights
 from osjax.__main__ import main
-from osjax.run import train_data
 from osjax.training import metrics
 from tests import golden
 from tests.e2e import faults

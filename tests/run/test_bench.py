@@ -6,12 +6,12 @@ import math
 import jax
 import jax.numpy as jnp
 import pytest
+from osjax.run import bench_fit, bench_measure, config
+from osjax.run.bench_models import Bench
 
 from osjax.__main__ import main
 from osjax.errors import UserError
 from osjax.parallel import mesh
-from osjax.run import bench_fit, bench_measure, config
-from osjax.run.bench_models import Bench
 from tests.e2e import two_stages
 
 

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from osjax.run import bench_measure, diffusion_work
 
 from osjax import models
 from osjax.parallel import mesh
-from osjax.run import bench_measure, diffusion_work
 from tests.e2e import two_stages
 
 

@@ -5,14 +5,14 @@ import shutil
 
 import numpy as np
 import pytest
+from osjax.run import features
+from osjax.run.config import to_dataclass
 from safetensors.numpy import save_file
 
 from configs import smoke
 from osjax import models, weights
 from osjax.__main__ import main
 from osjax.data import dataset
-from osjax.run import features
-from osjax.run.config import to_dataclass
 from osjax.training import metrics
 from tests import golden
 

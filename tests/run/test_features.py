@@ -4,11 +4,11 @@ import json
 
 import numpy as np
 import pytest
+from osjax.run import features
 
 from osjax.data import bucketed, clips, dataset
 from osjax.data.table import read
 from osjax.errors import UserError
-from osjax.run import features
 from tests.parallel.processes import free_port, together
 from tests.run import encode_process
 from tests.run.encode_process import BATCH, Pooled, clips_of, make

@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 import pytest
-
 from osjax.run import huge_pages
 
 MADVISE, GLIBC = "always [madvise] never", "glibc 2.36"

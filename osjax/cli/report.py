@@ -1,0 +1,23 @@
+"""`osjax report DIR`: the run in a workdir as one HTML page, while it trains or afterwards."""
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from osjax.errors import UserError
+from osjax.pages import run as run_page
+from osjax.training import metrics
+
+
+def add_options(parser) -> None:
+    parser.add_argument("workdir", help="folder of a run, with metrics.jsonl")
+
+
+def run(cfg, args) -> None:
+    workdir = Path(args.workdir)
+    by_stage: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for line in metrics.read(workdir / "metrics.jsonl"):
+        by_stage[line["stage"]].append(line)
+    if not by_stage:
+        raise UserError(f"{workdir} holds no metrics.jsonl with lines: give the workdir of a run")
+    print(f"see {run_page.write(workdir, by_stage)}")

@@ -1,0 +1,118 @@
+"""`osjax sample`: prompts, images and clips to videos on disk. A batch that was interrupted goes on where it was."""
+
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from osjax.cli import sample_memory
+from osjax.errors import UserError
+from osjax.parallel import compiled
+from osjax.parts import pipeline, sampling
+from osjax.parts.sampling import SamplingKeys
+from osjax.sampling import names, prompts, references
+from osjax.sampling.batch import Batch
+from osjax.sampling.settings import MODES, T2I2V
+from osjax.sampling.write import Output
+
+# flag -> (config key, type, help); a flag that is not given leaves the config as it is.
+FLAGS = {
+    "mode": ("sample.mode", str, f"one of {', '.join(MODES)}"),
+    "resolution": ("sample.resolution", str, "size table, such as 256px or 768px"),
+    "aspect-ratio": ("sample.aspect_ratio", str, "width:height, such as 16:9, 9:16 or 1:1"),
+    "height": ("sample.height", int, "pixels, with --width instead of a resolution"),
+    "width": ("sample.width", int, "pixels"),
+    "frames": ("sample.frames", int, "4k + 1 for a causal autoencoder, multiples of 4 for the DC-AE"),
+    "steps": ("sample.steps", int, "of the sampler"),
+    "guidance": ("sample.guidance", float, "on the text; 1 is none"),
+    "guidance-img": ("sample.guidance_img", float, "on given images and clips; 1 is none"),
+    "negative": ("sample.negative", str, "negative prompt"),
+    "motion-score": ("sample.motion_score", int, "stated at the end of the prompt: 1 still, 7 fast"),
+    "fps": ("sample.fps", int, "frames per second of the file"),
+    "seed": ("sample.seed", int, "sample k of a prompt takes the seed plus k"),
+    "samples": ("output.samples", int, "videos a prompt"),
+    "output": ("output.folder", str, "folder to write to"),
+    "layout": ("output.layout", str, f"of file names: {' or '.join(names.LAYOUTS)}"),
+    "workdir": ("workdir", str, "of a finished run, to sample from what was trained there"),
+    "cache": ("compilation_cache", str, "folder that keeps compiled programs"),
+}
+SWITCHES = {
+    "offload": ("offload", "keep weights on the host; models visit the device one after the other"),
+    "int8": ("int8", "int8 weights in the blocks of the video model"),
+    "overwrite": ("output.overwrite", "make again what is there with other settings"),
+}
+
+
+def add_options(parser) -> None:
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--prompt", action="append", metavar="TEXT", help="what to show; may be given several times")
+    what.add_argument("--prompts", metavar="FILE", help="txt, csv or jsonl with the columns text, ref, neg, name, seed")
+    parser.add_argument(
+        "--ref", action="append", metavar="PATHS", help="images or videos of a --prompt, several separated by ';'"
+    )
+    for flag, (key, kind, text) in FLAGS.items():
+        parser.add_argument(f"--{flag}", type=kind, help=f"{text} (config.{key})")
+    parser.add_argument(
+        "--memory", action="store_true", help="compile only: write a table of memory and compile time to the folder"
+    )
+    parser.add_argument(
+        "--topology", metavar="NAME", help="with --memory: compile for this TPU, such as v5p:2x2x1, without having it"
+    )
+    for flag, (key, text) in SWITCHES.items():
+        parser.add_argument(f"--{flag}", action="store_true", default=None, help=f"{text} (config.{key})")
+
+
+def run(cfg: ConfigDict, args) -> None:
+    for flag, (key, *_) in {**FLAGS, **SWITCHES}.items():
+        _set(cfg, key, getattr(args, flag.replace("-", "_")))
+    if args.memory:
+        sample_memory.run(cfg, args.topology)
+        return
+    if args.topology:
+        raise UserError("--topology goes with --memory: nothing can be sampled on devices that are not here", status=2)
+    requests = _requests(args)
+    keys = sampling.of_config(cfg)
+    compiled.keep(keys.compilation_cache)
+    pipe = pipeline.from_config(cfg)
+    output = Output(Path(keys.output.folder), keys.output.layout)
+    batch = Batch(pipe, pipe.settings, requests, output, _sources(keys), keys.output.samples, keys.output.overwrite)
+    if pipe.settings.mode == T2I2V:
+        batch.make_first_frames()
+    paths = batch.make()
+    print(f"{len(batch.wanted)} samples in {output.folder}, {len(paths)} made now")
+
+
+def _set(cfg: ConfigDict, key: str, value: Any) -> None:
+    if value is None:
+        return
+    *groups, name = key.split(".")
+    for group in groups:
+        cfg = cfg[group]
+    cfg[name] = value
+
+
+def _requests(args) -> list[prompts.Request]:
+    if args.prompts is not None:
+        if args.ref:
+            raise UserError("--ref goes with --prompt: write references into the column ref of --prompts", status=2)
+        return prompts.read(args.prompts)
+    if not args.prompt:
+        raise UserError('say what to show: --prompt "..." or --prompts=FILE', status=2)
+    if args.ref and len(args.ref) != len(args.prompt):
+        raise UserError(f"{len(args.ref)} --ref for {len(args.prompt)} --prompt: give one each", status=2)
+    if not all(text.strip() for text in args.prompt):
+        raise UserError("a --prompt is empty: write what to show", status=2)
+    refs = [references.paths(ref) for ref in args.ref] if args.ref else [()] * len(args.prompt)
+    return [prompts.Request(text, ref) for text, ref in zip(args.prompt, refs, strict=True)]
+
+
+def _sources(keys: SamplingKeys) -> dict[str, str]:
+    """The files that the models come from."""
+    files = {"workdir": keys.workdir}
+    if not keys.workdir:
+        files = {"video": keys.model.weights, "autoencoder": keys.autoencoder.weights}
+    if keys.model.adapter:
+        files |= {"adapter": keys.model.adapter}
+    if keys.sample["mode"] == T2I2V:
+        files |= {"image": keys.image.model.weights, "image autoencoder": keys.image.autoencoder.weights}
+    return {name: str(Path(file).resolve()) for name, file in files.items()}

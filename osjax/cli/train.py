@@ -1,0 +1,75 @@
+"""`osjax train`: one stage or a whole curriculum, from wherever its workdir stands.
+
+Exit status: 0 when the last step is saved; 2 for a config that cannot run, which no restart mends; 75 where the same
+command should be run again: after SIGTERM, a preemption or a hang.
+"""
+
+import os
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from osjax.bench.demo import DemoReport
+from osjax.cli import hosts
+from osjax.errors import UserError
+from osjax.parallel import compiled, host
+from osjax.parts import run as runs
+from osjax.parts.groups import refuse, to_dataclass
+from osjax.parts.run import Run
+from osjax.stages.curriculum import Curriculum, summary
+from osjax.stages.stage import Options, count_parameters
+from osjax.training.dashboards import Dashboard, TensorBoard, WandB
+from osjax.training.loop import Interrupted
+
+
+def add_options(parser) -> None:
+    parser.add_argument("--workdir", help="folder of the run, instead of config.workdir")
+    parser.add_argument("--dry-run", action="store_true", help="check config, data, mesh and weights; train nothing")
+    parser.add_argument("--profile", type=int, default=0, metavar="STEPS", help="write an XProf trace of so many steps")
+    hosts.add_options(parser)
+
+
+def run(cfg: ConfigDict, args) -> None:
+    if args.workdir:
+        cfg.workdir = args.workdir
+    hosts.join(args)
+    host.keep_freed_memory()
+    if "report" in cfg:
+        report = to_dataclass(DemoReport, cfg.report, "report")
+        refuse(report, "report", (), "osjax demo alone writes that report")
+    checked = runs.of_config(cfg, ignored=("report",))
+    compiled.keep(checked.keys.compilation_cache)
+    if args.dry_run:
+        _print_plan(checked)
+        return
+    shown = _dashboards(checked)
+    try:
+        Curriculum(checked).train(Options(args.profile, shown))
+    except Interrupted as stopped:
+        raise UserError(str(stopped), status=os.EX_TEMPFAIL) from stopped
+    finally:
+        for dashboard in shown:
+            dashboard.close()
+    if jax.process_index() == 0:
+        print(f"finished: {', '.join(checked.stages)}; see {checked.place.workdir}")
+
+
+def _dashboards(checked: Run) -> tuple[Dashboard, ...]:
+    if jax.process_index():
+        return ()
+    shown: list[Dashboard] = []
+    workdir = Path(checked.keys.workdir)
+    if checked.keys.tensorboard:
+        shown.append(TensorBoard(workdir / "tensorboard"))
+    if checked.keys.wandb:
+        shown.append(WandB(checked.keys.wandb, workdir, dict(checked.saved)))
+    return tuple(shown)
+
+
+def _print_plan(checked: Run) -> None:
+    if problems := runs.missing_inputs(checked):
+        raise UserError("; ".join(problems), status=2)
+    print("\n".join(summary(checked)))
+    for name, stage in checked.stages.items():
+        print(f"{name}: mesh {dict(stage.mesh.shape)}, {count_parameters(stage.model):,} parameters")

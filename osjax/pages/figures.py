@@ -1,0 +1,49 @@
+"""Pictures for pages: contact sheets of videos, curves of a training run."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw
+
+MARGIN, LABEL = 4, 14  # pixels around a frame and for the caption above a row
+
+
+def contact_sheet(path: Path, videos: Sequence[np.ndarray], captions: Sequence[str], columns: int = 2) -> None:
+    """Write a picture with a row of frames a video, its caption above.
+
+    videos: uint8 (T, H, W, 3) each. columns: videos side by side.
+    """
+    frames, height, width, _ = videos[0].shape
+    cell_w, cell_h = frames * (width + MARGIN) + 3 * MARGIN, height + LABEL + 2 * MARGIN
+    rows = -(-len(videos) // columns)
+    sheet = Image.new("RGB", (columns * cell_w, rows * cell_h), "white")
+    draw = ImageDraw.Draw(sheet)
+    for i, (video, caption) in enumerate(zip(videos, captions, strict=True)):
+        left, top = (i % columns) * cell_w + MARGIN, (i // columns) * cell_h + MARGIN
+        draw.text((left, top), caption[: cell_w // 6], fill="black")
+        for t, frame in enumerate(video):
+            sheet.paste(Image.fromarray(frame), (left + t * (width + MARGIN), top + LABEL))
+    sheet.save(path)
+
+
+def plots(path: Path, histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Write a picture of every stage's loss (smoothed) and steps per second.
+
+    histories: stage -> lines of its metrics.jsonl.
+    """
+    figure = Figure(figsize=(4 * len(histories), 5.5), layout="tight")
+    axes = figure.subplots(2, len(histories), squeeze=False)
+    for column, (name, lines) in enumerate(histories.items()):
+        steps, loss = [line["step"] for line in lines], np.array([line["loss"] for line in lines])
+        width = max(1, len(loss) // 50)
+        smooth = np.convolve(loss, np.ones(width) / width, "valid")
+        axes[0, column].plot(steps, loss, alpha=0.25)
+        axes[0, column].plot(steps[len(steps) - len(smooth) :], smooth, color="C0")
+        axes[0, column].set(title=name, yscale="log", xlabel="step", ylabel="loss")
+        rate = [(line["step"], line["steps_per_s"]) for line in lines if line.get("steps_per_s")]
+        axes[1, column].plot(*zip(*rate, strict=True)) if rate else None
+        axes[1, column].set(xlabel="step", ylabel="steps / s", ylim=(0, None))
+    figure.savefig(path, dpi=90)

@@ -1,0 +1,55 @@
+"""The one style of all pages, and what they are made of: tables, videos, pictures. A page needs no file but those it
+names, and no text of a user's reaches it unescaped.
+"""
+
+import html
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+STYLE = """
+body{font:15px sans-serif;margin:2em;max-width:75em;overflow-wrap:anywhere}
+table{display:block;overflow-x:auto;border-collapse:collapse}
+td,th{padding:.2em 1em;text-align:left}
+td+td,th+th{text-align:right}
+img,video{max-width:100%}
+figure{display:inline-block;margin:.4em;vertical-align:top;max-width:100%}
+"""
+
+
+def write(path: Path, title: str, body: str) -> None:
+    """Write one page. title: as text. body: HTML, whose texts are escaped already."""
+    head = f'<!doctype html><meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
+    path.write_text(f"{head}{body}\n", encoding="utf-8")
+
+
+def heading(text: Any, level: int = 2) -> str:
+    """A heading. level: 1 for the page's own."""
+    return f"<h{level}>{html.escape(str(text))}</h{level}>"
+
+
+def paragraph(text: Any) -> str:
+    """A paragraph of text."""
+    return f"<p>{html.escape(str(text))}</p>"
+
+
+def table(head: Sequence[Any], rows: Sequence[Sequence[Any]]) -> str:
+    """A table: the texts of its head, then those of its rows; all columns but the first are set to the right."""
+
+    def row(cells: Sequence[Any], tag: str) -> str:
+        return "<tr>" + "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in cells) + "</tr>"
+
+    return f"<table>{row(head, 'th')}{''.join(row(cells, 'td') for cells in rows)}</table>"
+
+
+def picture(source: str, title: str) -> str:
+    """A picture. source: a file beside the page, or a data URL. title: what it shows."""
+    return f'<img src="{html.escape(source)}" alt="{html.escape(title)}">'
+
+
+def video(source: str, caption: str, width: int | None = 192) -> str:
+    """A video with its caption. source: a file beside the page. width: in pixels; None: its own."""
+    size = f' width="{width}"' if width else ""
+    player = f'<video src="{html.escape(source)}"{size} loop autoplay muted controls></video>'
+    style = f' style="width:{width}px"' if width else ""
+    return f"<figure{style}>{player}<figcaption>{html.escape(caption)}</figcaption></figure>"

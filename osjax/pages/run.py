@@ -1,0 +1,52 @@
+"""A training run as a page: its losses, rates and newest samples."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from osjax.pages import figures, page
+
+RECENT = 50  # steps that "at first" and "now" are the means of, or a quarter of a short run
+NEWEST = 24  # samples on the page
+HEAD = ("stage", "steps", "loss at first", "loss now", "steps / s", "data wait", "updates skipped", "evaluation")
+
+
+def write(workdir: Path, by_stage: Mapping[str, Sequence[Mapping[str, Any]]]) -> Path:
+    """Write run.html, and the pictures it shows, into a run's workdir; its path.
+
+    by_stage: lines of metrics.jsonl by stage.
+    """
+    figures.plots(workdir / "run.png", by_stage)
+    body = page.heading(workdir, 1) + page.table(HEAD, [_row(name, lines) for name, lines in by_stage.items()])
+    body += page.picture("run.png", "losses and rates")
+    videos = sorted((workdir / "samples").rglob("*.mp4"), key=lambda p: p.stat().st_mtime)[-NEWEST:]
+    if videos:
+        body += page.heading("Samples")
+        body += "".join(page.video(str(p.relative_to(workdir)), f"{p.parent.name}: {p.stem}") for p in videos)
+    page.write(workdir / "run.html", str(workdir), body)
+    return workdir / "run.html"
+
+
+def _row(name: str, lines: Sequence[Mapping[str, Any]]) -> tuple[Any, ...]:
+    def mean(key: str, rows: Sequence[Mapping[str, Any]]) -> float:
+        values = [row[key] for row in rows if row.get(key) is not None]
+        return float(np.mean(values)) if values else float("nan")
+
+    count = max(1, min(RECENT, len(lines) // 4))
+    recent = lines[-count:]
+    rates = [row["steps_per_s"] for row in recent if row.get("steps_per_s")]
+    rate = float(np.median(rates)) if rates else float("nan")
+    waited = mean("data_wait_s", recent) * rate
+    evaluated = [row["eval_loss"] for row in lines if row.get("eval_loss") is not None]
+    return (
+        name,
+        len(lines),
+        f"{mean('loss', lines[:count]):.4f}",
+        f"{mean('loss', recent):.4f}",
+        f"{rate:.2f}",
+        f"{waited:.1%}",
+        int(max(row.get("skipped") or 0 for row in lines)),
+        " to ".join(f"{x:.4f}" for x in (evaluated[0], evaluated[-1])) if evaluated else "none",
+    )

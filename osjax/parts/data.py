@@ -1,0 +1,49 @@
+"""What a stage trains on, as config keys say it."""
+
+from dataclasses import dataclass
+
+from osjax.errors import UserError
+from osjax.parts.groups import refuse
+
+CACHED = ("cached", "cached_text", "features")  # keys of latents from disk, which only the video model learns from
+
+
+@dataclass(frozen=True)
+class DataKeys:
+    """The `data` group of a stage."""
+
+    source: str | None = None  # data set of `osjax data build`; none: the run's own clips
+    held_out: str | None = None  # data set for evaluation
+    cached: bool = False  # latents from disk instead of encoding every batch, clips from their first frame on
+    cached_text: bool = False  # text features from disk as well: 4 MB a clip with T5
+    features: str | None = None  # folder of `osjax encode`; none: workdir/latents, filled when training begins
+    buckets: tuple = ()  # rows (resolution, frames, probability to keep, batch), such as ("256px", 33, 1.0, 12)
+    batch_per_device: bool = False  # batches are of one data-parallel device, not of all together
+    fps_max: float = 24.0  # frames are left out by whole factors down to this rate
+    random_start: bool = True  # clips longer than their bucket start anywhere
+    threads: int = 2  # decoding, per process
+    image_ratio: float = 0.0  # autoencoders: share of the batches that is cut to single frames: images
+
+    def __post_init__(self):
+        if self.threads < 1:
+            raise UserError(f"threads is {self.threads}: give 1 or more", status=2)
+        if not self.fps_max > 0:
+            raise UserError(f"fps_max is {self.fps_max}: give frames per second, such as 24", status=2)
+        if not 0 <= self.image_ratio <= 1:
+            raise UserError(f"image_ratio is {self.image_ratio}: give a share from 0 to 1", status=2)
+
+
+def check(keys: DataKeys, kind: str, evaluates: bool, key: str = "data") -> None:
+    """UserError for keys that say nothing in a stage of this kind.
+
+    evaluates: whether the stage looks at held-out clips. key: the group's dotted name.
+    """
+    everything = tuple(DataKeys.__dataclass_fields__)
+    if kind == "autoencoder":
+        refuse(keys, key, [k for k in everything if k not in CACHED], "an autoencoder learns from videos")
+    else:
+        refuse(keys, key, [k for k in everything if k != "image_ratio"], "images have buckets of their own (1 frame)")
+        if not keys.cached:
+            refuse(keys, key, [k for k in everything if k not in CACHED], f"{key}.cached is off")
+    if not evaluates:
+        refuse(keys, key, [k for k in everything if k != "held_out"], "evaluate.every is 0")

@@ -1,0 +1,154 @@
+"""A stage of the video model from its config keys: all that can be checked without data or weights is checked here.
+
+Training makes it for the devices that are there, `osjax plan` for those of a target: both refuse the same.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from jax.sharding import AbstractMesh, Mesh
+from ml_collections import ConfigDict
+
+from osjax import models
+from osjax.conditioning import modes
+from osjax.data.buckets import Buckets
+from osjax.errors import UserError
+from osjax.models.lora import LoRAConfig
+from osjax.parts import autoencoder, buckets, data, lora, stage, start, text
+from osjax.parts.autoencoder import AutoencoderPart, StageAutoencoderKeys
+from osjax.parts.groups import group, to_dataclass
+from osjax.parts.lora import LoRAKeys
+from osjax.parts.stage import StageKeys
+from osjax.parts.text import TextKeys, TextPart
+from osjax.parts.video_model import check_kernel
+from osjax.sampling.settings import SampleSettings
+from osjax.training.optimizer import OptimizerConfig
+
+
+@dataclass(frozen=True)
+class DropoutKeys:
+    """Probabilities of leaving a text out, drawn independently; the original's."""
+
+    t5: float = 0.31622777
+    clip: float = 0.31622777
+
+    def __post_init__(self):
+        if not (0 <= self.t5 <= 1 and 0 <= self.clip <= 1):
+            raise UserError(f"t5 {self.t5} and clip {self.clip} must be probabilities, from 0 to 1")
+
+
+@dataclass(frozen=True)
+class DiffusionKeys(StageKeys):
+    """What a stage of the video model is told."""
+
+    kind: str = "diffusion"
+    family: str = "mmdit"  # of the video model
+    model: Mapping[str, Any] = field(default_factory=dict)  # keys of the family's config
+    guidance: float = 4.0  # what a model with guidance_embed is told while it trains
+    autoencoder: StageAutoencoderKeys = StageAutoencoderKeys()
+    lora: LoRAKeys = LoRAKeys()
+    text: TextKeys = TextKeys()
+    text_dropout: DropoutKeys = DropoutKeys()
+    modes: Mapping[str, float] = field(default_factory=lambda: {"t2v": 1.0})  # condition modes with their weights
+    sample: Mapping[str, Any] = field(default_factory=dict)  # settings that `osjax sample` takes as defaults
+
+
+def keys(family: str = "mmdit") -> ConfigDict:
+    """The keys of a stage of the video model, for config files to change. family: of the model."""
+    cfg = group(DiffusionKeys, family=family)
+    cfg.model = group(models.config_class(family), dtype="bfloat16")
+    del cfg.optimizer["freeze"]  # a group of its own
+    return cfg
+
+
+@dataclass(frozen=True)
+class DiffusionRecipe:
+    """A stage of the video model, checked.
+
+    keys: as they were given; what became of a group of them stands beside. mesh: of the stage's devices. model: config
+    of the video model. table: its buckets. adapters: what is trained instead of the model, or None. saved: the keys as
+    JSON, for checkpoints.
+    """
+
+    name: str
+    keys: DiffusionKeys
+    mesh: Mesh | AbstractMesh
+    model: Any
+    autoencoder: AutoencoderPart
+    text: TextPart
+    table: Buckets
+    optimizer: OptimizerConfig
+    adapters: LoRAConfig | None
+    saved: Mapping[str, Any]
+    kind: str = "diffusion"
+
+
+def recipe(
+    name: str, cfg: ConfigDict, before: Mapping[str, Any], make_mesh: Callable[..., Mesh | AbstractMesh]
+) -> DiffusionRecipe:
+    """The recipe of a stage. UserError for what cannot work, in the words that every verb uses.
+
+    name: of the stage. cfg: its keys. before: recipes of the run's stages before it. make_mesh: takes sizes of axes.
+    """
+    given = to_dataclass(DiffusionKeys, cfg, "")
+    stage.check(given)
+    start.check(given.start, before, "diffusion")
+    data.check(given.data, "diffusion", evaluates=given.evaluate.every > 0)
+    model = to_dataclass(models.config_class(given.family), given.model, "model")
+    check_kernel(model, "model")
+    if not model.guidance_embed and given.guidance != DiffusionKeys.guidance:
+        raise UserError("guidance is for a model with guidance_embed: leave it out, or set model.guidance_embed")
+    part = autoencoder.of_keys(given.autoencoder, "autoencoder", stage.autoencoders(before))
+    mesh = make_mesh(**vars(given.mesh))
+    rows = given.data.buckets, given.data.batch_per_device, given.data.fps_max
+    table = buckets.table(*rows, part.module.stride.space * model.patch_size, mesh)
+    _check_sizes(given, model, part, table)
+    made = DiffusionRecipe(
+        name,
+        given,
+        mesh,
+        model,
+        part,
+        text.of_keys(given.text),
+        table,
+        stage.optimizer_of(given, model),
+        lora.of_keys(given.lora, model),
+        stage.plain(cfg),
+    )
+    _check_adapters(made, before)
+    return made
+
+
+def _check_adapters(made: DiffusionRecipe, before: Mapping[str, Any]) -> None:
+    begin = made.keys.start
+    if begin.stage and before[begin.stage].kind == "diffusion" and before[begin.stage].adapters:
+        raise UserError(f"start.stage {begin.stage!r} trained adapters: start from its model, with lora.start")
+    if made.adapters is not None and not (begin.stage or begin.weights):
+        raise UserError("lora adapts a trained model: give one of start.stage and start.weights", status=2)
+    if made.adapters is not None and made.keys.freeze.params:
+        raise UserError("lora freezes the whole model: leave freeze.params empty, choose lora.targets", status=2)
+
+
+def _check_sizes(given: DiffusionKeys, model: Any, part: AutoencoderPart, table: Buckets) -> None:
+    check_channels(model, part)
+    module, stride = part.module, part.module.stride
+    for _, T, H, W, _ in table.every_shape():  # also names sizes that the stride does not divide
+        T_latent, *size = module.latent_shape(T, H, W)
+        modes.usable_weights(dict(given.modes), T_latent, stride.causal, stride.time)
+        if any(side % model.patch_size for side in size):
+            raise UserError(f"latents of {size[0]}x{size[1]} do not divide into patches of {model.patch_size}")
+    sample = to_dataclass(SampleSettings, given.sample, "sample")
+    if sample.height and sample.width:
+        module.latent_shape(sample.frames, sample.height, sample.width)
+
+
+def check_channels(model: Any, part: AutoencoderPart) -> None:
+    """UserError where a video model's tokens do not hold the latents of an autoencoder."""
+    channels = part.model.latent_channels * model.patch_size**2
+    if model.in_channels != channels:
+        raise UserError(
+            f"model.in_channels {model.in_channels} does not fit the autoencoder's {part.model.latent_channels} latent "
+            f"channels * patch_size ** 2: set it to {channels}",
+            status=2,
+        )

@@ -1,0 +1,184 @@
+"""The sampling pipeline with its models loaded: from a config, or from the workdir of a run."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from osjax import models
+from osjax.errors import UserError
+from osjax.parallel import mesh as device_mesh
+from osjax.parts import autoencoder as autoencoders
+from osjax.parts import dtype as dtypes
+from osjax.parts import sampling, stored, text, video_model
+from osjax.parts.groups import refuse, said, to_dataclass
+from osjax.parts.sampling import SamplingKeys
+from osjax.parts.stage import MeshKeys
+from osjax.parts.video_model import VideoModelKeys
+from osjax.sampling import workdir
+from osjax.sampling.autoencoder import Autoencoder
+from osjax.sampling.pipeline import Pipeline
+from osjax.sampling.placement import Stored
+from osjax.sampling.settings import SampleSettings
+from osjax.training import checkpoint
+from osjax.weights import load
+from osjax.weights.layout import OPEN_SORA_V2
+from osjax.weights.leaves import Leaves
+
+
+def from_config(cfg: ConfigDict, mesh: Mesh | None = None) -> Pipeline:
+    """The pipeline of a sampling config (keys: `osjax.parts.sampling.SamplingKeys`). Weights are read when first used.
+
+    mesh: instead of the config's, such as one of devices that are only compiled for. UserError for what cannot be
+    sampled from, and for keys that nothing would read.
+    """
+    keys = sampling.of_config(cfg)
+    if mesh is None and keys.mesh != MeshKeys(1, 1, 1, 1):
+        mesh = device_mesh.make(**vars(keys.mesh))
+    image = partial(_of_images, keys) if keys.image.model.weights else _no_image_model(keys)
+    options = {"mesh": mesh, "offload": keys.offload, "int8": keys.int8, "image": image}
+    if keys.workdir:
+        return _of_workdir(keys, options)
+    if not keys.model.weights:
+        raise UserError("nothing to sample from: give config.workdir, or config.model.weights", status=2)
+    settings = to_dataclass(SampleSettings, said(keys.sample), "sample")
+    device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
+    computes = keys.dtype or "bfloat16"
+    words = text.of_keys(keys.text).encoder(computes, keys.offload)
+    velocity = video_model.of_keys(keys.model, "model", computes, keys.attention, device.platform)
+    return Pipeline(*velocity, _autoencoder(keys.autoencoder, "autoencoder"), words, settings=settings, **options)
+
+
+def from_checkpoint(
+    folder: Path | str,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    mesh: Mesh | None = None,
+    autoencoder: Autoencoder | None = None,
+    text: Any = None,
+    dtype: str | None = None,
+    attention: str = "auto",
+    adapter: str | None = None,
+    adapter_strength: float = 1.0,
+    **options: Any,
+) -> Pipeline:
+    """The models that `osjax demo` or a training run left in its workdir, with its sizes as defaults.
+
+    folder: the workdir. settings: keys of SampleSettings on top of the workdir's. mesh: to split the video model over.
+    autoencoder, text: for runs that used those of files. dtype, attention: of the video model, instead of those that it
+    was trained with. adapter: LoRA to add, a .safetensors, a folder of peft or checkpoints of a stage that trained one,
+    times adapter_strength. options: `offload`, `int8`, `image` of the pipeline.
+    UserError where the folder holds no finished run.
+    """
+    folder = Path(folder)
+    run = workdir.read(folder)
+    denoiser, text = run.denoiser, run.text or text
+    if denoiser is None:
+        raise UserError(f"the run in {folder} trained an autoencoder alone: osjax eval recon --workdir={folder}")
+    if text is None or not (run.autoencoder or autoencoder):
+        raise UserError(f"the run in {folder} used an autoencoder or text encoders of files: name them in a config")
+    to_dataclass(SampleSettings, {**run.settings, **(settings or {})}, "sample")  # names wrong keys
+    if run.autoencoder:
+        params = _stored(folder, run.autoencoder, "float32")
+        autoencoder = Autoencoder(models.build(run.autoencoder.config), params, run.latent_scale)
+    added = VideoModelKeys(adapter=adapter, adapter_strength=adapter_strength)
+    video_model.check_adapter(added, "model")
+    denoiser = replace(denoiser, config=_changed(denoiser.config, dtype, attention))
+    return Pipeline(
+        models.build(denoiser.config),
+        _stored(folder, denoiser, dtype or "float32", added),
+        autoencoder,
+        text,
+        settings=SampleSettings(**run.settings).changed(**(settings or {})),
+        mesh=mesh,
+        **options,
+    )
+
+
+# Constructors that read configs and workdirs stand above the pipeline's own floor, so they join it here.
+Pipeline.from_config = staticmethod(from_config)
+Pipeline.from_checkpoint = staticmethod(from_checkpoint)
+
+
+def _changed(cfg: Any, dtype: str | None, attention: str) -> Any:
+    """The config of a trained model with another dtype or attention, where one is asked for."""
+    if dtype is not None:
+        dtypes.named(dtype, "config key dtype")
+    changes = {"dtype": dtype, "attention": None if attention == "auto" else attention}
+    return replace(cfg, **said(changes))
+
+
+def _of_workdir(keys: SamplingKeys, options: dict[str, Any]) -> Pipeline:
+    """The pipeline of a config that names a run; what was not trained there comes from the files that it names."""
+    run, why = workdir.read(keys.workdir), f"the run in {keys.workdir} has its own"
+    refuse(keys.model, "model", ("adapter", "adapter_strength"), why)
+    missing = {}
+    if run.autoencoder:
+        refuse(keys.autoencoder, "autoencoder", (), why)
+    else:
+        missing["autoencoder"] = _autoencoder(keys.autoencoder, "autoencoder")
+    if run.text:
+        refuse(keys.text, "text", (), why)
+    else:
+        missing["text"] = text.of_keys(keys.text).encoder(keys.dtype or "bfloat16", keys.offload)
+    return from_checkpoint(
+        keys.workdir,
+        settings=said(keys.sample),
+        dtype=keys.dtype,
+        attention=keys.attention,
+        adapter=keys.model.adapter,
+        adapter_strength=keys.model.adapter_strength,
+        **missing,
+        **options,
+    )
+
+
+def _of_images(keys: SamplingKeys) -> Pipeline:
+    """The text-to-image pipeline of mode t2i2v, on one device."""
+    computes = keys.dtype or "bfloat16"
+    own = workdir.read(keys.workdir).text if keys.workdir else None
+    words = own or text.of_keys(keys.text).encoder(computes, keys.offload)
+    still = video_model.of_keys(keys.image.model, "image.model", computes, keys.attention, jax.default_backend())
+    return Pipeline(
+        *still, _autoencoder(keys.image.autoencoder, "image.autoencoder"), words, offload=keys.offload, int8=keys.int8
+    )
+
+
+def _no_image_model(keys: SamplingKeys) -> None:
+    """UserError for keys of an image model whose weights nobody names."""
+    why = "image.model.weights is not given"
+    refuse(keys.image.model, "image.model", (), why, layout="flux")
+    refuse(keys.image.autoencoder, "image.autoencoder", (), why)
+
+
+def _autoencoder(keys: autoencoders.AutoencoderKeys, key: str) -> Autoencoder:
+    part = autoencoders.of_keys(keys, key)
+    video_model.require(keys.weights, f"{key}.weights")
+    return autoencoders.unread(part)
+
+
+def _stored(folder: Path, model: workdir.TrainedModel, dtype: str, added: VideoModelKeys | None = None) -> Stored:
+    """Parameters of the newest sound checkpoint of a run, as `dtype`, with adapters of the run and `added` ones."""
+
+    def open_trained() -> Leaves:
+        own = VideoModelKeys(adapter=model.adapter and str(_newest(folder / model.adapter)))
+        newest = partial(load.open_leaves, model.config, _newest(folder / model.checkpoints), average=model.averaged)
+        return video_model.adapted(newest, model.config, own, OPEN_SORA_V2)()
+
+    opened = video_model.adapted(open_trained, model.config, added or VideoModelKeys(), OPEN_SORA_V2)
+    return stored.of_leaves(model.config, opened, dtype)
+
+
+def _newest(checkpoints: Path) -> Path:
+    if not checkpoints.is_dir():
+        raise UserError(f"{checkpoints} does not exist: the run did not finish, run it again")
+    store = checkpoint.Checkpoints(checkpoints)  # sets damaged ones aside
+    try:
+        return checkpoints / str(store.require())
+    finally:
+        store.close()

@@ -1,0 +1,127 @@
+"""A training run from a config: where it keeps things, what it trains on, and the recipes of its stages in order."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from etils import epath
+from jax.sharding import AbstractMesh, Mesh
+from ml_collections import ConfigDict
+
+from osjax.errors import UserError
+from osjax.parallel import mesh as device_mesh
+from osjax.parts import autoencoder_stage, diffusion
+from osjax.parts.autoencoder_stage import AutoencoderRecipe
+from osjax.parts.clips import ClipSet
+from osjax.parts.diffusion import DiffusionRecipe
+from osjax.parts.groups import group, to_dataclass
+from osjax.parts.place import Place
+from osjax.parts.stage import plain
+
+RECIPES = {"autoencoder": autoencoder_stage.recipe, "diffusion": diffusion.recipe}
+Recipe = AutoencoderRecipe | DiffusionRecipe
+
+
+@dataclass(frozen=True)
+class RunKeys:
+    """What a whole run is told."""
+
+    workdir: str = ""  # metrics.jsonl, model.json, data made here, and checkpoints
+    checkpoints: str | None = None  # folder for checkpoints elsewhere, such as gs://bucket/run; none: in the workdir
+    source: str | None = None  # data set of `osjax data build`, for all stages that name none in data.source
+    clips: ClipSet = ClipSet()  # procedural clips for runs that bring no data; made in workdir/data
+    compilation_cache: str = "~/.cache/osjax"  # compiled steps are kept here; empty keeps none
+    tensorboard: bool = False  # also write workdir/tensorboard; needs osjax[tensorboard]
+    wandb: str | None = None  # project of Weights & Biases to write to as well; needs osjax[wandb]
+    name: str = ""  # of the one stage of a run that has one
+    order: tuple[str, ...] = ()  # names of `stages`
+    stages: Mapping[str, Any] = field(default_factory=dict)
+
+
+def keys(workdir: str) -> ConfigDict:
+    """The keys of a run without its stages, for config files to add to."""
+    return group(RunKeys, but=("name", "order", "stages"), workdir=workdir)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A checked run: its keys, where it keeps things, its stages in order by name, and its config as JSON."""
+
+    keys: RunKeys
+    place: Place
+    stages: Mapping[str, Recipe]
+    saved: Mapping[str, Any]
+
+    @property
+    def diffusion(self) -> dict[str, DiffusionRecipe]:
+        """The stages of the video model."""
+        return {name: stage for name, stage in self.stages.items() if stage.kind == "diffusion"}
+
+
+def of_config(
+    cfg: ConfigDict,
+    make_mesh: Callable[..., Mesh | AbstractMesh] = device_mesh.make,
+    ignored: tuple[str, ...] = (),
+) -> Run:
+    """The run that a config describes. UserError for what cannot work.
+
+    make_mesh: makes the mesh of a stage from the sizes of its axes. ignored: keys of the run that another part reads.
+    """
+    names = {f.name for f in fields(RunKeys)} | set(ignored)
+    own = {key: value for key, value in cfg.items() if key in names and key not in ignored}
+    of_stages = stages_of(cfg, names)
+    run = to_dataclass(RunKeys, own, "")
+    made: dict[str, Recipe] = {}
+    for name, stage in of_stages.items():
+        made[name] = _recipe(name, stage, made, make_mesh)
+    place = Place(Path(run.workdir), run.checkpoints or str(Path(run.workdir)))
+    return Run(run, place, made, plain(cfg))
+
+
+def stages_of(cfg: ConfigDict, run_keys: set[str] | None = None) -> dict[str, ConfigDict]:
+    """The keys of a run's stages in order, by name. run_keys: those that are no stage's, where there is one stage."""
+    run_keys = run_keys or {f.name for f in fields(RunKeys)}
+    if "stages" not in cfg:
+        if "kind" not in cfg:
+            raise UserError("this config is no training run: make one with configs/base.py, such as configs/smoke.py")
+        return {cfg.name: ConfigDict({key: value for key, value in cfg.items() if key not in run_keys})}
+    unknown = [key for key in cfg if key not in run_keys]
+    if unknown:
+        raise UserError(f"unknown config key {unknown[0]}: the stages have keys of their own, below stages", status=2)
+    if sorted(cfg.order) != sorted(cfg.stages):
+        raise UserError(f"order {tuple(cfg.order)} must name every stage once: {', '.join(cfg.stages)}", status=2)
+    return {name: cfg.stages[name] for name in cfg.order}
+
+
+def _recipe(name: str, cfg: ConfigDict, before: Mapping[str, Recipe], make_mesh: Callable) -> Recipe:
+    """One stage, which may refer to those before it."""
+    if not name.replace("_", "").replace("-", "").isalnum():
+        raise UserError(f"stage name {name!r} is used as a folder: write letters, digits, - and _ only", status=2)
+    if cfg.kind not in RECIPES:
+        raise UserError(f"{name}: unknown kind {cfg.kind!r}: use one of {', '.join(RECIPES)}", status=2)
+    try:
+        return RECIPES[cfg.kind](name, cfg, before, make_mesh)
+    except UserError as error:
+        raise UserError(f"{name}: {error}", status=error.status) from error
+
+
+def missing_inputs(run: Run) -> list[str]:
+    """What the run names and what is not there: data sets and weights, one sentence each."""
+    problems = []
+    for name, stage in run.stages.items():
+        data, source = stage.keys.data, stage.keys.data.source or run.keys.source
+        given = {"data.source": source, "data.held_out": data.held_out, "start.weights": stage.keys.start.weights}
+        if stage.kind == "autoencoder":
+            given |= {"lpips.weights": stage.keys.lpips.weights, "dinov2.weights": stage.keys.dinov2.weights}
+        else:
+            given |= {"autoencoder.weights": stage.autoencoder.weights, "lora.start": stage.keys.lora.start}
+            given |= {"data.features": data.features, "text.t5": stage.text.t5, "text.clip": stage.text.clip}
+        problems += [
+            f"{name}: {key} {path} does not exist"
+            for key, path in given.items()
+            if path and not epath.Path(path).exists()
+        ]
+        if not (source or run.keys.clips.train):
+            problems.append(f"{name}: no data.source, a data set of `osjax data build`")
+    return problems

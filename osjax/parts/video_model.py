@@ -1,0 +1,101 @@
+"""A video model from config keys, for every verb that reads one from a file."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+
+from osjax import models, weights
+from osjax.errors import UserError
+from osjax.parts import dtype, stored
+from osjax.parts.groups import refuse, to_dataclass
+from osjax.sampling.placement import Stored
+from osjax.weights import adapters, load
+from osjax.weights.layout import Layout
+from osjax.weights.leaves import Leaves
+from osjax.weights.lora import merged
+
+SPLIT = ("ring", "ulysses", "ulysses_ring")  # attention that has a kernel inside
+
+
+@dataclass(frozen=True)
+class VideoModelKeys:
+    """A video model from a file with the original's names, or from a folder of checkpoints."""
+
+    weights: str | None = None  # .safetensors
+    family: str = "mmdit"
+    layout: str = "open_sora_v2"  # of attention weights in the file: open_sora_v2 or flux
+    config: Mapping[str, Any] = field(default_factory=dict)  # keys of its family's config; empty is the 11B video model
+    adapter: str | None = None  # LoRA: .safetensors, a folder of peft, or checkpoints of a stage that trained one
+    adapter_strength: float = 1.0  # times the scale that it was trained with
+
+
+def layout_of(name: str, key: str) -> Layout:
+    """The layout of attention weights that a config key names. key: dotted, for the UserError of an unknown name."""
+    if name not in weights.LAYOUTS:
+        raise UserError(f"config key {key} is {name!r}: use one of {', '.join(weights.LAYOUTS)}", status=2)
+    return weights.LAYOUTS[name]
+
+
+def of_keys(keys: VideoModelKeys, key: str, computes: str, attention: str, platform: str) -> tuple[nn.Module, Stored]:
+    """The module of a group of keys and its parameters, which are read when they are first used.
+
+    key: the group's dotted name. computes: "float32" or "bfloat16", of weights and computation. attention: one by name,
+    or "auto". platform: of the devices, such as "cpu" or "gpu". UserError for a file that is not there.
+    """
+    layout = layout_of(keys.layout, f"{key}.layout")
+    dtype.named(computes, "config key dtype")
+    check_adapter(keys, key)
+    require(keys.weights, f"{key}.weights")
+    fields = {**keys.config, "dtype": computes}
+    if attention != "auto":
+        fields["attention"] = attention
+    elif "attention" not in fields:
+        fields["attention"] = automatic_attention(platform)
+    cfg = to_dataclass(models.config_class(keys.family), fields, f"{key}.config")
+    open_base = partial(load.open_leaves, cfg, keys.weights, layout=layout)
+    return models.build(cfg), stored.of_leaves(cfg, adapted(open_base, cfg, keys, layout), computes)
+
+
+def automatic_attention(platform: str) -> str:
+    """The attention that sampling takes where none is asked for: flash on GPU and TPU, blockwise on a CPU."""
+    return "blockwise" if platform == "cpu" else "flash"
+
+
+def adapted(open_base: Any, cfg: Any, keys: VideoModelKeys, layout: Layout) -> Any:
+    """What opens the leaves of a model, with the adapters that a group of keys adds to them.
+
+    open_base: opens those of the model alone. cfg: of the model. layout: of adapters in files.
+    """
+
+    def open_leaves() -> Leaves:
+        if not keys.adapter:
+            return open_base()
+        return merged(open_base(), adapters.read(Path(keys.adapter), cfg, layout), keys.adapter_strength)
+
+    return open_leaves
+
+
+def check_adapter(keys: VideoModelKeys, key: str) -> None:
+    """UserError for adapters that are not there, and for a strength without adapters. key: the group's dotted name."""
+    if keys.adapter:
+        require(keys.adapter, f"{key}.adapter", "LoRA: a .safetensors, a folder of peft, or checkpoints")
+    else:
+        read = set(VideoModelKeys.__dataclass_fields__) - {"adapter_strength"}
+        refuse(keys, key, read, f"{key}.adapter is not given")
+
+
+def require(path: str | None, key: str, what: str = "a .safetensors") -> None:
+    """UserError where a path that a config key gives is not there. what: to give instead."""
+    if not path or not Path(path).exists():
+        raise UserError(f"config key {key} is {path!r}, which does not exist: give {what}", status=2)
+
+
+def check_kernel(cfg: Any, key: str) -> None:
+    """UserError for a kernel inside attention that has none inside. cfg: of a video model. key: dotted name."""
+    if cfg.attention not in SPLIT:
+        read = set(type(cfg).__dataclass_fields__) - {"attention_kernel"}
+        refuse(cfg, key, read, f"{key}.attention is {cfg.attention}")

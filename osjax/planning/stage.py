@@ -1,0 +1,235 @@
+"""A diffusion stage of a config on the devices of a target: its buckets, what it needs and what it costs."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import jax
+from jax.sharding import AbstractMesh, Mesh
+
+from osjax import models
+from osjax.parallel import mesh as device_mesh
+from osjax.parts.diffusion import DiffusionRecipe
+from osjax.planning import aot, cost, memory, program, published, targets
+from osjax.stages.stage import count_parameters
+
+FULL = 0.95  # of a device's memory that a program may take: the rest goes to the runtime and its fragments
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of the video model on the devices of a target. recipe: made with the mesh of `target_mesh`."""
+
+    recipe: DiffusionRecipe
+    target: targets.Target
+
+    @property
+    def mesh(self) -> Mesh | AbstractMesh:
+        """The mesh of the stage."""
+        return self.recipe.mesh
+
+    @property
+    def model_cfg(self) -> Any:
+        """The config of the video model."""
+        return self.recipe.model
+
+    @property
+    def ways(self) -> dict[str, int]:
+        """Sizes of the mesh axes."""
+        return dict(self.mesh.shape)
+
+    def batch(self, bucket: "Bucket") -> Any:
+        """Shapes of a bucket's batch."""
+        return program.batch_of(self.model_cfg, bucket.latent, bucket.rows, self.recipe.text.tokens, self.mesh)
+
+    def buckets(self) -> list["Bucket"]:
+        """One of each number of tokens, the longest sequence first. Aspect ratios differ by a few tokens."""
+        part, found = self.recipe.autoencoder, {}
+        module = part.module
+        for rows, frames, height, width, _ in self.recipe.table.every_shape():
+            latent = (*module.latent_shape(frames, height, width), part.model.latent_channels)
+            bucket = Bucket(frames, height, width, rows, latent)
+            key = rows, frames, height * width // 4096
+            if key not in found or bucket.pixels > found[key].pixels:
+                found[key] = bucket
+        by_name: dict[tuple, Bucket] = {}
+        for bucket in sorted(found.values(), key=lambda b: -b.pixels):
+            by_name.setdefault((bucket.frames, bucket.rows), bucket)
+        return sorted(by_name.values(), key=lambda b: -b.pixels)
+
+
+@dataclass(frozen=True)
+class Bucket:
+    frames: int
+    height: int
+    width: int
+    rows: int
+    latent: tuple[int, int, int, int]
+
+    @property
+    def pixels(self) -> int:
+        return self.frames * self.height * self.width
+
+
+def target_mesh(
+    target: targets.Target, compiled: bool, sizes: Mapping[str, int] | None = None
+) -> Callable[..., Mesh | AbstractMesh]:
+    """What makes the mesh of a stage on a target, for `osjax.parts.run.of_config`.
+
+    compiled: on devices that the target's compiler knows; else on absent ones. sizes: for all stages, instead of those
+    of their configs.
+    """
+    devices = aot.devices(target) if compiled else None
+
+    def make(**own: int) -> Mesh | AbstractMesh:
+        wanted = {**own, **(sizes or {})}
+        if devices is None:
+            return device_mesh.absent(**wanted, count=target.devices)
+        return device_mesh.make(**wanted, devices=devices)
+
+    return make
+
+
+def plan(recipe: DiffusionRecipe, target: targets.Target, compiled: bool, mfu: float | None = None) -> dict[str, Any]:
+    """Everything about a stage on a target as plain values. The bucket that needs the most memory is compiled.
+
+    recipe: of the stage, on the mesh of `target_mesh`. compiled: whether the target's compiler is here. mfu: the
+    utilisation to expect; None: what the original reached.
+    """
+    planned = Stage(recipe, target)
+    capacity = planned.target.chip.hbm_gb * 1e9
+    buckets = planned.buckets()
+    state = program.train_step(planned.model_cfg, recipe.optimizer, planned.mesh, planned.batch(buckets[0])).state
+    rows = [of_bucket(planned, bucket, program.bytes_per_device(state), mfu) for bucket in buckets]
+    row, bucket = max(zip(rows, buckets, strict=True), key=lambda pair: pair[0]["estimate"]["peak"])
+    found = encoding = None
+    if compiled:
+        step = program.train_step(planned.model_cfg, recipe.optimizer, planned.mesh, planned.batch(bucket))
+        found = aot.compile_program(step.lower(), planned.mesh)
+        if not planned.recipe.keys.data.cached:
+            encoding = aot.compile_program(encode_program(planned, buckets)(), planned.mesh)
+    parameters = count_parameters(planned.model_cfg)
+    size = bucket.rows, row["tokens"]
+    sent = (
+        found.collectives
+        if found and found.collectives is not None
+        else cost.collectives_of(planned.model_cfg, parameters, *size, planned.ways, planned.target.chip.platform)
+    )
+    state_bytes = row["estimate"]["state"]
+    bound = cost.bound(planned.model_cfg, row["forward_flops"], *size, state_bytes, planned.ways, sent, planned.target)
+    encoders = encoder_bytes(planned)
+    peak = found.peak if found else row["estimate"]["peak"]
+    if encoding:  # between two steps: beside the state, instead of what a step works with
+        video = max(12 * b.pixels * b.rows for b in buckets) // (planned.ways["data"] * planned.ways["fsdp"])  # float32
+        peak = max(peak, row["estimate"]["state"] + video + encoding.temporaries + encoding.output)
+    peak += encoders
+    seconds = max(row["seconds"] for row in rows)
+    return {
+        "stage": planned.recipe.name,
+        "mesh": planned.ways,
+        "parameters": parameters,
+        **_cost(planned, planned.recipe.keys.steps, seconds),
+        "capacity_bytes": round(capacity),
+        "encoder_bytes": encoders,
+        "peak_bytes": peak,
+        "fits": peak <= FULL * capacity,
+        "largest": row,
+        "compiled": asdict(found) if found else None,
+        "encoding": asdict(encoding) if encoding else None,
+        "collectives": [asdict(c) for c in sent],
+        "bound": {
+            **asdict(bound),
+            "seconds": bound.seconds,
+            "by": bound.by,
+            "mfu": bound.mfu(row["forward_flops"], planned.target),
+        },
+        "buckets": rows,
+        "seconds": seconds,
+        "as_published": _as_published(planned, buckets[0].rows, seconds),
+    }
+
+
+def _cost(planned: Stage, steps: int, seconds: float) -> dict[str, float]:
+    days = steps * seconds / 86_400
+    dollars = days * 24 * planned.target.devices * planned.target.chip.dollars
+    return {"steps": steps, "days": days, "dollars": dollars}
+
+
+def _as_published(planned: Stage, rows: int, seconds: float) -> dict[str, float] | None:
+    """What as many clips as Open-Sora 2.0 trained this stage on would take: its step had another number of clips."""
+    steps = published.steps_for_as_many_clips(planned.recipe.name, rows)
+    return None if steps is None else _cost(planned, steps, seconds)
+
+
+def expected_mfu(planned: Stage, forward_flops: int, rows: int, tokens: int, mfu: float | None) -> float:
+    """What was given, or the share of the peak that the original's products reached, less those done again."""
+    if mfu is not None:
+        return mfu
+    reached = 0.3575 if planned.ways["sequence"] > 1 else 0.3819
+    return reached * 3 * forward_flops / cost.executed_flops(planned.model_cfg, forward_flops, rows, tokens)
+
+
+def of_bucket(planned: Stage, bucket: Bucket, state_bytes: int, mfu: float | None) -> dict[str, Any]:
+    """Size, work, memory by arithmetic, and the time to expect."""
+    batch = planned.batch(bucket)
+    tokens = program.tokens(batch, planned.model_cfg.patch_size) // bucket.rows
+    forward = program.forward_flops(planned.model_cfg, batch)
+    encode = 0.0
+    if not planned.recipe.keys.data.cached:
+        # Devices that share a sequence encode the same clips, each for itself.
+        copies = planned.ways["sequence"] * planned.ways["tensor"]
+        encode = bucket.rows * copies * encode_flops(planned, bucket)
+    parameters = count_parameters(planned.model_cfg)
+    guess = memory.estimate(planned.model_cfg, parameters, state_bytes, planned.ways, bucket.rows, tokens)
+    expected = expected_mfu(planned, forward, bucket.rows, tokens, mfu)
+    seconds = cost.expected_seconds(forward, encode, planned.target, expected, published.ENCODER_UTILISATION)
+    return {
+        "frames": bucket.frames,
+        "height": bucket.height,
+        "width": bucket.width,
+        "batch": bucket.rows,
+        "tokens": tokens,
+        "forward_flops": forward,
+        "encode_flops": encode,
+        "estimate": {**asdict(guess), "peak": guess.peak},
+        "mfu": expected,
+        "seconds": seconds,
+        "clips_per_s": bucket.rows / seconds,
+    }
+
+
+def encode_program(planned: Stage, buckets: list[Bucket]) -> Callable[[], jax.stages.Lowered]:
+    """What encodes the bucket with the most pixels at a time."""
+    groups = planned.ways["data"] * planned.ways["fsdp"]
+    at_once = planned.recipe.keys.autoencoder.at_once
+
+    def rows(bucket: Bucket) -> int:
+        mine = -(-bucket.rows // groups)
+        return groups * (min(at_once, mine) if at_once else mine)
+
+    most = max(buckets, key=lambda b: b.pixels * rows(b))
+    size = most.frames, most.height, most.width
+    return program.encode(planned.recipe.autoencoder.module, size, rows(most), planned.mesh)
+
+
+def encode_flops(planned: Stage, bucket: Bucket) -> float:
+    """Of one clip; counted on a square of the same area, which encodes as much."""
+    space = models.build(planned.recipe.autoencoder.model).stride.space
+    side = max(1, round((bucket.height * bucket.width) ** 0.5 / space)) * space
+    whole = published.autoencoder_flops(
+        models.family_of(planned.recipe.autoencoder.model),
+        bucket.frames,
+        side,
+        "encode",
+        planned.recipe.autoencoder.model,
+    )
+    return whole * bucket.height * bucket.width / side**2
+
+
+def encoder_bytes(planned: Stage) -> int:
+    """Of the autoencoder (float32), and of the text encoders (bfloat16), which a host splits over its devices."""
+    total = 4 * count_parameters(planned.recipe.autoencoder.model) if not planned.recipe.keys.data.cached else 0
+    if planned.recipe.text.t5:
+        text = 2 * sum(count_parameters(models.config(family)) for family in ("t5", "clip_text"))
+        total += text // planned.target.host_devices
+    return total

@@ -1,0 +1,130 @@
+"""A batch of samples on disk: what is finished stays, what was interrupted goes on where it was."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+import osjax
+from osjax.errors import UserError
+from osjax.sampling import names, prompts, t2i2v
+from osjax.sampling.job import Job
+from osjax.sampling.pipeline import Pipeline
+from osjax.sampling.settings import T2I2V, SampleSettings
+from osjax.sampling.write import Output
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A sample to make. stem: of its files. job: the video. says: what its JSON will hold."""
+
+    stem: str
+    job: Job
+    says: dict[str, Any]
+
+
+class Batch:
+    """The samples of many prompts, of which those that are finished are not made again.
+
+    requests: the prompts with what goes with each. output: where samples go. sources: files of the models, for the
+    JSON of each sample. samples: videos a prompt. overwrite: make again what is there with other settings.
+    """
+
+    def __init__(
+        self,
+        pipe: Pipeline,
+        settings: SampleSettings,
+        requests: Sequence[prompts.Request],
+        output: Output,
+        sources: Mapping[str, str],
+        samples: int = 1,
+        overwrite: bool = False,
+    ):
+        pipe.check(settings)
+        self.pipe, self.settings, self.output, self.model, self.overwrite = pipe, settings, output, sources, overwrite
+        _check_references(settings, requests)
+        self.wanted = list(self._wanted(requests, samples))
+        names.distinct([wanted.stem for wanted in self.wanted])
+        self.missing = [w for w in self.wanted if self.overwrite or not self._finished(w)]
+
+    def _finished(self, wanted: Wanted) -> bool:
+        return self.output.finished(wanted.stem, self.settings.frames, wanted.says)
+
+    def _wanted(self, requests: Sequence[prompts.Request], samples: int) -> Iterator[Wanted]:
+        given = bool(self.settings.condition.references) and self.settings.mode != T2I2V
+        jobs = self.pipe.jobs(
+            self.settings,
+            [r.text for r in requests],
+            [r.ref for r in requests] if given else None,
+            [self.settings.negative if r.neg is None else r.neg for r in requests],
+            [self.settings.seed if r.seed is None else r.seed for r in requests],
+            samples,
+        )
+        for n, job in enumerate(jobs):
+            request, sample = requests[n // samples], n % samples
+            stem = names.stem(self.output.layout, n // samples, request.text, request.name, sample, samples)
+            files = [str(path.resolve()) for path in request.ref]
+            row = self.pipe.describe_row(job, self.settings)
+            says = {**self.pipe.describe(self.settings), **row, "sample": sample, "references": files}
+            yield Wanted(stem, job, {**says, "model": self.model, "osjax": osjax.__version__})
+
+    def make_first_frames(self) -> None:
+        """Mode t2i2v: an image of each missing sample, kept as PNG, by a model that is freed before the video's."""
+        output = Output(self.output.beside("first_frames"))
+        still = t2i2v.image_settings(self.settings)
+        says = {w.stem: {**self.pipe.describe_row(w.job, still), "model": self.model} for w in self.missing}
+        asked = {key: getattr(still, key) for key in ("resolution", "aspect_ratio", "steps", "guidance")}
+        says = {stem: {**row, **asked} for stem, row in says.items()}
+        todo = [w for w in self.missing if self.overwrite or not output.finished(w.stem, 1, says[w.stem])]
+        if todo:
+            with _Bars("first frames", len(todo), still.steps) as bars:
+                jobs, size = [w.job for w in todo], self.pipe.size(self.settings)
+                images = t2i2v.first_frames(self.pipe.image, jobs, self.settings, size, bars.step)
+                for wanted, image in zip(todo, images, strict=True):
+                    output.write(wanted.stem, image[None], says[wanted.stem], self.settings.fps)
+                    bars.sample()
+        self.missing = [replace(w, job=replace(w.job, reference=output.media(w.stem, 1))) for w in self.missing]
+
+    def make(self) -> list[Path]:
+        """Make what is missing; the paths of what was made."""
+        paths = []
+        with _Bars("samples", len(self.missing), self.settings.steps) as bars:
+            made = self.pipe.stream([w.job for w in self.missing], self.settings, bars.step)
+            for wanted, (video, _) in zip(self.missing, made, strict=True):
+                paths.append(self.output.write(wanted.stem, video, wanted.says, self.settings.fps))
+                bars.sample()
+        return paths
+
+
+class _Bars:
+    """A bar over samples and one over the steps of the sample in work."""
+
+    def __init__(self, label: str, samples: int, steps: int):
+        self._samples = tqdm(total=samples, desc=label, unit="sample", disable=not samples)
+        self._steps = tqdm(total=steps, desc="steps", unit="step", leave=False, position=1, disable=not samples)
+
+    def __enter__(self) -> "_Bars":
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._steps.close()
+        self._samples.close()
+
+    def step(self) -> None:
+        if self._steps.n == self._steps.total:  # the next sample began
+            self._steps.reset()
+        self._steps.update()
+
+    def sample(self) -> None:
+        self._samples.update()
+
+
+def _check_references(settings: SampleSettings, requests: Sequence[prompts.Request]) -> None:
+    needs = bool(settings.condition.references) and settings.mode != T2I2V
+    for number, request in enumerate(requests, 1):
+        if needs and not request.ref:
+            raise UserError(f"mode {settings.mode} needs a reference for prompt {number}: give --ref, or a ref column")
+        if request.ref and not needs:
+            raise UserError(f"mode {settings.mode} takes no reference, prompt {number} has one: give another --mode")

@@ -1,0 +1,148 @@
+"""The data of a training run: data sets on disk or procedural clips, and batches of them by buckets."""
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from osjax.curation.probe import probe
+from osjax.data import bucketed, buckets, clips, dataset, index, loader, schedule
+from osjax.errors import UserError
+from osjax.parts.clips import ClipSet
+from osjax.parts.data import DataKeys
+
+log = logging.getLogger(__name__)
+Source = Sequence[dict[str, Any]]
+
+
+class Batches(Iterator, Protocol):
+    """Batches of rows whose place can be saved and set."""
+
+    def get_state(self) -> dict[str, Any]: ...
+
+    def set_state(self, state: dict[str, Any]) -> None: ...
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """Batches of another iterator, each changed by `change`."""
+
+    batches: Batches
+    change: Callable[[Any], Any]
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        return self.change(next(self.batches))
+
+    def get_state(self) -> dict[str, Any]:
+        return self.batches.get_state()
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self.batches.set_state(state)
+
+
+class SomeImages:
+    """Batches {"video", ...} of another iterator, a share of them cut to their first frames: batches of images.
+
+    Which ones they are is a pure function of (seed, number of the batch), so every host cuts the same.
+    """
+
+    def __init__(self, batches: Batches, ratio: float, seed: int):
+        self.batches, self.ratio, self.seed, self.count = batches, ratio, seed, 0
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> dict[str, Any]:
+        batch = next(self.batches)
+        cut = np.random.default_rng((self.seed, self.count)).random() < self.ratio
+        self.count += 1
+        return {**batch, "video": batch["video"][:, :1]} if cut else batch
+
+    def get_state(self) -> dict[str, Any]:
+        return {"count": self.count, "batches": self.batches.get_state()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self.count = state["count"]
+        self.batches.set_state(state["batches"])
+
+
+class OwnData:
+    """What a run has for the stages that name no data: a data set, or procedural clips.
+
+    Of the clips there are training ones, and held-out ones of combinations that training never shows.
+    """
+
+    def __init__(self, source: str | None, cfg: ClipSet, workdir: Path):
+        self.source, self.cfg, self.folder = source, cfg, workdir / "data"
+        self.combinations, held_out = clips.split(cfg.seed)
+        self.held_out = clips.specs(cfg.held_out, cfg.seed + 1, held_out)
+
+    def path(self, name: str) -> Path:
+        """The data set of the `train` or `held_out` clips; made when it is not there yet."""
+        if name == "held_out":
+            return self._made(name, self.held_out)
+        return self._made(name, clips.specs(self.cfg.train, self.cfg.seed, self.combinations))
+
+    def _made(self, name: str, specs: Sequence[clips.ClipSpec]) -> Path:
+        cfg, folder = self.cfg, self.folder / name
+        done = folder / "done.json"  # written last; holds what the data was made from
+        made_from = {"clips": len(specs), "frames": cfg.frames, "size": cfg.size, "fps": cfg.fps, "seed": cfg.seed}
+        if done.exists():
+            found = json.loads(done.read_text())
+            if found["made_from"] != made_from:
+                raise UserError(f"{folder} was made with other settings of config.clips: use another --config.workdir")
+            return folder / found["data_set"]
+        table = clips.write_clips(folder / "mp4", specs, cfg.size, cfg.frames, cfg.fps)
+        kept = probe(table, min_frames=cfg.frames).kept
+        path = dataset.build_clips(kept, folder)
+        done.write_text(json.dumps({"made_from": made_from, "data_set": str(path.relative_to(folder))}))
+        return path
+
+
+def training_source(cfg: DataKeys, own: OwnData, key: str = "data") -> Source:
+    """The data set that a stage's `data` group names, or the run's own. key: the group's dotted name."""
+    if cfg.source or own.source:
+        return dataset.open_source(cfg.source or own.source)
+    if not own.cfg.train:
+        raise UserError(f"no data: give source or {key}.source, a data set of `osjax data build`", status=2)
+    return dataset.open_source(own.path("train"))
+
+
+def held_out_source(cfg: DataKeys, own: OwnData, key: str = "data") -> Source:
+    """The data set that a stage is evaluated on: the one that it names, or the run's own held-out clips."""
+    if cfg.held_out:
+        return dataset.open_source(cfg.held_out)
+    if not own.cfg.held_out:
+        raise UserError(f"nothing to evaluate on: give {key}.held_out, or set evaluate.every to 0", status=2)
+    return dataset.open_source(own.path("held_out"))
+
+
+def plan(source: dataset.Records, table: buckets.Buckets, seed: int) -> schedule.Plan:
+    """Which clips every step trains on."""
+    members = index.group(source.index(), table, seed)
+    left_out = len(source) - sum(map(len, members.values()))
+    if left_out:
+        log.warning("%d of %d clips fit no bucket and are left out", left_out, len(source))
+    return schedule.plan(members, {bucket: table.batch_size(bucket) for bucket in members}, seed)
+
+
+def video_batches(source: Source, table: buckets.Buckets, cfg: DataKeys, seed: int) -> loader.BatchIterator:
+    """Endless batches {"video" (B, T, H, W, 3), "text"} of this process, as the plan of the source says."""
+    return bucketed.batches(
+        source,
+        plan(source, table, seed),
+        table.shape,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        threads=cfg.threads,
+        fps_max=table.fps_max,
+        random_start=cfg.random_start,
+    )

@@ -1,0 +1,167 @@
+"""A stage of the video model: its encoders, its batches of latents, and the train step of its condition modes."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from osjax import models
+from osjax.conditioning import build, text
+from osjax.errors import UserError
+from osjax.models import lora
+from osjax.ops.attention import attend
+from osjax.parallel import host, sharding
+from osjax.parts import autoencoder
+from osjax.parts.diffusion import DiffusionRecipe
+from osjax.parts.place import Place
+from osjax.parts.text import of_this_host
+from osjax.sampling.pipeline import Pipeline
+from osjax.sampling.settings import SampleSettings
+from osjax.sampling.write import write_samples
+from osjax.stages import data, features, stage
+from osjax.stages.encoders import Encoders
+from osjax.stages.throughput import throughput
+from osjax.training import diffusion, state
+from osjax.types import LatentBatch
+
+
+class DiffusionStage:
+    """A checked stage of the video model that trains, or encodes its clips ahead of training.
+
+    recipe: what it does. place: where the run keeps things.
+    """
+
+    def __init__(self, recipe: DiffusionRecipe, place: Place):
+        self.recipe, self.place = recipe, place
+        self.module = recipe.autoencoder.module
+        self.modes = dict(recipe.keys.modes)
+
+    def check_devices(self) -> None:
+        """UserError where the model's attention cannot run on the devices of the mesh."""
+        cfg, sizes = self.recipe.model, self.recipe.mesh.shape
+        rows, tokens = sizes["data"] * sizes["fsdp"], sizes["sequence"]
+        x_BShd = jax.ShapeDtypeStruct((rows, tokens, cfg.num_heads, cfg.hidden_size // cfg.num_heads), cfg.dtype)
+        with sharding.under(self.recipe.mesh):
+            try:
+                jax.eval_shape(partial(attend, impl=cfg.attention, kernel=cfg.attention_kernel), *[x_BShd] * 3)
+            except UserError as error:
+                raise UserError(f"{self.recipe.name}: {error}", status=2) from error
+
+    def train(self, own: data.OwnData, options: stage.Options) -> None:
+        """Bring the stage to its last step. own: the run's data, for a stage that names none."""
+        recipe, keys = self.recipe, self.recipe.keys
+        encoders: list[Encoders] = []  # read once, and not at all for a finished stage
+
+        def read() -> Encoders:
+            if not encoders:
+                encoders.append(self._encoders())
+            return encoders[0]
+
+        trained = recipe.optimizer.freeze.share(models.abstract_params(recipe.model))
+        dropout = keys.text_dropout.t5, keys.text_dropout.clip
+        work = stage.Work(
+            lambda module, tx, opt: diffusion.make_step(module, tx, opt, self._prepare(read(), *dropout)),
+            lambda: self._batches(data.training_source(keys.data, own), read()),
+            evaluate=self._evaluation(own, read) if keys.evaluate.every else None,
+            throughput=throughput(recipe.model, 0.0 if recipe.adapters else trained, recipe.mesh),
+        )
+        stage.train(recipe, self.place, work, options)
+
+    def encode(self, own: data.OwnData) -> features.Features:
+        """The features of the stage's clips on disk; made where they are not there yet. own: as `train` takes it."""
+        keys = self.recipe.keys.data
+        source = data.training_source(keys, own)
+        return features.make(self._cache, self._clips(source), self._encoders(), self.recipe.mesh, keys.threads)
+
+    def _encoders(self) -> Encoders:
+        recipe = self.recipe
+        read = partial(autoencoder.read, recipe.autoencoder, self.place, recipe.mesh)
+        words = recipe.text.encoder(mesh=of_this_host())
+        at_once = recipe.keys.autoencoder.at_once
+        return Encoders(self.module, read, words, recipe.text.states_dtype, recipe.mesh, self.modes, at_once)
+
+    @property
+    def _cache(self) -> Path:
+        return Path(self.recipe.keys.data.features or self.place.workdir / "latents")
+
+    def _clips(self, source: data.Source) -> features.Clips:
+        recipe = self.recipe
+        made_by = {"autoencoder": autoencoder.fingerprint(recipe.autoencoder, self.place)}
+        if recipe.keys.data.cached_text:
+            made_by["text"] = recipe.text.fingerprint()
+        plan = data.plan(source, recipe.table, recipe.keys.seed)
+        return features.Clips(source, plan, recipe.table, made_by, self._encoders().cached_shapes)
+
+    def _batches(self, source: data.Source, encoders: Encoders) -> data.Batches:
+        keys = self.recipe.keys.data
+        if not keys.cached:
+            rows = data.video_batches(source, self.recipe.table, keys, self.recipe.keys.seed)
+            return data.Mapped(rows, encoders.of_videos)
+        clips = self._clips(source)
+        if keys.features:  # made by `osjax encode`: too much work to begin it here unasked
+            made = features.find(self._cache, clips)
+        else:
+            made = features.make(self._cache, clips, encoders, self.recipe.mesh, keys.threads)
+        if made.null is not None:
+            encoders.null = made.null
+        return data.Mapped(made.batches(keys.threads), encoders.of_cached)
+
+    def _prepare(self, encoders: Encoders, drop_t5: float, drop_clip: float) -> diffusion.Prepare:
+        """What a step does first: draw a condition mode per clip and drop text."""
+        null_txt, null_vec = encoders.null
+        stride = self.module.stride
+
+        def prepare(batch, key) -> LatentBatch:
+            key_mode, key_text = jax.random.split(key)
+            B, *shape = batch["latents"].shape
+            cond = None
+            if self.recipe.model.cond_embed:
+                mode_B = build.draw_modes(key_mode, self.modes, B, shape[0], stride.causal, stride.time)
+                cond = build.condition(mode_B, batch["references"], tuple(shape), stride.causal, stride.time)
+            txt, vec = text.drop_text(key_text, batch["txt"], batch["vec"], null_txt, null_vec, drop_t5, drop_clip)
+            return LatentBatch(batch["latents"], txt, vec, cond)
+
+        return prepare
+
+    def _evaluation(self, own: data.OwnData, read: Callable[[], Encoders]):
+        """The flow loss on the same held-out batches, noise and times every time."""
+        recipe, keys = self.recipe, self.recipe.keys
+        held: list[Any] = []
+
+        @jax.jit
+        def losses(params: Any, batch: Any, key: jax.Array) -> jax.Array:
+            prepare = self._prepare(read(), 0.0, 0.0)
+            return diffusion.make_evaluation(models.build(recipe.model), prepare)(params, batch, key)
+
+        def evaluate(now: state.TrainState) -> dict[str, float]:
+            if not held:
+                source = data.held_out_source(keys.data, own)
+                rows = data.video_batches(source, recipe.table, keys.data, keys.seed)
+                encoded = data.Mapped(rows, read().of_videos)
+                held.extend(host.to_global(next(encoded), recipe.mesh) for _ in range(keys.evaluate.batches))
+            params = now.best()
+            key = sharding.random_key(keys.seed, recipe.mesh)
+            with sharding.under(recipe.mesh):
+                by_time = np.mean([jax.device_get(losses(params, batch, key)) for batch in held], axis=0)
+            self._sample(params, now, read())
+            named = {f"eval_loss_t{t}": float(value) for t, value in zip(diffusion.TIMES, by_time, strict=True)}
+            return {"eval_loss": float(by_time.mean()), **named}
+
+        return evaluate
+
+    def _sample(self, params: Any, now: state.TrainState, encoders: Encoders) -> None:
+        """Videos of the config's prompts, to look at, named by the step."""
+        recipe = self.recipe
+        prompts = list(recipe.keys.evaluate.prompts)
+        if not prompts:
+            return
+        settings = SampleSettings(**recipe.keys.sample)
+        mesh = recipe.mesh if recipe.mesh.size > 1 else None
+        pipe = Pipeline(models.build(recipe.model), lora.merged(params), encoders.autoencoder, encoders.text, mesh=mesh)
+        made = pipe(prompts, settings=settings)
+        if jax.process_index() == 0:
+            folder = self.place.workdir / "samples" / recipe.name / f"step-{int(now.step):07d}"
+            write_samples(folder, made.videos_BTHWC, prompts, made.settings, settings.fps)

@@ -1,0 +1,172 @@
+"""One stage of a run: fresh, continued from its checkpoint, or started from other weights; then the loop."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from osjax import models
+from osjax.errors import UserError
+from osjax.parallel import rules, sharding
+from osjax.parts import lora
+from osjax.parts.place import Place
+from osjax.parts.run import Recipe
+from osjax.stages import start
+from osjax.stages.data import Batches
+from osjax.training import checkpoint, loop, metrics, optimizer, state
+from osjax.training.dashboards import Dashboard
+from osjax.training.throughput import Throughput
+
+log = logging.getLogger(__name__)
+BASE = "base_checksum"  # beside a LoRA stage's config in its checkpoints: of the weights that it does not hold
+MAY_CHANGE = ("steps", "mesh", "checkpoint", "health", "hang", "evaluate", "data.threads", "start", "sample")
+FREE = ("modes.", "autoencoder.config.", "lpips.config.", "dinov2.config.")  # groups whose keys are the user's choice
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a whole run shares. profile: steps of an XProf trace. dashboards: get every line of metrics."""
+
+    profile: int = 0
+    dashboards: tuple[Dashboard, ...] = ()
+
+
+@dataclass(frozen=True)
+class Work:
+    """What stages of one kind do in their own way.
+
+    make_step: makes the train step of (module, update rule, optimiser's settings). batches: gives the endless batches;
+    called only where there is something to train. evaluate: measures the state on held-out clips. create: makes the
+    fresh state, as `state.create` does, which may carry more than one model. fill: puts into a fresh state, by its
+    shardings, what comes from files beside the model's own weights. axis_rules: of the model's logical axes.
+    """
+
+    make_step: Callable[[nn.Module, Any, optimizer.OptimizerConfig], Callable]
+    batches: Callable[[], Batches]
+    evaluate: Callable[[state.TrainState], dict[str, float]] | None = None
+    create: Callable[..., state.TrainState] = state.create
+    fill: Callable[[Any, Any], Any] = lambda now, shardings: now
+    axis_rules: Any = rules.TRANSFORMER
+    throughput: Throughput | None = None
+
+
+def loop_config(recipe: Recipe, options: Options) -> loop.LoopConfig:
+    """What the loop is told of a stage."""
+    keys = recipe.keys
+    return loop.LoopConfig(
+        recipe.name,
+        keys.steps,
+        save_every=keys.checkpoint.every,
+        eval_every=keys.evaluate.every,
+        health=keys.health,
+        hang_factor=keys.hang.factor,
+        hang_least_s=keys.hang.least_s,
+        profile_steps=options.profile,
+    )
+
+
+def train(recipe: Recipe, place: Place, work: Work, options: Options) -> state.TrainState | None:
+    """Bring a stage to its last step, from wherever its checkpoints stand; the state there.
+
+    A finished stage reads no data and gives None. place: where the run keeps things.
+    """
+    store = open_store(recipe, place)
+    try:
+        if store.latest_step() == recipe.keys.steps:
+            return None
+        opt, adapters = recipe.optimizer, recipe.adapters
+        tx = optimizer.make(opt)
+        key = jax.random.key(recipe.keys.seed)
+        init = partial(models.init_params, recipe.model, key)
+        if adapters is not None:
+            init = partial(lora.init, adapters, recipe.model, key)
+        create = partial(work.create, init, tx, with_ema=opt.ema_decay > 0, freeze=opt.freeze)
+        fresh = sharding.Init(create, recipe.mesh, rules=work.axis_rules)
+        shardings = fresh.shardings
+        rows = work.batches()
+        saved, frozen = dict(recipe.saved), None
+        if adapters is not None:
+            base = start.base_leaves(recipe, place)
+            frozen = lora.base(base, adapters, recipe.model, recipe.mesh, recipe.keys.lora.base_dtype)
+            saved[BASE] = lora.checksum(frozen[0])
+        if store.latest_step() is None:
+            now = fresh.make()
+            leaves = start.leaves_of(recipe, place)
+            now = now if leaves is None else start.put(leaves, now, shardings, opt.freeze)
+            now = work.fill(now, shardings)
+        else:
+            _name_changes(recipe, store, saved)
+            now, data = store.restore(checkpoint.abstract_like(nn.unbox(fresh.boxed), shardings))
+            rows.set_state(data)
+        if frozen is not None:
+            now, shardings = (tree.replace(frozen=x) for tree, x in zip((now, shardings), frozen, strict=True))
+        made = work.make_step(models.build(recipe.model), tx, opt)
+        return loop.run(
+            loop_config(recipe, options),
+            now,
+            sharding.jit_step(made, shardings, recipe.mesh, work.axis_rules),
+            rows,
+            sharding.random_key(recipe.keys.seed, recipe.mesh),
+            recipe.mesh,
+            store,
+            place.workdir,
+            saved,
+            data_state=rows.get_state,
+            evaluate=work.evaluate,
+            dashboards=options.dashboards,
+            throughput=work.throughput,
+        )
+    finally:
+        store.close()
+
+
+def count_parameters(model_cfg: Any) -> int:
+    """How many parameters a model has. model_cfg: of any family."""
+    return sum(x.size for x in jax.tree.leaves(models.abstract_params(model_cfg)))
+
+
+def open_store(recipe: Recipe, place: Place) -> checkpoint.Checkpoints:
+    """The checkpoints of a stage."""
+    asked = recipe.keys.checkpoint
+    return checkpoint.Checkpoints(place.of(recipe.name), asked.keep, asked.keep_every)
+
+
+def _name_changes(recipe: Recipe, store: checkpoint.Checkpoints, now: Mapping[str, Any]) -> None:
+    """Warn of keys that differ from those of the checkpoint: the loss may jump for a reason that nobody remembers.
+
+    Keys that the checkpoint's osjax did not have yet, or that this one has no more, are no change of the user's.
+    """
+    before, after = flat(store.config()), flat(now)
+    if before.get(BASE) != after.get(BASE):
+        raise UserError(
+            f"{recipe.name} goes on with adapters of another model than `start` gives now: give that one again"
+        )
+    changed = [
+        key
+        for key in sorted({*before, *after})
+        if (key in before and key in after) or key.startswith(FREE)
+        if before.get(key) != after.get(key) and not key.startswith(MAY_CHANGE)
+    ]
+    if changed:
+        words = "; ".join(f"{k} was {before.get(k)!r}, is {after.get(k)!r}" for k in changed)
+        log.warning("%s goes on with another config than it was saved with: %s", recipe.name, words)
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested plain values by dotted keys; groups themselves are left out."""
+    leaves: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            leaves |= flat(value, f"{prefix}{name}.")
+        else:
+            leaves[prefix + name] = value
+    return leaves
+
+
+def lines_of(name: str, place: Place) -> list[dict[str, Any]]:
+    """The metrics of a stage, a line a step. name: of the stage. place: where the run keeps things."""
+    return [line for line in metrics.read(place.workdir / "metrics.jsonl") if line["stage"] == name]

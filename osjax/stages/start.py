@@ -1,0 +1,68 @@
+"""What a stage starts from: another stage, a weight file, an image model, or, for adapters, the model beneath."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from osjax import models
+from osjax.parts import lora
+from osjax.parts.place import Place
+from osjax.parts.run import Recipe
+from osjax.parts.start import StartKeys
+from osjax.training import state
+from osjax.training.freeze import Freeze
+from osjax.weights import inflate, init, load, orbax_stream
+from osjax.weights.layout import LAYOUTS
+from osjax.weights.leaves import Leaves
+
+
+def base_leaves(recipe: Recipe, place: Place) -> Leaves:
+    """The parameters of the model that the adapters of a stage are of, on disk. place: where the run keeps things."""
+    start = recipe.keys.start
+    path = place.of(start.stage) if start.stage else start.weights
+    return load.open_leaves(recipe.model, path, layout=LAYOUTS[start.layout], average=start.average)
+
+
+def leaves_of(recipe: Recipe, place: Place) -> Leaves | None:
+    """The parameters, or adapters, that a fresh stage starts from, fitted to its model; None for new ones.
+
+    place: where the run keeps things.
+    """
+    if recipe.adapters is not None:
+        return lora.start(recipe.keys.lora.start, recipe.adapters, recipe.model)
+    start = recipe.keys.start
+    if start.stage:
+        source = load.of_checkpoint(place.of(start.stage), start.average)
+    elif start.weights:
+        source = _of_weights(start, recipe.model)
+    else:
+        return None
+    if start.inflate:
+        return inflate.inflated(recipe.model, source)
+    if recipe.kind != "diffusion":
+        return source
+    return init.from_model(recipe.model, source, recipe.keys.seed)
+
+
+def _of_weights(start: StartKeys, model_cfg: Any) -> Leaves:
+    if Path(start.weights).is_dir() and orbax_stream.find(Path(start.weights)) is not None:
+        return load.of_checkpoint(start.weights, start.average)
+    like = inflate.image_config(model_cfg) if start.inflate else model_cfg
+    source_cfg = models.config(models.family_of(model_cfg), **{**asdict(like), **start.config})
+    return load.open_leaves(source_cfg, start.weights, layout=LAYOUTS[start.layout])
+
+
+def put(leaves: Leaves, now: state.TrainState, shardings: Any, freeze: Freeze) -> state.TrainState:
+    """A fresh state with these parameters instead of its own.
+
+    leaves: on disk. now, shardings: the state and where its arrays lie. freeze: what has no moving average.
+    """
+    params = load.place(leaves, shardings.params, jnp.float32)
+    if now.ema is None:
+        return now.replace(params=params)
+    # The moving average starts at the same weights, in buffers of its own: both are donated.
+    copy = jax.jit(lambda tree: jax.tree.map(lambda x: x + 0, tree), out_shardings=shardings.ema)
+    return now.replace(params=params, ema=copy(freeze.trained(params)))

@@ -1,0 +1,36 @@
+"""What a step of the video model works on: tokens and FLOPs, against the published peak of its devices."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from osjax.parallel.peak import published_peak
+from osjax.planning import program
+from osjax.training.throughput import Throughput
+from osjax.types import LatentBatch
+
+
+def throughput(model_cfg: Any, trained: float, mesh: Mesh) -> Throughput:
+    """trained: share of the parameters that train; 0 for adapters, whose own work is small.
+
+    FLOPs are of a forward pass, one back to the tokens, and one back to the weights that train, whatever a step
+    computes again: the usual three passes where all train.
+    """
+
+    def tokens(batch: Mapping[str, Any]) -> int:
+        return program.tokens(_shapes(batch), model_cfg.patch_size)
+
+    def flops(batch: Mapping[str, Any]) -> int:
+        return int(program.forward_flops(model_cfg, _shapes(batch)) * (2 + trained))
+
+    one = published_peak(mesh.devices.flat[0])
+    return Throughput(tokens, flops, one and one * 1e12 * mesh.size)
+
+
+def _shapes(batch: Mapping[str, Any]) -> LatentBatch:
+    """Of what the model is given for a batch of the loader."""
+    latents, txt, vec = (jax.ShapeDtypeStruct(batch[name].shape, np.float32) for name in ("latents", "txt", "vec"))
+    return LatentBatch(latents, txt, vec, None)

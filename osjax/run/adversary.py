@@ -13,6 +13,7 @@ from osjax.errors import UserError
 from osjax.models.discriminator import DiscriminatorConfig
 from osjax.run.config import to_dataclass
 from osjax.training import gan, optimizer
+from osjax.training.autoencoder import AutoencoderLosses
 from osjax.training.optimizer import OptimizerConfig
 
 REFUSED = ("image_weight", "alignment_weight")  # losses of the reconstruction phase alone
@@ -36,7 +37,7 @@ class Phase:
         return models.init_params(self.cfg, jax.random.fold_in(jax.random.key(seed), 1))
 
 
-def of_config(cfg: ConfigDict, losses: ConfigDict, accumulate: int, dtype: Any) -> Phase | None:
+def of_config(cfg: ConfigDict, losses: AutoencoderLosses, accumulate: int, dtype: Any) -> Phase | None:
     """The phase that an `adversary` group asks for; None where disc_weight is 0, in the reconstruction phase.
 
     losses: the stage's. accumulate: of the autoencoder's optimiser, which the discriminator's follows.
@@ -44,7 +45,7 @@ def of_config(cfg: ConfigDict, losses: ConfigDict, accumulate: int, dtype: Any) 
     if not cfg.disc_weight:
         return None
     for name in REFUSED:
-        if losses[name]:
+        if getattr(losses, name):
             raise UserError(f"losses.{name} is of the reconstruction phase: set it to 0 where disc_weight is not")
     own = {key: value for key, value in cfg.items() if key not in ("model", "optimizer")}
     found = to_dataclass(gan.GanConfig, own, "adversary")

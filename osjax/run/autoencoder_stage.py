@@ -21,7 +21,7 @@ from osjax.run.place import Place
 from osjax.sampling.autoencoder import Autoencoder
 from osjax.training import autoencoder as ae_step
 from osjax.training import gan
-from osjax.training.autoencoder import AutoencoderState
+from osjax.training.autoencoder import AutoencoderLosses, AutoencoderState
 from osjax.types import VideoBatch
 
 log = logging.getLogger(__name__)
@@ -38,11 +38,12 @@ class AutoencoderStage:
         dtype = jnp.dtype(cfg.dtype)
         self.module = models.build(self.model_cfg).clone(dtype=dtype, remat=cfg.remat)
         accumulate = stage.optimizer_config(cfg, self.model_cfg).accumulate
-        self.distance = lpips.of_config(cfg.lpips, bool(cfg.losses.perceptual_weight), dtype, cfg.remat)
+        self.losses = to_dataclass(AutoencoderLosses, cfg.losses, "losses")
+        self.distance = lpips.of_config(cfg.lpips, bool(self.losses.perceptual_weight), dtype, cfg.remat)
         self.teacher = None
-        if cfg.losses.alignment_weight:
+        if self.losses.alignment_weight:
             self.teacher = teacher.of_config(cfg.dinov2, getattr(self.model_cfg, "encoder", None))
-        self.phase = adversary.of_config(cfg.adversary, cfg.losses, accumulate, dtype)
+        self.phase = adversary.of_config(cfg.adversary, self.losses, accumulate, dtype)
         self.table = train_data.bucket_table(cfg.data, self.module.stride.space, self.mesh)
         for _, T, H, W, _ in self.table.every_shape():
             self.module.latent_shape(T, H, W)
@@ -104,12 +105,12 @@ class AutoencoderStage:
         return now
 
     def _make_step(self, _: Any, tx: Any, adam: Any) -> Any:
-        cfg, distance = self.cfg, self.distance and self.distance.module
+        distance = self.distance and self.distance.module
         if self.phase is None:
             teaching = self.teacher and self.teacher.teaching
-            return ae_step.make_step(self.module, tx, adam, **cfg.losses, lpips=distance, teaching=teaching)
+            return ae_step.make_step(self.module, tx, adam, self.losses, distance, teaching)
         modules, phase = gan.Models(self.module, self.phase.module, distance), self.phase
-        return gan.make_step(modules, tx, phase.tx, phase.losses, adam, phase.adam, cfg.losses.crop)
+        return gan.make_step(modules, tx, phase.tx, phase.losses, adam, phase.adam, self.losses.crop)
 
     def _held_out(self, own: train_data.OwnData) -> HeldOut:
         cfg = self.cfg

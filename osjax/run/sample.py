@@ -13,7 +13,7 @@ from osjax.errors import UserError
 from osjax.run import compiled, sample_memory
 from osjax.run.pipeline import Pipeline
 from osjax.sampling import names, prompts, references, t2i2v
-from osjax.sampling.pipeline import Job
+from osjax.sampling.job import Job
 from osjax.sampling.settings import MODES, T2I2V, SampleSettings
 from osjax.sampling.write import Output
 

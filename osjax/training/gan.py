@@ -71,10 +71,6 @@ class Adversary(struct.PyTreeNode):
     opt_state: Any
     logit_means: jax.Array
 
-    def whole_params(self) -> Any:
-        """The discriminator's params tree, for `apply` and for export."""
-        return discriminator.merge(self.params, self.statistics)
-
 
 class GanState(AutoencoderState):
     """The autoencoder's state with its adversary."""

@@ -1,8 +1,10 @@
 """The floors of the house: import-linter's contract over the code, and over a small house that breaks it."""
 
+import ast
 import subprocess
 import sys
 import tomllib
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -72,6 +74,54 @@ def test_a_house_that_breaks_the_contract_is_refused(small_house, module, line, 
     assert result.returncode == 1, result.stdout + result.stderr
     broken = [row for row in result.stdout.splitlines() if row.rstrip().endswith("BROKEN")]
     assert any(row.startswith(contract) for row in broken), result.stdout
+
+
+def _imports(folder: Path) -> dict[str, set[str]]:
+    """The modules of `folder`/osjax by name, and which of them each imports, in functions and for types as well."""
+    files = {}
+    for path in (folder / "osjax").rglob("*.py"):
+        parts = path.relative_to(folder).with_suffix("").parts
+        files[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    imports = {}
+    for name, path in files.items():
+        targets = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                targets |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{path} line {node.lineno}: name the whole module"
+                names = {f"{node.module}.{alias.name}" for alias in node.names}  # of modules, or of what is in one
+                targets |= {name if name in files else node.module for name in names}
+        imports[name] = targets & files.keys() - {name}
+    return imports
+
+
+def _circle(imports: dict[str, set[str]]) -> list[str] | None:
+    """Modules that import each other in a ring, the first once more at the end; None where there is none."""
+    try:
+        TopologicalSorter(imports).prepare()
+    except CycleError as error:
+        return error.args[1]
+    return None
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    imports = _imports(ROOT)
+    assert len(imports) > 150 and "osjax.sampling.job" in imports["osjax.sampling.pipeline"]
+    imports["osjax.curation.engine"] -= {"osjax.curation.beam"}
+    assert _circle(imports) is None
+
+
+@pytest.mark.parametrize("line", ["from osjax.ops import rope", "def f():\n    import osjax.ops.rope"])
+def test_a_circle_is_found_wherever_the_import_stands(small_house, line):
+    ops = small_house / "osjax" / "ops"
+    (ops / "rope.py").write_text(
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from osjax.ops.ring import x\n"
+    )
+    (ops / "ring.py").write_text("x = 1\n")
+    assert _circle(_imports(small_house)) is None
+    (ops / "ring.py").write_text(line + "\n")
+    assert set(_circle(_imports(small_house))) == {"osjax.ops.rope", "osjax.ops.ring"}
 
 
 def test_every_folder_of_code_is_a_package():

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -20,49 +20,12 @@ from osjax.sampling import int8 as quantization
 from osjax.sampling import references, t2i2v
 from osjax.sampling.autoencoder import Autoencoder, to_float, to_uint8
 from osjax.sampling.denoise import Denoiser, Inputs
+from osjax.sampling.job import Job
 from osjax.sampling.placement import Placed, size_of
+from osjax.sampling.sample import Sample
 from osjax.sampling.settings import T2I2V, SampleSettings
 
 __all__ = ["Autoencoder", "Job", "Pipeline", "Sample", "SampleSettings", "to_float", "to_uint8"]
-
-
-@dataclass(frozen=True)
-class Job:
-    """One video to make.
-
-    reference: what `references.load` takes; None for modes that are given nothing. noise_THWC: to start from instead of
-    the noise that the seed stands for.
-    """
-
-    prompt: str
-    seed: int
-    negative: str = ""
-    reference: Any = None
-    noise_THWC: Any = None
-
-    def noise(self, shape: tuple[int, int, int, int]) -> jax.Array:
-        """Normal draws of the latent's shape; they depend on the seed and on nothing else."""
-        if self.noise_THWC is None:
-            return jax.random.normal(jax.random.key(self.seed), shape)
-        if self.noise_THWC.shape != shape:
-            raise UserError(
-                f"noise has shape {self.noise_THWC.shape}, the latents have {shape}: give noise of that shape"
-            )
-        return jnp.asarray(self.noise_THWC, jnp.float32)
-
-
-@dataclass(frozen=True)
-class Sample:
-    """What a call made, one row a video.
-
-    videos_BTHWC: uint8. latents_BTHWC: normalised, float32. settings: what all rows have in common, sizes included.
-    rows: prompt, the text that the encoder was given, negative prompt and seed of each.
-    """
-
-    videos_BTHWC: np.ndarray
-    latents_BTHWC: np.ndarray
-    settings: dict[str, Any]
-    rows: list[dict[str, Any]]
 
 
 class Pipeline:
@@ -71,6 +34,10 @@ class Pipeline:
     A video depends on its prompt, references, seed and settings alone: neither on the other videos of a call nor on
     their order. On one kind of hardware it is the same bit for bit.
     """
+
+    # Constructors from configs and from the workdirs of runs. They stand above this floor: osjax/parts/pipeline.py.
+    from_config: ClassVar[Callable[..., "Pipeline"]]
+    from_checkpoint: ClassVar[Callable[..., "Pipeline"]]
 
     def __init__(
         self,

@@ -5,16 +5,24 @@ Source: Open-Sora scripts/diffusion/inference.py and opensora/utils/inference.py
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 from PIL import Image
 
 from osjax.data import buckets
+from osjax.sampling.job import Job
 from osjax.sampling.settings import SampleSettings
 
-if TYPE_CHECKING:
-    from osjax.sampling.pipeline import Job, Pipeline
+
+class ImagePipeline(Protocol):
+    """A pipeline that makes images: what the first frames need of `sampling.pipeline.Pipeline`."""
+
+    def stream(
+        self, jobs: Sequence[Job], settings: SampleSettings, on_step: Callable[[], None] | None = None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]: ...
+
+    def free(self) -> None: ...
 
 
 def image_settings(settings: SampleSettings) -> SampleSettings:
@@ -39,13 +47,17 @@ def image_settings(settings: SampleSettings) -> SampleSettings:
 
 
 def first_frames(
-    make_pipeline: Callable[[], "Pipeline"],
-    jobs: Sequence["Job"],
+    make_pipeline: Callable[[], ImagePipeline],
+    jobs: Sequence[Job],
     settings: SampleSettings,
     size: tuple[int, int],
     on_step: Callable[[], None] | None = None,
 ) -> Iterator[np.ndarray]:
-    """A uint8 image (height, width, 3) for each job, as they are made; the image model is freed at the end."""
+    """A uint8 image (height, width, 3) for each job, as they are made; the image model is freed at the end.
+
+    make_pipeline: loads the image model. jobs, settings: of the videos; prompts, seeds and image_* are taken.
+    size: (height, width) in pixels of the videos, to which the images are resized. on_step: called after every step.
+    """
     pipe = make_pipeline()
     try:
         alone = [replace(job, reference=None, noise_THWC=None) for job in jobs]
@@ -55,7 +67,9 @@ def first_frames(
         pipe.free()
 
 
-def with_first_frames(make_pipeline, jobs, settings, size) -> list["Job"]:
-    """The jobs, each given its first frame."""
+def with_first_frames(
+    make_pipeline: Callable[[], ImagePipeline], jobs: Sequence[Job], settings: SampleSettings, size: tuple[int, int]
+) -> list[Job]:
+    """The jobs, each given its first frame as its reference; for the arguments see `first_frames`."""
     images = first_frames(make_pipeline, jobs, settings, size)
     return [replace(job, reference=image) for job, image in zip(jobs, images, strict=True)]

@@ -15,6 +15,8 @@ from osjax.data import video
 from osjax.errors import UserError
 from osjax.sampling.names import LAYOUTS, file_stem
 
+SUFFIXES = (".mp4", ".png")
+
 
 @dataclass(frozen=True)
 class Output:
@@ -41,7 +43,7 @@ class Output:
         return folder / name if self.layout == "plain" else folder.with_name(f"{folder.name}.{name}")
 
     def media(self, stem: str, frames: int) -> Path:
-        return self.folder.absolute() / f"{stem}{'.png' if frames == 1 else '.mp4'}"
+        return self.folder.absolute() / f"{stem}{suffix_of(frames)}"
 
     def json(self, stem: str) -> Path:
         return self.settings_folder / f"{stem}.json"
@@ -63,24 +65,49 @@ class Output:
         return True
 
     def write(self, stem: str, video_THWC: np.ndarray, settings: Mapping[str, Any], fps: float) -> Path:
-        """Write a sample (uint8); the path of the MP4 or PNG. Killed at any moment, it leaves no half file behind."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.settings_folder.mkdir(parents=True, exist_ok=True)
+        """Write a sample (uint8) and its settings under this stem; the path of the MP4 or PNG. See `write` below."""
         path = self.media(stem, len(video_THWC))
-        self._place(path, _png(video_THWC[0]) if len(video_THWC) == 1 else video.encode(video_THWC, fps))
-        text = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
-        self._place(self.json(stem), text.encode("utf-8", "backslashreplace"))
+        write(path, self.json(stem), video_THWC, settings, fps)
         return path
 
-    def _place(self, path: Path, data: bytes) -> None:
-        unfinished = self.settings_folder / f".{path.name}.part"
-        unfinished.write_bytes(data)
-        os.replace(unfinished, path)
+
+def write(path: Path, settings_path: Path, video_THWC: np.ndarray, settings: Mapping[str, Any], fps: float) -> None:
+    """Write a sample (uint8), an MP4 or PNG by the suffix of `path`, and a JSON of its settings to `settings_path`.
+
+    Folders are made where they are missing. Killed at any moment, it leaves no half file of either name behind.
+    fps: frames a second, of an MP4. UserError as for `encode`.
+    """
+    data = encode(video_THWC, path.suffix, fps)
+    text = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
+    for folder in (path.parent, settings_path.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    for place, content in ((path, data), (settings_path, text.encode("utf-8", "backslashreplace"))):
+        # Unfinished files lie beside the settings: VBench would take the suffix of all videos from one of them.
+        unfinished = settings_path.with_name(f".{place.name}.part")
+        try:
+            unfinished.write_bytes(content)
+            os.replace(unfinished, place)
+        finally:
+            unfinished.unlink(missing_ok=True)
 
 
-def _png(image_HWC: np.ndarray) -> bytes:
+def suffix_of(frames: int) -> str:
+    """What a sample of this many frames is written as: `.png` for one, `.mp4` for more."""
+    return ".png" if frames == 1 else ".mp4"
+
+
+def encode(video_THWC: np.ndarray, suffix: str, fps: float) -> bytes:
+    """The bytes of an MP4 or, for one frame, of a PNG: uint8 (T, H, W, 3) pixels.
+
+    suffix: one of SUFFIXES, in any case. fps: frames a second, of an MP4. UserError for several frames as a PNG, and
+    for sizes that are odd as an MP4.
+    """
+    if suffix.lower() != ".png":
+        return video.encode(video_THWC, fps)
+    if len(video_THWC) != 1:
+        raise UserError(f"a PNG holds one frame, the video has {len(video_THWC)}: write it as .mp4")
     file = io.BytesIO()
-    Image.fromarray(image_HWC).save(file, format="PNG")
+    Image.fromarray(video_THWC[0]).save(file, format="PNG")
     return file.getvalue()
 
 

@@ -1,6 +1,6 @@
 """Losses of autoencoders and of the discriminator beside them, float32.
 
-`l1` and `mse` are means over every pixel value. `nll`, `kl` and what follows keep the original's scale, on which its
+`l1` and `mse` are means over every pixel value. `nll` and what follows keep the original's scale, on which its
 weights and the adaptive weight stand: sums over all values of a frame, means over frames.
 
 Source: Open-Sora opensora/models/vae/losses.py.
@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-LOG_VARIANCE = (-30.0, 20.0)  # bounds of a posterior's
 LARGEST_WEIGHT = 1e4
 
 
@@ -35,16 +34,6 @@ def nll(l1: jax.Array, distance: jax.Array, values: int, perceptual_weight: floa
     """
     error = (l1 + perceptual_weight * distance) * values
     return error / jnp.exp(log_variance) + log_variance * values
-
-
-def kl(moments_BTHWC: jax.Array) -> jax.Array:
-    """Divergence of a Gaussian posterior from the standard normal, a frame's sum in the mean over frames.
-
-    moments: means and log variances side by side in the channels (`moments` of flux_ae and hunyuan).
-    """
-    mean, log_variance = jnp.split(moments_BTHWC.astype(jnp.float32), 2, axis=-1)
-    log_variance = jnp.clip(log_variance, *LOG_VARIANCE)
-    return 0.5 * (jnp.square(mean) + jnp.exp(log_variance) - 1 - log_variance).sum((2, 3, 4)).mean()
 
 
 def generator(fake_logits: jax.Array) -> jax.Array:

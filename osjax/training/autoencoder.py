@@ -5,6 +5,7 @@ phase is `training/gan.py`.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -50,52 +51,71 @@ def create(
     return _apart(joint, blank)
 
 
+@dataclass(frozen=True)
+class AutoencoderLosses:
+    """Weights of the losses of the reconstruction phase, each beside an L1 of weight 1, and what they are taken on.
+
+    perceptual_weight: of LPIPS; the report's is 0.5. mse_weight: of the squared error of pixels in [-1, 1].
+    image_weight: of the same losses on one random frame of each clip, taken as an image, so that given first frames
+    encode well too. alignment_weight: of latent distillation. Weights have no unit; 0 leaves a loss out.
+    crop: side in pixels of a square cut at random from the clips, the same for the whole batch; 0 takes them whole. The
+    model is convolutional, so small cuts teach it as much per pixel and cost less.
+    UserError for a negative one.
+    """
+
+    perceptual_weight: float = 0.0
+    mse_weight: float = 0.0
+    image_weight: float = 0.0
+    alignment_weight: float = 0.0
+    crop: int = 0
+
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            if value < 0:
+                raise UserError(f"losses.{name} is {value}: give 0 or more")
+
+
 def make_step(
     module: nn.Module,
     tx: optax.GradientTransformation,
     cfg: OptimizerConfig,
-    mse_weight: float = 0.0,
-    image_weight: float = 0.0,
-    crop: int = 0,
-    perceptual_weight: float = 0.0,
+    losses: AutoencoderLosses = AutoencoderLosses(),
     lpips: nn.Module | None = None,
-    alignment_weight: float = 0.0,
     teaching: Distillation | None = None,
 ) -> Callable[[AutoencoderState, VideoBatch, jax.Array], tuple[AutoencoderState, dict[str, jax.Array]]]:
     """The pure step `(state, batch, run_key) -> (state, metrics)` for a module whose call reconstructs its input.
 
-    mse_weight, perceptual_weight: of the squared error and of LPIPS beside L1. image_weight: weight of the same loss on
-    one random frame of each clip, taken as an image, so that given first frames encode well too. crop: side in pixels
-    of a square cut at random from the clips, the same for the whole batch; 0 takes them whole. The model is
-    convolutional, so small cuts teach it as much per pixel and cost less. alignment_weight: of latent distillation.
+    tx: the update rule that cfg describes. lpips: the module of the perceptual distance, whose parameters the state
+    holds; teaching: the teacher of latent distillation. Each may be None where its weight in `losses` is 0.
+    metrics: those of `update.apply`, and l1, lpips and alignment where they take part.
     """
 
     def distance(perceptual, got, video):
         terms = {"l1": ae_losses.l1(got, video)}
-        total = terms["l1"] + mse_weight * ae_losses.mse(got, video)
-        if perceptual_weight:
+        total = terms["l1"] + losses.mse_weight * ae_losses.mse(got, video)
+        if losses.perceptual_weight:
             terms["lpips"] = lpips.apply({"params": perceptual}, video, got).mean()
-            total += perceptual_weight * terms["lpips"]
+            total += losses.perceptual_weight * terms["lpips"]
         return total, terms
 
     def loss_fn(state, params, batch, key):
         key_crop, key_frame = jax.random.split(key)
-        video = random_crop(batch.video_BTHWC, crop, key_crop)
+        video = random_crop(batch.video_BTHWC, losses.crop, key_crop)
         model = {name: group for name, group in params.items() if name != distillation.GROUP}
-        if alignment_weight:
+        if losses.alignment_weight:
             got, latents = teaching.reconstruct(module, model, video)
         else:
             got = module.apply({"params": model}, video)
         total, terms = distance(state.perceptual, got, video)
-        if image_weight:
+        if losses.image_weight:
             frame = jax.random.randint(key_frame, (), 0, video.shape[1])
             image = jax.lax.dynamic_slice_in_dim(video, frame, 1, axis=1)
-            total += image_weight * distance(state.perceptual, module.apply({"params": model}, image), image)[0]
-        if alignment_weight:
+            total += losses.image_weight * distance(state.perceptual, module.apply({"params": model}, image), image)[0]
+        if losses.alignment_weight:
             key_frames = jax.random.fold_in(key, DRAWN)
             projection, teacher = params[distillation.GROUP], state.alignment.teacher
             terms["alignment"] = teaching.loss(projection, teacher, latents, video, key_frames)
-            total += alignment_weight * terms["alignment"]
+            total += losses.alignment_weight * terms["alignment"]
         return total, {name: jnp.stack([term, jnp.ones(())]) for name, term in terms.items()}
 
     def step(state, batch, run_key):
@@ -120,16 +140,16 @@ def _joint(state: AutoencoderState) -> AutoencoderState:
 
 def _apart(joint: TrainState, before: AutoencoderState) -> AutoencoderState:
     """The next state: what an update of `_joint(before)` gave, the projection again by itself."""
-    found = vars(joint) | {name: getattr(before, name) for name in ("perceptual", "alignment")}
+    fields = vars(joint) | {name: getattr(before, name) for name in ("perceptual", "alignment")}
     if before.alignment is None:
-        return AutoencoderState(**found)
+        return AutoencoderState(**fields)
 
     def taken_out(tree):
         return tree and ({k: v for k, v in tree.items() if k != distillation.GROUP}, tree[distillation.GROUP])
 
-    found["params"], projection = taken_out(joint.params)
-    found["ema"], average = taken_out(joint.ema) or (None, None)
-    return AutoencoderState(**found | {"alignment": before.alignment.replace(projection=projection, average=average)})
+    fields["params"], projection = taken_out(joint.params)
+    fields["ema"], average = taken_out(joint.ema) or (None, None)
+    return AutoencoderState(**fields | {"alignment": before.alignment.replace(projection=projection, average=average)})
 
 
 def random_crop(video_BTHWC: jax.Array, side: int, key: jax.Array) -> jax.Array:

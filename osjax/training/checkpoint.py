@@ -168,13 +168,6 @@ class Checkpoints:
                 self._set_aside(step, f"saved after the trouble that began at step {before}")
         return self.latest_step()
 
-    def restore_weights(self, abstract: Any, ema: bool, step: int | None = None) -> Any:
-        """Only the averaged (`ema`) or raw parameters, for sampling or for the start of the next stage."""
-        step = self.require(step)
-        item = "ema" if ema else "params"
-        self._check_shapes(step, item, abstract)
-        return self._read(step, {item: _some(abstract)})[item]
-
     def config(self, step: int | None = None) -> dict[str, Any]:
         return self._read(self.require(step), {"config": ocp.args.JsonRestore()})["config"]
 

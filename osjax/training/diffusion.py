@@ -50,17 +50,11 @@ def by_time(losses_B: jax.Array, t_B: jax.Array) -> update.Sums:
 
 
 def make_loss(module: nn.Module, prepare: Prepare | None = None) -> update.LossFn:
-    """The training loss `(params, batch, key) -> float32 scalar`: draws conditions, times and noise from the key.
+    """The training loss `(params, batch, key) -> (float32 scalar, its sums by time)`, for `update.apply`.
 
-    prepare(batch, key) -> LatentBatch: draws conditions and drops text; None takes the batch as it is.
+    It draws conditions, times and noise from the key. prepare(batch, key) -> LatentBatch: draws conditions and drops
+    text; None takes the batch as it is.
     """
-
-    with_sums = _make_loss_with_sums(module, prepare)
-    return lambda params, batch, key: with_sums(params, batch, key)[0]
-
-
-def _make_loss_with_sums(module: nn.Module, prepare: Prepare | None) -> update.LossFn:
-    """The training loss and its sums by time."""
 
     def loss_fn(params, batch, key):
         key_prepare, key_t, key_noise = jax.random.split(key, 3)
@@ -80,7 +74,7 @@ def make_step(
 
     All randomness comes from fold_in(run_key, state.step), so a resumed run draws what the first one would have.
     """
-    loss_fn = _make_loss_with_sums(module, prepare)
+    loss_fn = make_loss(module, prepare)
 
     def step(state, batch, run_key):
         return update.apply(state, batch, jax.random.fold_in(run_key, state.step), loss_fn, tx, cfg)

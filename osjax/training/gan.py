@@ -19,10 +19,10 @@ from flax.traverse_util import flatten_dict
 
 from osjax.errors import UserError
 from osjax.models import discriminator
-from osjax.training import ae_losses, autoencoder
+from osjax.training import ae_losses, autoencoder, update
 from osjax.training.autoencoder import AutoencoderState
-from osjax.training.freeze import Freeze, fill
-from osjax.training.optimizer import OptimizerConfig, learning_rate, update_ema
+from osjax.training.freeze import Freeze
+from osjax.training.optimizer import OptimizerConfig, learning_rate
 from osjax.training.state import EVERYTHING
 from osjax.types import VideoBatch
 
@@ -71,10 +71,6 @@ class Adversary(struct.PyTreeNode):
     opt_state: Any
     logit_means: jax.Array
 
-    def whole_params(self) -> Any:
-        """The discriminator's params tree, for `apply` and for export."""
-        return discriminator.merge(self.params, self.statistics)
-
 
 class GanState(AutoencoderState):
     """The autoencoder's state with its adversary."""
@@ -90,8 +86,12 @@ class Models(NamedTuple):
     lpips: nn.Module | None = None
 
 
-class Found(NamedTuple):
-    """What one batch gives: gradients of both models, what the adversary keeps, and losses by name."""
+class BatchResult(NamedTuple):
+    """What a batch gives: gradients of both models, what the adversary keeps of it, and losses by name.
+
+    gradients: of all parameters of the autoencoder. adversary_gradients: of `Adversary.params`. statistics,
+    logit_means: as in `Adversary`, after the batch. losses: scalars, loss and discriminator_loss among them.
+    """
 
     gradients: Any
     adversary_gradients: Any
@@ -143,13 +143,13 @@ def make_step(
     def step(state: GanState, batch: VideoBatch, run_key: jax.Array):
         key = jax.random.fold_in(run_key, state.step)
         video = autoencoder.random_crop(batch.video_BTHWC, crop, jax.random.fold_in(key, CROP))
-        found = _accumulated(modules, gan, state, video, key, cfg.accumulate)
-        return _updated(state, found, tx, disc_tx, cfg, disc_cfg)
+        result = _in_parts(modules, gan, state, video, key, cfg.accumulate)
+        return _updated(state, result, tx, disc_tx, cfg, disc_cfg)
 
     return step
 
 
-def gradients(modules: Models, gan: GanConfig, state: GanState, video_BTHWC: jax.Array, key: jax.Array) -> Found:
+def gradients(modules: Models, gan: GanConfig, state: GanState, video_BTHWC: jax.Array, key: jax.Array) -> BatchResult:
     """Losses and gradients of one batch.
 
     The discriminator judges three times, as in the original: the reconstruction for the autoencoder, then the clips and
@@ -208,7 +208,7 @@ def gradients(modules: Models, gan: GanConfig, state: GanState, video_BTHWC: jax
         "logits_fake": means[1],
     }
     logit_means = gan.lecam_decay * adversary.logit_means + (1 - gan.lecam_decay) * means
-    return Found(by_params, by_adversary, statistics, jax.lax.stop_gradient(logit_means), losses)
+    return BatchResult(by_params, by_adversary, statistics, jax.lax.stop_gradient(logit_means), losses)
 
 
 def _last_kernel(params: Any) -> jax.Array:
@@ -224,69 +224,39 @@ LAST_LAYERS = ("project_out", "conv_out")  # of the DC-AE; of flux_ae and hunyua
 CROP = 3  # which of a step's keys draws the cut; the judgements have the first three
 
 
-def _accumulated(
-    modules: Models, gan: GanConfig, state: GanState, video_BTHWC: jax.Array, key: jax.Array, parts: int
-) -> Found:
-    """Mean gradients and losses over equal parts of the batch, one in memory at a time. UserError if it has no such."""
-    if parts == 1:
-        return gradients(modules, gan, state, video_BTHWC, key)
-    rows = video_BTHWC.shape[0]
-    if rows % parts:
-        raise UserError(f"a batch of {rows} does not divide into accumulate = {parts} parts: make it a multiple")
-    # Interleaved split: every device keeps rows of its own in each part, so no rows move between devices.
-    video = video_BTHWC.reshape(-1, parts, *video_BTHWC.shape[1:]).swapaxes(0, 1)
+def _in_parts(
+    modules: Models, gan: GanConfig, state: GanState, video_BTHWC: jax.Array, key: jax.Array, accumulate: int
+) -> BatchResult:
+    """`gradients` over parts of the batch; the adversary's statistics go from part to part."""
 
-    def one(carry, part):
-        total, statistics, logit_means = carry
-        now = state.replace(adversary=state.adversary.replace(statistics=statistics, logit_means=logit_means))
-        found = gradients(modules, gan, now, part[1], jax.random.fold_in(key, part[0]))
-        mean = (found.gradients, found.adversary_gradients, found.losses)
-        total = jax.tree.map(lambda t, x: t + x / parts, total, mean)
-        return (total, found.statistics, found.logit_means), None
+    def of_part(kept, video_BTHWC, key):
+        now = state.replace(adversary=state.adversary.replace(statistics=kept[0], logit_means=kept[1]))
+        result = gradients(modules, gan, now, video_BTHWC, key)
+        mean = (result.gradients, result.adversary_gradients, result.losses)
+        return mean, (), (result.statistics, result.logit_means)
 
-    shapes = jax.eval_shape(lambda: gradients(modules, gan, state, video[0], key))
-    zero = jax.tree.map(
-        lambda s: jnp.zeros(s.shape, s.dtype), (shapes.gradients, shapes.adversary_gradients, shapes.losses)
-    )
-    start = (zero, state.adversary.statistics, state.adversary.logit_means)
-    (total, statistics, logit_means), _ = jax.lax.scan(one, start, (jnp.arange(parts), video))
-    return Found(total[0], total[1], statistics, logit_means, total[2])
+    kept = state.adversary.statistics, state.adversary.logit_means
+    (by_params, by_adversary, losses), _, kept = update.over_parts(of_part, kept, video_BTHWC, key, accumulate)
+    return BatchResult(by_params, by_adversary, *kept, losses)
 
 
 def _updated(
     state: GanState,
-    found: Found,
+    result: BatchResult,
     tx: optax.GradientTransformation,
     disc_tx: optax.GradientTransformation,
     cfg: OptimizerConfig,
     disc_cfg: OptimizerConfig,
 ) -> tuple[GanState, dict[str, jax.Array]]:
     """The next state, or the old one with another skipped update where a loss or gradient is not finite."""
-    grads, trained = cfg.freeze.trained(found.gradients), cfg.freeze.trained(state.params)
-    norm, disc_norm = optax.global_norm(grads), optax.global_norm(found.adversary_gradients)
-    good = jnp.isfinite(found.losses["loss"] + found.losses["discriminator_loss"]) & jnp.isfinite(norm + disc_norm)
-    old, critic = state, state.adversary
-    updates, opt_state = tx.update(grads, old.opt_state, trained)
-    params = optax.apply_updates(trained, updates)
-    ema = None if old.ema is None else update_ema(old.ema, params, cfg.ema_decay)
-    disc_updates, disc_opt_state = disc_tx.update(found.adversary_gradients, critic.opt_state, critic.params)
-    disc_params = optax.apply_updates(critic.params, disc_updates)
-    adversary = Adversary(disc_params, found.statistics, disc_opt_state, found.logit_means)
-    params, opt_state, ema, adversary = jax.tree.map(
-        lambda new, old: jnp.where(good, new, old),
-        (params, opt_state, ema, adversary),
-        (trained, old.opt_state, old.ema, critic),
-    )
-    skipped = old.skipped + jnp.where(good, 0, 1)
-    done = old.step - old.skipped  # a skipped update does not move the schedules
-    metrics = {
-        **found.losses,
-        "grad_norm": norm,
-        "discriminator_grad_norm": disc_norm,
-        "lr": jnp.asarray(learning_rate(cfg)(done)),
-        "discriminator_lr": jnp.asarray(learning_rate(disc_cfg)(done)),
-        "skipped": skipped,
-    }
-    params = fill(params, old.params)
-    after = {"step": old.step + 1, "skipped": skipped, "params": params, "opt_state": opt_state, "ema": ema}
-    return old.replace(**after, adversary=adversary), metrics
+    grads, critic = cfg.freeze.trained(result.gradients), state.adversary
+    disc_norm = optax.global_norm(result.adversary_gradients)
+    losses = result.losses["loss"], result.losses["discriminator_loss"]
+    good = update.finite(*losses, optax.global_norm(grads), disc_norm)
+    after, metrics = update.advance(state, grads, good, tx, cfg)
+    updates, opt_state = disc_tx.update(result.adversary_gradients, critic.opt_state, critic.params)
+    params = optax.apply_updates(critic.params, updates)
+    adversary = Adversary(params, result.statistics, opt_state, result.logit_means)
+    disc_lr = learning_rate(disc_cfg)(state.step - state.skipped)
+    metrics |= {"discriminator_grad_norm": disc_norm, "discriminator_lr": jnp.asarray(disc_lr)}
+    return after.replace(adversary=update.choose(good, adversary, critic)), {**result.losses, **metrics}

@@ -37,6 +37,11 @@ def belongs(name: str) -> bool:
     return name not in ("mask_token", "embeddings.mask_token")
 
 
+def is_huggingface(tensors: Mapping[str, Any]) -> bool:
+    """Whether the tensors of a file have the names of the Hugging Face layout."""
+    return "embeddings.cls_token" in tensors
+
+
 def from_huggingface(tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Tensors of a Hugging Face file (Dinov2Model, Dinov2WithRegistersModel) under facebookresearch's names.
 
@@ -51,7 +56,7 @@ def from_huggingface(tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:
         layer, _, kind = name.rpartition(".")
         if layer.endswith((".query", ".key", ".value")):
             root, _, which = layer.rpartition(".")
-            split.setdefault(f"{root}.qkv.{kind}", {})[which] = np.asarray(tensor[...])
+            split.setdefault(f"{root}.qkv.{kind}", {})[which] = np.asarray(tensor)
         else:
             found[name] = tensor
     for name, parts in split.items():

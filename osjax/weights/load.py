@@ -11,7 +11,7 @@ import numpy as np
 
 from osjax import models, weights
 from osjax.errors import UserError
-from osjax.weights import io, orbax_stream
+from osjax.weights import dinov2, io, orbax_stream
 from osjax.weights.layout import OPEN_SORA_V2, Layout
 from osjax.weights.leaves import Leaves, flatten, slabs, unflatten
 from osjax.weights.rules import Window, whole
@@ -47,7 +47,10 @@ def _open_tensors(cfg, path: Path) -> Mapping[str, Any]:
     if len(parts) == 2:  # published as two files: vgg.pth, which are the heads, and vgg16-....pth
         heads, features = map(io.open_tensors, parts)
         return _table_module(cfg).from_published(features, heads)
-    return of_model(cfg, io.open_tensors(path))
+    tensors = io.open_tensors(path)
+    if models.family_of(cfg) == "dinov2" and dinov2.is_huggingface(tensors):
+        return dinov2.from_huggingface(tensors)
+    return of_model(cfg, tensors)
 
 
 def of_model(cfg, tensors: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -70,17 +73,6 @@ def _check_shapes(folder: Path, found: Mapping, wanted: Mapping) -> None:
     if problems:
         more = f"; and {len(problems) - 10} more" if len(problems) > 10 else ""
         raise UserError(f"{folder} does not fit the model: {'; '.join(problems[:10])}{more}. Check the model config.")
-
-
-def load_sharded(
-    cfg, tensors: Mapping[str, Any], shardings: Any, dtype: Any = None, *, layout: Layout = OPEN_SORA_V2
-) -> Any:
-    """Params pytree on the devices of `shardings` from tensors with the original's names (`io.open_tensors`).
-
-    shardings: a tree like the params (`parallel.sharding.of_boxed`). dtype: None keeps the file's.
-    UserError listing every missing, unexpected and misshapen tensor.
-    """
-    return place(weights.torch_leaves(cfg, of_model(cfg, tensors), layout=layout), shardings, dtype)
 
 
 def place(leaves: Leaves, shardings: Any, dtype: Any = None) -> Any:

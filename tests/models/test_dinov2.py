@@ -2,12 +2,15 @@
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from scipy.special import erf
 
 from osjax import models, weights
 from osjax.errors import UserError
 from osjax.models.dinov2 import MEAN, SIZES, STD, bicubic
+from osjax.weights import leaves, load
 from osjax.weights.dinov2 import belongs, from_huggingface
+from osjax.weights.rules import whole
 from tests import golden
 
 TINY = {"embed_dim": 16, "depth": 2, "num_heads": 2, "img_size": 8, "patch_size": 2}
@@ -134,7 +137,7 @@ def test_the_published_sizes_have_the_published_names_and_shapes():
     assert giant["blocks.39.mlp.w12.weight"] == (8192, 1536) and giant["register_tokens"] == (1, 4, 1536)
 
 
-def test_the_hugging_face_layout_gives_the_same_parameters():
+def test_the_hugging_face_layout_gives_the_same_parameters(tmp_path):
     cfg = models.config("dinov2", **TINY, num_register_tokens=4)
     ours = generated(cfg)
     theirs = {"embeddings.mask_token": np.zeros((1, 16), np.float32)}
@@ -160,6 +163,11 @@ def test_the_hugging_face_layout_gives_the_same_parameters():
             theirs[name] = tensor
     back = from_huggingface(theirs)
     assert back.keys() == ours.keys() and all(np.array_equal(back[n], ours[n]) for n in ours)
+    for name, content in (("ours", ours), ("theirs", theirs)):  # a file of either kind opens
+        save_file({n: np.ascontiguousarray(t) for n, t in content.items()}, tmp_path / f"{name}.safetensors")
+        opened = load.open_leaves(cfg, tmp_path / f"{name}.safetensors")
+        params = leaves.flatten(weights.from_torch(cfg, ours))
+        assert all(np.array_equal(opened.read(path, whole(s)), params[path]) for path, s in opened.shapes.items())
     del theirs["encoder.layer.0.norm1.bias"]
     with pytest.raises(UserError, match="missing blocks.0.norm1.bias"):
         weights.from_torch(cfg, from_huggingface(theirs))

@@ -36,7 +36,7 @@ def test_the_lecam_regulariser_matches_the_original():
     assert float(ae_losses.lecam(real, fake, jnp.float32(-0.2), jnp.float32(0.3))) < 0.01
 
 
-def test_likelihood_and_divergence_match_the_original():
+def test_the_likelihood_matches_the_original():
     arrays, info = golden.read("vae_loss_kl")
     cfg, tolerance = info["config"], info["tolerance_relative"]
     module, params = lpips_weights.load()
@@ -49,14 +49,6 @@ def test_likelihood_and_divergence_match_the_original():
     assert float(nll) == pytest.approx(info["nll_loss"], rel=tolerance)
     without = ae_losses.nll(l1, distance, values, cfg["perceptual_loss_weight"])
     assert float(without) != pytest.approx(info["nll_loss"], rel=0.1)
-    kl = ae_losses.kl(channels_last(arrays["moments"])) * cfg["kl_loss_weight"]
-    assert float(kl) == pytest.approx(info["kl_loss"], rel=tolerance)
-
-
-def test_divergence_is_zero_for_the_standard_normal_and_finite_for_wild_moments():
-    assert float(ae_losses.kl(jnp.zeros((1, 2, 4, 4, 8)))) == 0
-    wild = float(ae_losses.kl(jnp.full((1, 1, 1, 1, 2), 1e4)))
-    assert np.isfinite(wild) and wild > 1e6
 
 
 def test_the_adaptive_weight_is_bounded_and_has_no_gradient():

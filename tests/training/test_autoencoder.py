@@ -27,7 +27,7 @@ class Scale(nn.Module):
 
 def metrics_of(video=VIDEO, **settings):
     tx = optimizer.make(PLAIN)
-    step = autoencoder.make_step(Scale(), tx, PLAIN, **settings)
+    step = autoencoder.make_step(Scale(), tx, PLAIN, autoencoder.AutoencoderLosses(**settings))
     state = autoencoder.create(lambda: {"w": jnp.array(0.5)}, tx, with_ema=False)
     return jax.jit(step)(state, VideoBatch(video), jax.random.key(0))
 
@@ -58,6 +58,13 @@ def test_a_cut_is_a_square_of_the_clip_and_a_cut_too_large_is_refused():
     assert min(abs(cut - c) for c in cuts) < 1e-5 and cut != pytest.approx(whole, rel=1e-4)
     with pytest.raises(UserError, match="crop of 8 does not fit clips of 6x8: use at most 6"):
         metrics_of(crop=8)
+
+
+def test_a_negative_weight_or_cut_is_refused():
+    assert autoencoder.AutoencoderLosses(mse_weight=0.5, crop=4).crop == 4
+    for name in ("perceptual_weight", "crop"):
+        with pytest.raises(UserError, match=f"losses.{name} is -1: give 0 or more"):
+            autoencoder.AutoencoderLosses(**{name: -1})
 
 
 def test_steps_on_a_mesh_bring_the_scale_to_one():

@@ -111,7 +111,8 @@ def trained(steps=1, weight=0.5, seed=0):
     state = autoencoder.create(lambda: jax.tree.map(jnp.asarray, params), tx, with_ema=True)
     if weight:
         state = autoencoder.create(lambda: jax.tree.map(jnp.asarray, params), tx, True, states.EVERYTHING, None, *both)
-    step = jax.jit(autoencoder.make_step(Thin(), tx, ADAM, alignment_weight=weight, teaching=TEACHING))
+    losses = autoencoder.AutoencoderLosses(alignment_weight=weight)
+    step = jax.jit(autoencoder.make_step(Thin(), tx, ADAM, losses, teaching=TEACHING))
     before, lines = state, []
     for _ in range(steps):
         state, metrics = step(state, VideoBatch(VIDEO), jax.random.key(seed))

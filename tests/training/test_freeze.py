@@ -19,6 +19,7 @@ from osjax.parallel.host import to_global
 from osjax.training import checkpoint, diffusion, optimizer, update
 from osjax.training import state as states
 from osjax.training.freeze import Freeze, fill
+from osjax.weights import load
 from tests.training import tiny
 
 BLOCKS = Freeze(("double_blocks", "*/modulation*"), but=("double_blocks/img_*",))
@@ -113,8 +114,8 @@ def test_a_checkpoint_holds_whole_parameters_and_a_whole_average_and_goes_on_bit
     mesh = tiny.mesh_of(1, 2, 1, 2)
     elsewhere, _ = store.restore(tiny.start(mesh, ADAM)[1])
     assert tiny.same(elsewhere, want)
-    whole = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), abstract.params)
-    average = store.restore_weights(whole, ema=True)
+    leaves = load.open_leaves(tiny.CONFIG, store.folder, average=True)
+    average = load.place(leaves, jax.tree.map(lambda x: x.sharding, abstract.params))
     assert tiny.same(average, fill(want.ema, want.params)) and not tiny.same(average, want.params)
     with pytest.raises(UserError, match="does not fit this config"):
         store.restore(tiny.start(mesh)[1])  # another set of frozen parameters

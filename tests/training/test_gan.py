@@ -11,6 +11,7 @@ import pytest
 
 from osjax import models, weights
 from osjax.errors import UserError
+from osjax.models import discriminator
 from osjax.ops.conv import Conv3d
 from osjax.parallel import rules, sharding
 from osjax.parallel.host import to_global
@@ -76,6 +77,11 @@ def compiled(mesh, gan_cfg=GAN, cfg=ADAM, disc_cfg=CRITIC_ADAM, critic=CRITIC):
     jitted = sharding.jit_step(step, shardings, mesh, rules.AUTOENCODER)
     abstract = checkpoint.abstract_like(nn.unbox(shapes), shardings)
     return jax.jit(create, out_shardings=shardings), abstract, jitted
+
+
+def whole(adversary):
+    """The discriminator's params tree."""
+    return discriminator.merge(adversary.params, adversary.statistics)
 
 
 def stepped(mesh, steps=1, video=VIDEO, seed=7, **settings):
@@ -150,7 +156,7 @@ def test_parts_of_a_batch_give_the_mean_of_their_gradients():
     state = create(*host_params())
     modules = gan.Models(Thin(), models.build(CRITIC), models.build(LPIPS))
     plain, in_parts = optax.sgd(1e-3), optimizer.OptimizerConfig(accumulate=2)
-    start = gan.create(state.params, state.adversary.whole_params(), state.perceptual, plain, plain, with_ema=False)
+    start = gan.create(state.params, whole(state.adversary), state.perceptual, plain, plain, with_ema=False)
     step = gan.make_step(modules, plain, plain, GAN, in_parts, in_parts)
     after, metrics = jax.jit(step)(start, VideoBatch(VIDEO), jax.random.key(0))
 
@@ -211,7 +217,7 @@ def test_a_saved_state_comes_back_on_another_mesh_bit_for_bit(tmp_path):
 
 def test_the_trained_discriminator_goes_out_by_the_originals_names():
     _, after, _ = stepped(tiny.single())
-    tensors = weights.to_torch(CRITIC, after.adversary.whole_params())
+    tensors = weights.to_torch(CRITIC, whole(after.adversary))
     assert {name: t.shape for name, t in tensors.items()} == weights.torch_shapes(CRITIC)
     assert int(tensors["main.3.num_batches_tracked"]) == 3
 

@@ -14,14 +14,14 @@ MESHES = [(8, 1, 1, 1), (1, 8, 1, 1), (2, 2, 2, 1), (1, 2, 4, 1), (1, 2, 2, 2)]
 names = pytest.mark.parametrize("sizes", MESHES, ids=lambda s: "x".join(map(str, s)))
 
 
-VALUE_AND_GRAD = jax.jit(jax.value_and_grad(diffusion.make_loss(models.build(tiny.CONFIG))))
+VALUE_AND_GRAD = jax.jit(jax.value_and_grad(diffusion.make_loss(models.build(tiny.CONFIG)), has_aux=True))
 
 
 def loss_and_gradients(mesh, rows):
     params = tiny.params_on(mesh)
     with sharding.under(mesh):
-        out = VALUE_AND_GRAD(params, to_global(rows, mesh), tiny.run_key(mesh))
-    return jax.device_get(out)
+        (loss, _), grads = VALUE_AND_GRAD(params, to_global(rows, mesh), tiny.run_key(mesh))
+    return jax.device_get((loss, grads))
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_three_steps_on_a_mesh_follow_one_device_and_keep_their_sharding(sizes):
 def test_tokens_are_split_over_the_sequence_axis_inside_the_step():
     def text(mesh, rules_on):
         params = tiny.params_on(mesh)
-        value_and_grad = jax.jit(jax.value_and_grad(diffusion.make_loss(models.build(tiny.CONFIG))))
+        value_and_grad = jax.jit(jax.value_and_grad(diffusion.make_loss(models.build(tiny.CONFIG)), has_aux=True))
         arguments = params, to_global(tiny.batch(), mesh), tiny.run_key(mesh)
         if not rules_on:
             return value_and_grad.lower(*arguments).as_text()

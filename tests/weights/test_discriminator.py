@@ -50,6 +50,6 @@ def test_tensors_go_straight_to_the_devices_of_a_mesh_counters_too():
     given = discriminator_weights.tensors("manifest_discriminator_step")
     module, params = discriminator_weights.load("manifest_discriminator_step")
     shardings = sharding.of_boxed(models.abstract_params(module.cfg), tiny.mesh_of(2, 4, 1, 1), rules.AUTOENCODER)
-    placed = load.load_sharded(module.cfg, given, shardings)
+    placed = load.place(weights.torch_leaves(module.cfg, given), shardings)
     assert jax.tree.all(jax.tree.map(lambda a, b: np.array_equal(a, b), nn.unbox(placed), params))
     assert not placed["conv1"]["kernel"].sharding.is_fully_replicated

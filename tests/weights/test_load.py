@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from osjax import models, weights
 from osjax.errors import UserError
 from osjax.parallel import mesh, sharding
-from osjax.weights import io, leaves, load, orbax_stream
+from osjax.weights import leaves, load, orbax_stream
 from osjax.weights.rules import whole
 from tests import golden
 from tests.models.test_mmdit import LAYOUTS, config, tensors
@@ -33,7 +33,7 @@ def test_every_device_gets_its_part_of_every_leaf(tmp_path, name, sizes):
     cfg, given = config(name), tensors(name)
     save_file(given, tmp_path / "w.safetensors")
     places = shardings(cfg, **sizes)
-    got = load.load_sharded(cfg, io.open_tensors(tmp_path / "w.safetensors"), places, layout=LAYOUTS[name])
+    got = load.place(load.open_leaves(cfg, tmp_path / "w.safetensors", layout=LAYOUTS[name]), places)
     want = weights.from_torch(cfg, given, layout=LAYOUTS[name])
     jax.tree.map(np.testing.assert_array_equal, got, want)
     assert jax.tree.all(jax.tree.map(lambda x, s: x.sharding == s, got, places))
@@ -46,7 +46,7 @@ def test_large_parts_are_put_together_on_the_device(monkeypatch):
     cfg, given = config("mmdit_a"), tensors("mmdit_a")
     monkeypatch.setattr(load, "PIECE", 2**19)  # bytes, so that these small leaves are large
     places = shardings(cfg, data=2, fsdp=2, devices=jax.devices()[:4])  # two devices hold the same part
-    got = load.load_sharded(cfg, given, places, ml_dtypes.bfloat16)
+    got = load.place(weights.torch_leaves(cfg, given), places, ml_dtypes.bfloat16)
     want = weights.from_torch(cfg, given)
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b.astype(ml_dtypes.bfloat16)), got, want)
 
@@ -106,7 +106,7 @@ import resource, sys
 import jax, ml_dtypes, numpy as np
 from osjax import models
 from osjax.parallel import mesh, sharding
-from osjax.weights import io, load
+from osjax.weights import load
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -114,9 +114,9 @@ def peak():
 cfg = models.config("mmdit", hidden_size=1024, num_heads=8, depth=0, depth_single_blocks=int(sys.argv[2]))
 places = sharding.of_boxed(models.abstract_params(cfg), mesh.make(data=1, fsdp=8))
 jax.block_until_ready(jax.device_put(np.ones(3), next(iter(jax.tree.leaves(places))).mesh.devices.flat[0]))
-tensors = io.open_tensors(sys.argv[1])
+leaves = load.open_leaves(cfg, sys.argv[1])
 before = peak()
-params = load.load_sharded(cfg, tensors, places)
+params = load.place(leaves, places)
 size = sum(x.nbytes for x in jax.tree.leaves(params)) / 2**20
 print(size, peak() - before)
 """

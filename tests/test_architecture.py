@@ -15,8 +15,12 @@ FLOORS = "types errors parallel flow data curation ops models conditioning".spli
     "training",
     "sampling",
     "evals",
-    "plan",
-    "run",
+    "parts",
+    "stages",
+    "planning",
+    "bench",
+    "pages",
+    "cli",
 ]
 
 
@@ -55,7 +59,7 @@ def test_an_empty_house_keeps_the_floors(small_house):
         ("ops/rope.py", "from osjax.models import mmdit", "Floors"),
         ("flow/path.py", "from osjax.parallel import mesh", "Floors"),
         ("sampling/pipeline.py", "from osjax.training import state", "Floors"),
-        ("weights/io.py", "def f():\n    from osjax.run import config", "Floors"),
+        ("weights/io.py", "def f():\n    from osjax.parts import config", "Floors"),
         ("training/loop.py", "from osjax.planning import cost", "Floors"),
         ("shelf.py", "", "Floors"),  # a module that stands on no floor
         ("data/loader.py", "import jax.numpy as jnp", "Loader workers"),
@@ -67,7 +71,7 @@ def test_an_empty_house_keeps_the_floors(small_house):
     ],
 )
 def test_a_house_that_breaks_the_contract_is_refused(small_house, module, line, contract):
-    for name in ("parallel/mesh.py", "models/mmdit.py", "training/state.py", "data/loader.py", "run/config.py"):
+    for name in ("parallel/mesh.py", "models/mmdit.py", "training/state.py", "data/loader.py", "parts/config.py"):
         (small_house / "osjax" / name).touch()
     (small_house / "osjax" / module).write_text(line + "\n")
     result = _lint(small_house)

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
-from osjax.run.config import BUILT_IN, dotted_keys, load, to_dataclass
 
 import osjax
 from osjax.errors import UserError
+from osjax.parts.config import BUILT_IN, dotted_keys, load
+from osjax.parts.groups import to_dataclass
 
 SOURCE = """
 from ml_collections import ConfigDict

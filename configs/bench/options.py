@@ -1,13 +1,13 @@
-"""What a bench config is made of; every key is a field of `BenchKeys` in osjax/bench/keys.py."""
+"""What a bench config is made of; every key is a field of `BenchKeys` in osjax/parts/bench.py."""
 
 from ml_collections import ConfigDict
 
-from osjax.bench import keys
+from osjax.parts import bench
 
 
 def options() -> ConfigDict:
     """The 11B model and the HunyuanVideo autoencoder at 256 pixels; change sizes."""
-    return keys.keys()
+    return bench.keys()
 
 
 def released(resolution: int, frames: int) -> ConfigDict:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from jax.sharding import Mesh
 
-from osjax.bench.keys import BenchKeys
 from osjax.bench.measure import Measured
 from osjax.parts import buckets
+from osjax.parts.bench import BenchKeys
 from osjax.stages import data
 
 

@@ -35,7 +35,6 @@ class AutoencoderChoice(AutoencoderKeys):
     """The autoencoder that is measured."""
 
     workdir: str | None = None  # of a finished run: what was trained there, on its held-out clips
-    family: str = "dcae"  # of `weights`: dcae, hunyuan or flux_ae
 
 
 @dataclass(frozen=True)

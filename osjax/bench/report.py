@@ -12,10 +12,10 @@ from jax.sharding import Mesh
 
 import osjax
 from osjax.bench import data, fit, measure
-from osjax.bench.keys import BenchKeys
 from osjax.bench.measure import Measured
 from osjax.bench.works import Bench
 from osjax.parallel.peak import published_peak
+from osjax.parts.bench import BenchKeys
 
 
 def measure_all(

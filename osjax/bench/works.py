@@ -12,13 +12,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 from osjax import models
-from osjax.bench.keys import BenchKeys
 from osjax.bench.measure import Work
 from osjax.errors import UserError
 from osjax.ops import flops as flop_count
 from osjax.parallel import rules, sharding
 from osjax.parts import autoencoder as autoencoders
 from osjax.parts import dtype as dtypes
+from osjax.parts.bench import BenchKeys
 from osjax.parts.diffusion import check_channels
 from osjax.parts.groups import to_dataclass
 from osjax.planning import program

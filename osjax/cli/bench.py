@@ -7,11 +7,11 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from osjax.bench.keys import WORKS, BenchKeys
 from osjax.bench.report import measure_all, table
 from osjax.errors import UserError
 from osjax.parallel import host
 from osjax.parallel import mesh as device_mesh
+from osjax.parts.bench import WORKS, BenchKeys
 from osjax.parts.groups import to_dataclass
 
 

@@ -33,7 +33,7 @@ class AutoencoderKeys:
     """An autoencoder from a file."""
 
     weights: str | None = None  # a weight file, or a folder with checkpoints
-    family: str = "hunyuan"  # of `weights`: hunyuan, dcae or flux_ae
+    family: str = "dcae"  # of `weights`: dcae, hunyuan or flux_ae
     config: Mapping[str, Any] = field(default_factory=dict)  # keys of its family's config; empty is the released one
     dtype: str = "float32"  # of its computation; or bfloat16. Parameters are float32
 
@@ -43,6 +43,7 @@ class StageAutoencoderKeys(AutoencoderKeys):
     """The autoencoder of a stage of the video model."""
 
     stage: str | None = None  # an autoencoder stage of this run, instead of `weights`
+    family: str = "hunyuan"
     at_once: int = 0  # clips of one device that are encoded at a time; 0: its whole batch
 
     def __post_init__(self):

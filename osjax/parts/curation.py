@@ -12,8 +12,10 @@ from ml_collections import ConfigDict
 
 from osjax.curation import caption, cut, engine, raw, score
 from osjax.curation import filter as filtering
+from osjax.curation.cut import Cutting
 from osjax.curation.isolate import Limits
 from osjax.curation.pyramid import ORDER, Steps
+from osjax.curation.score import Scoring
 from osjax.errors import UserError
 from osjax.parts.groups import group, refuse, refuse_all, to_dataclass
 
@@ -63,8 +65,8 @@ class CurationKeys:
     beam: str = ""  # Beam's options in one line, such as "--runner=FlinkRunner --flink_master=host:8081"
     limits: Limits = Limits()  # of one clip; what goes beyond is quarantined
     probe: raw.Rules = raw.Rules()
-    cut: cut.Cutting = cut.Cutting()
-    score: score.Scoring = score.Scoring()  # text_area needs osjax[ocr], aesthetic the files below
+    cut: Cutting = Cutting()
+    score: Scoring = Scoring()  # text_area needs osjax[ocr], aesthetic the files below
     aesthetic: AestheticKeys = AestheticKeys()
     filter: Mapping[str, Any] = field(default_factory=dict)  # order, duplicates, and a Range by column
     caption: Mapping[str, Any] = field(default_factory=dict)  # fields of Captioning

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -50,7 +50,7 @@ class Work:
     evaluate: Callable[[state.TrainState], dict[str, float]] | None = None
     create: Callable[..., state.TrainState] = state.create
     fill: Callable[[Any, Any], Any] = lambda now, shardings: now
-    axis_rules: Any = rules.TRANSFORMER
+    axis_rules: Any = field(default_factory=lambda: rules.TRANSFORMER)
     throughput: Throughput | None = None
 
 

@@ -6,14 +6,13 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from osjax.run import adapters
-from osjax.run.pipeline import Pipeline
 from safetensors.numpy import load_file
 
 from osjax.__main__ import main
 from osjax.models import lora
+from osjax.parts.pipeline import Pipeline
 from osjax.training import metrics
-from osjax.weights import lora_file, orbax_stream
+from osjax.weights import adapters, lora_file, orbax_stream
 from osjax.weights.leaves import unflatten
 from osjax.weights.rules import whole
 from tests.e2e import faults
@@ -22,7 +21,7 @@ STAGE = "stages.adapter"
 pytestmark = pytest.mark.timeout(600)
 
 CONFIG = """
-from configs import base, smoke
+from osjax.configs import base, smoke
 from ml_collections import ConfigDict
 from tests.e2e import two_stages
 

@@ -4,8 +4,7 @@ Small in depth above all: a start spends its time on tracing layers.
 """
 
 from ml_collections import ConfigDict
-
-from configs import base, smoke
+from osjax.configs import base, smoke
 
 SIDE = {"width_list": (8, 8), "depth_list": (1, 1), "block_type": "ResBlock"}
 

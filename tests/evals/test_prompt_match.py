@@ -4,13 +4,13 @@ import flax.linen as nn
 import jax
 import numpy as np
 import pytest
-from osjax.run.config import to_dataclass
+from osjax.configs import smoke
 
-from configs import smoke
 from osjax import models
 from osjax.conditioning.text import TextEncoder
 from osjax.data import clips, video
 from osjax.evals import prompt_match
+from osjax.parts.groups import to_dataclass
 from osjax.sampling.pipeline import Autoencoder, Pipeline, SampleSettings
 
 COUNT = 96

@@ -6,16 +6,16 @@ import sys
 from pathlib import Path
 
 import pytest
-from ml_collections import ConfigDict
-from osjax.run import train_data
 
+from osjax.parts.clips import ClipSet
+from osjax.stages import data as train_data
 from osjax.training import metrics
 from tests.parallel import processes
 
 pytestmark = pytest.mark.timeout(600)
 SCRIPT = processes.ROOT / "launch" / "local_multiprocess.sh"
 CONFIG = """
-from configs import base
+from osjax.configs import base
 from tests.e2e import two_stages
 
 def get_config():
@@ -40,7 +40,7 @@ def launch(folder: Path, *flags: str) -> subprocess.CompletedProcess:
 
 
 def test_two_processes_of_the_script_train_as_one_run(tmp_path):
-    clips = ConfigDict({"train": 8, "held_out": 0, "frames": 8, "size": 32, "fps": 8, "seed": 0})
+    clips = ClipSet(train=8, size=32)
     data = train_data.OwnData(None, clips, tmp_path).path("train")
     done = launch(tmp_path, f"--config.source={data}", "--config.compilation_cache=")
     assert done.returncode == 0, done.stderr[-3000:]

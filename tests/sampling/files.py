@@ -18,7 +18,7 @@ def write(folder):
     path = folder / "config.py"
     path.write_text(f"""
 from ml_collections import ConfigDict
-from configs.sample.options import options
+from osjax.configs.sample.options import options
 
 def get_config():
     cfg = options()

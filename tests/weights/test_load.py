@@ -124,7 +124,7 @@ print(size, peak() - before)
 
 def test_the_host_holds_little_beside_what_the_devices_hold(tmp_path):
     """The devices are this host's memory here: what the load takes beyond their bytes is what it needs itself."""
-    from tests.run.test_convert import write_holes
+    from tests.cli.test_convert import write_holes
 
     cfg = models.config("mmdit", hidden_size=1024, num_heads=8, depth=0, depth_single_blocks=20)
     write_holes(tmp_path / "w.safetensors", weights.torch_shapes(cfg))

@@ -110,7 +110,7 @@ def test_two_names_of_one_tensor_must_agree():
 
 
 def test_named_models_have_the_released_names_and_shapes():
-    from osjax.run.config import BUILT_IN, load
+    from osjax.parts.config import BUILT_IN, load
 
     named = load(BUILT_IN / "models.py")
     manifests = {

@@ -4,14 +4,14 @@ import json
 
 import numpy as np
 import pytest
-from osjax.run import features
 
 from osjax.data import bucketed, clips, dataset
 from osjax.data.table import read
 from osjax.errors import UserError
+from osjax.stages import features
 from tests.parallel.processes import free_port, together
-from tests.run import encode_process
-from tests.run.encode_process import BATCH, Pooled, clips_of, make
+from tests.stages import encode_process
+from tests.stages.encode_process import BATCH, Pooled, clips_of, make
 
 COUNT = 22  # two shards and three quarters of one
 

@@ -4,11 +4,11 @@ import json
 
 import numpy as np
 import pytest
-from osjax.run import train_data
 from safetensors.numpy import save_file
 
 from osjax import models, weights
 from osjax.__main__ import main
+from osjax.stages import data as train_data
 from osjax.training import metrics
 from tests import golden
 from tests.e2e import faults
@@ -18,7 +18,7 @@ DINO = {"embed_dim": 8, "depth": 1, "num_heads": 2, "img_size": 4, "patch_size":
 CONFIG = """
 from ml_collections import ConfigDict
 
-from configs import base
+from osjax.configs import base
 
 SIDE = {"width_list": (8, 8), "depth_list": (1, 1), "block_type": "ResBlock"}
 

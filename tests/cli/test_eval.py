@@ -30,7 +30,7 @@ def files(tmp_path_factory):
 def arguments(files, output, *more: str) -> list[str]:
     model = {"ch": 32, "ch_mult": (1, 2, 2), "num_res_blocks": 1, "z_channels": 8, "resolution": 64}
     (files / "my.py").write_text(
-        "from configs.eval import recon\n\ndef get_config():\n    cfg = recon.get_config()\n"
+        "from osjax.configs.eval import recon\n\ndef get_config():\n    cfg = recon.get_config()\n"
         f"    cfg.autoencoder.config.update({model})\n    return cfg\n"
     )
     size = ["--config.data.frames=2", "--config.data.height=32", "--config.data.width=32"]

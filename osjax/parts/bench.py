@@ -31,6 +31,7 @@ class VideoSize:
 class BenchAutoencoder(AutoencoderKeys):
     """The autoencoder that `encode`, `decode` and `train_autoencoder` run; it has random weights."""
 
+    family: str = "hunyuan"
     frames: int = 33  # a whole video, or the largest tile
     size: int = 256  # pixels of a side
     batch: int = 1

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from osjax.run import bench_measure, diffusion_work
 
 from osjax import models
 from osjax.parallel import mesh
+from osjax.stages import throughput as diffusion_work
 from tests.e2e import two_stages
 
 
@@ -16,7 +16,7 @@ def test_rates_are_of_all_tokens_and_of_the_passes_that_train(trained, passes, m
         name: np.zeros(shape)
         for name, shape in {"latents": (8, 2, 4, 4, 4), "txt": (8, 12, 32), "vec": (8, 32)}.items()
     }
-    monkeypatch.setattr(bench_measure, "published_peak", lambda device: 1e-6)
+    monkeypatch.setattr(diffusion_work, "published_peak", lambda device: 1e-6)
     found = diffusion_work.throughput(cfg, trained, mesh.make(data=8))
     found.look_at("shape", batch)
     rates = found.rates("shape", 0.5)

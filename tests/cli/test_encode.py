@@ -5,14 +5,14 @@ import shutil
 
 import numpy as np
 import pytest
-from osjax.run import features
-from osjax.run.config import to_dataclass
+from osjax.configs import smoke
 from safetensors.numpy import save_file
 
-from configs import smoke
 from osjax import models, weights
 from osjax.__main__ import main
 from osjax.data import dataset
+from osjax.parts.groups import to_dataclass
+from osjax.stages import features
 from osjax.training import metrics
 from tests import golden
 
@@ -20,8 +20,8 @@ READ = ["--config.data.cached=True", "--config.data.cached_text=True"]
 
 CONFIG = """
 from ml_collections import ConfigDict
-from configs import base, smoke
-from tests.run.test_encode import tiny_autoencoder
+from osjax.configs import base, smoke
+from tests.cli.test_encode import tiny_autoencoder
 
 def get_config():
     cfg = base.single("tiny", smoke.diffusion("64px", steps=4))

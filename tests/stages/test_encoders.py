@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from osjax.run.encoders import Encoders
 
 from osjax.parallel import host, mesh, sharding
+from osjax.stages.encoders import Encoders
 
 CLIPS = np.random.default_rng(0).standard_normal((20, 1, 2, 2, 3)).astype(np.float32)
 

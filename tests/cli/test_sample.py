@@ -136,7 +136,7 @@ def test_one_frame_is_written_as_an_image(workdir, tmp_path):
 
 
 def test_compiled_programs_are_kept_for_the_next_run(workdir, tmp_path, monkeypatch):
-    monkeypatch.setattr("osjax.run.compiled.LEAST_S", 0.0)
+    monkeypatch.setattr("osjax.parallel.compiled.LEAST_S", 0.0)
     flags = ("sample", f"--workdir={workdir}", "--prompt=a", "--height=24", "--width=40")
     assert main([*flags, f"--cache={tmp_path / 'cache'}", f"--output={tmp_path}"]) == 0
     assert any(p.name.startswith("jit_advance") for p in (tmp_path / "cache").iterdir())

@@ -6,18 +6,23 @@ import math
 import jax
 import jax.numpy as jnp
 import pytest
-from osjax.run import bench_fit, bench_measure, config
-from osjax.run.bench_models import Bench
 
 from osjax.__main__ import main
+from osjax.bench import fit as bench_fit
+from osjax.bench import measure as bench_measure
+from osjax.bench.works import Bench
 from osjax.errors import UserError
 from osjax.parallel import mesh
+from osjax.parallel.peak import published_peak
+from osjax.parts import config
+from osjax.parts.bench import BenchKeys
+from osjax.parts.groups import to_dataclass
 from tests.e2e import two_stages
 
 
 def one_device(path, **overrides):
-    cfg = config.load(path, overrides)
-    return Bench.of(cfg, mesh.make(devices=jax.devices()[:1]))
+    keys = to_dataclass(BenchKeys, config.load(path, overrides), "")
+    return Bench.of(keys, mesh.make(devices=jax.devices()[:1]))
 
 
 def test_the_whole_model_counts_what_the_arithmetic_says():
@@ -89,13 +94,8 @@ def test_the_profile_is_a_trace_per_work(report):
 
 
 def test_a_train_step_is_measured_on_a_state_that_moves(report):
-    bench = Bench.of(
-        config.load(
-            "configs/bench/demo.py",
-            {"model.hidden_size": 32, "model.num_heads": 2, "model.axes_dim": (4, 6, 6), "model.depth": 1},
-        ),
-        mesh.make(devices=jax.devices()[:1]),
-    )
+    size = {"model.hidden_size": 32, "model.num_heads": 2, "model.axes_dim": (4, 6, 6), "model.depth": 1}
+    bench = one_device("configs/bench/demo.py", **size)
     work = bench.works["train"]()
     state, *rest = work.inputs()
     before = float(jnp.abs(state.params["img_in"]["kernel"]).sum())
@@ -108,7 +108,8 @@ def test_a_train_step_is_measured_on_a_state_that_moves(report):
 def test_an_update_of_an_autoencoder_is_measured(capsys):
     cfg = config.load("configs/bench/demo.py", {"autoencoder.size": 16, "autoencoder.frames": 4})
     cfg.autoencoder.config = two_stages.autoencoder().model
-    works = Bench.of(cfg, mesh.make(devices=jax.devices()[:1])).works
+    keys = to_dataclass(BenchKeys, cfg, "")
+    works = Bench.of(keys, mesh.make(devices=jax.devices()[:1])).works
     found = bench_measure.measure(works["train_autoencoder"](), 0, 2, 1.0)
     assert found.repeats == 2 and found.compile_s > 0
     assert found.tokens_per_s == pytest.approx(4 * 2 * 8 * 8 * found.per_s)
@@ -136,4 +137,4 @@ def test_published_peaks_are_found_by_the_devices_name():
             self.device_kind = kind
 
     kinds = {"NVIDIA H200": 989.4, "TPU v5 lite": 197.0, "TPU v5": 459.0, "TPU v6 lite": 918.0, "cpu": None}
-    assert {kind: bench_measure.published_peak(Device(kind)) for kind in kinds} == kinds
+    assert {kind: published_peak(Device(kind)) for kind in kinds} == kinds

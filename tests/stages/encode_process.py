@@ -6,10 +6,10 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from osjax.run import features
 
 from osjax.data import buckets, dataset, index, schedule
 from osjax.parallel import mesh as meshes
+from osjax.stages import features
 
 BATCH, SHARD = 4, 8
 

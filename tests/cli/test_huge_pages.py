@@ -6,7 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from osjax.run import huge_pages
+
+from osjax.cli import huge_pages
 
 MADVISE, GLIBC = "always [madvise] never", "glibc 2.36"
 
@@ -42,7 +43,7 @@ def test_it_starts_once_where_nothing_would_change(now, setting, libc):
 @pytest.mark.parametrize("start", [["-m", "script"], ["script.py"]])
 def test_a_command_goes_on_in_the_same_process_with_its_arguments(tmp_path, start):
     (tmp_path / "script.py").write_text(
-        "import json, os, sys\nfrom osjax.run import huge_pages\nhuge_pages.ask()\n"
+        "import json, os, sys\nfrom osjax.cli import huge_pages\nhuge_pages.ask()\n"
         "print(json.dumps([os.getpid(), os.environ['GLIBC_TUNABLES'], sys.argv[1:]]))\n"
     )
     clean = {key: value for key, value in os.environ.items() if key != "GLIBC_TUNABLES"}

@@ -97,7 +97,7 @@ def test_a_config_without_weights_or_with_a_broken_file_says_so(config, tmp_path
         ),
         ("weights do not fit the model", {"model.layout": "flux"}),
         ("model.layout is 'split'", {"model.layout": "split"}),
-        ("unknown model family 'vae'", {"autoencoder.family": "vae"}),
+        ("autoencoder.family is 'vae': use one of dcae", {"autoencoder.family": "vae"}),
     ):
         with pytest.raises(UserError, match=says):
             osjax.Pipeline.from_config(osjax.load_config(config, changes))(["a"])

@@ -4,12 +4,13 @@ import json
 
 import numpy as np
 import pytest
-from osjax.run import model_folder, text_encoders
 from safetensors.numpy import save_file
 
 from osjax import models, weights
 from osjax.errors import UserError
 from osjax.parallel import mesh
+from osjax.parts import model_folder
+from osjax.parts import text as text_encoders
 from tests import golden, tokenizer_files
 
 T5 = {"d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 2, "num_heads": 2}

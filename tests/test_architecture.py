@@ -113,6 +113,7 @@ def test_no_modules_import_each_other_in_a_circle():
     imports = _imports(ROOT)
     assert len(imports) > 150 and "osjax.sampling.job" in imports["osjax.sampling.pipeline"]
     imports["osjax.curation.engine"] -= {"osjax.curation.beam"}
+    imports["osjax"] = set()  # names its public parts for type checkers, and loads each on first use
     assert _circle(imports) is None
 
 

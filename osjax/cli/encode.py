@@ -25,6 +25,9 @@ def run(cfg: ConfigDict, args) -> None:
     if args.workdir:
         cfg.workdir = args.workdir
     hosts.join(args)
+    for stage in cfg.stages.values() if "stages" in cfg else [cfg]:
+        if stage.get("kind") == "diffusion":
+            stage.data.cached = True  # features are for training that reads them, whatever this config says yet
     checked = runs.of_config(cfg, ignored=("report",))
     compiled.keep(checked.keys.compilation_cache)
     known = list(checked.diffusion)

@@ -115,4 +115,4 @@ def _sources(keys: SamplingKeys) -> dict[str, str]:
         files |= {"adapter": keys.model.adapter}
     if keys.sample["mode"] == T2I2V:
         files |= {"image": keys.image.model.weights, "image autoencoder": keys.image.autoencoder.weights}
-    return {name: str(Path(file).resolve()) for name, file in files.items()}
+    return {name: str(Path(file).resolve()) for name, file in files.items() if file}

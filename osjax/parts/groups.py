@@ -127,9 +127,16 @@ def to_dataclass(cls: type[T], mapping: ConfigDict | Mapping[str, Any], name: st
     try:
         return cls(**values)
     except UserError as error:
-        raise UserError(f"{name}: {error}" if name else str(error), status=2) from error
+        raise UserError(_located(str(error), name, fields), status=2) from error
     except (ValueError, TypeError) as error:
         raise UserError(f"config group {name}: {error}", status=2) from error
+
+
+def _located(message: str, name: str, fields: Iterable[str]) -> str:
+    """A dataclass's own message about a group: it knows its fields, but not where the group stands."""
+    if not name or message.startswith((f"{name}.", f"{name}:", "config key ")):
+        return message
+    return f"{name}.{message}" if message.split()[0].rstrip(":,") in fields else f"{name}: {message}"
 
 
 def _dotted(name: str, key: str) -> str:

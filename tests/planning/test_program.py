@@ -97,7 +97,7 @@ def test_encoding_on_a_mesh_sends_kernels_and_nothing_of_the_clips():
     """Left to itself the compiler splits channels as kernels are stored: all-to-alls, sums and replicated videos."""
     ae_cfg, grid = models.config("dcae", **golden.read_json("manifest_dcae_tiny")["config"]), meshes.make(2, 4)
     with conv.as_native():  # as on accelerators
-        compiled = program.encode(ae_cfg, "float32", (8, 64, 64), 8, grid)().compile()
+        compiled = program.encode(models.build(ae_cfg), (8, 64, 64), 8, grid)().compile()
     sent = hlo.collectives(compiled.as_text(), grid)
     kernels = sum(4 * x.size for x in jax.tree.leaves(models.abstract_params(ae_cfg)))
     assert {c.kind for c in sent} == {"all-gather"} and 0 < sum(c.bytes for c in sent) < kernels

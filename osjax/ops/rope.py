@@ -1,7 +1,7 @@
 """Rotary positions over several axes (frame, row, column), in the half-rotation layout.
 
 Dimension i rotates with dimension i + d/2. FLUX weights, which rotate neighbouring pairs, are permuted into this
-layout when they are loaded (`weights/mmdit.py`), so the model runs one kernel.
+layout when they are loaded (`osjax/weights`), so the model runs one kernel.
 """
 
 from collections.abc import Sequence

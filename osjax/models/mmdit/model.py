@@ -9,11 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from osjax.errors import UserError
+from osjax.models.mmdit import patch
 from osjax.models.mmdit.blocks import DoubleStreamBlock, SingleStreamBlock, dense, tokens
 from osjax.models.mmdit.config import MMDiTConfig
 from osjax.models.mmdit.tokens import TokenLayout
+from osjax.models.velocity import Size, VideoInputs
 from osjax.ops import rope, stack
-from osjax.ops.attention import SEQUENCE
+from osjax.ops.attention import SEQUENCE, attend
 from osjax.ops.modulation import norm_modulate
 from osjax.parallel.sharding import ways
 from osjax.types import Axis
@@ -102,6 +104,44 @@ class MMDiT(nn.Module):
             streams = [txt, img]
             _, img = self._blocks(SingleStreamBlock, "single_blocks", layout, streams, vec, txt_angle, img_angle)
         return FinalLayer(cfg, name="final_layer")(img, vec)[:, :N]
+
+    @property
+    def inputs(self) -> VideoInputs:
+        return self.cfg.inputs
+
+    def check_latent(self, T: int, H: int, W: int, C: int) -> None:
+        """UserError for a latent of T frames, H rows, W columns and C channels that the model does not take."""
+        self.cfg.check_latent(T, H, W, C)
+
+    def check_attention(self) -> None:
+        """UserError where the attention of the configuration cannot run on the mesh in force."""
+        cfg, rows = self.cfg, ways("data") * ways("fsdp")
+        x_BShd = jax.ShapeDtypeStruct((rows, ways(SEQUENCE), cfg.num_heads, cfg.head_dim), cfg.dtype)
+        jax.eval_shape(partial(attend, impl=cfg.attention, kernel=cfg.attention_kernel), *[x_BShd] * 3)
+
+    def pack(self, latents_BTHWC: jax.Array) -> jax.Array:
+        """Latents or a condition -> tokens (B, N, C * patch_size ** 2)."""
+        return patch.pack(latents_BTHWC, self.cfg.patch_size)
+
+    def unpack(self, x_BNC: jax.Array, size: Size) -> jax.Array:
+        """Tokens -> latents of `size` (T, H, W)."""
+        return patch.unpack(x_BNC, self.cfg.patch_size, *size)
+
+    def velocity(
+        self,
+        x_BNC: jax.Array,
+        size: Size,
+        t_B: jax.Array,
+        txt_BMC: jax.Array,
+        vec_BC: jax.Array,
+        cond_BTHWC: jax.Array | None = None,
+        strength_B: jax.Array | None = None,
+    ) -> jax.Array:
+        """Velocity (B, N, C) of packed latents, at the positions that their size implies; see models/velocity.py."""
+        B, p = x_BNC.shape[0], self.cfg.patch_size
+        img_ids, txt_ids = patch.img_ids(B, *size, p), patch.txt_ids(B, txt_BMC.shape[1])
+        cond_BNC = None if cond_BTHWC is None else self.pack(cond_BTHWC)
+        return self(x_BNC, img_ids, txt_BMC, txt_ids, t_B, vec_BC, cond_BNC, strength_B)
 
     def _blocks(self, block, name, layout, carry, *invariants):
         cfg, double = self.cfg, block is DoubleStreamBlock

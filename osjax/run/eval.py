@@ -18,7 +18,7 @@ from osjax.errors import UserError
 from osjax.evals import recon, report, seams
 from osjax.evals.latents import LatentStatistics
 from osjax.models import tiling
-from osjax.models.autoencoder import LatentScale, Tiling
+from osjax.models.autoencoder import Tiling
 from osjax.run import start
 from osjax.run.config import to_dataclass
 from osjax.sampling import workdir as finished_run
@@ -26,8 +26,6 @@ from osjax.sampling.autoencoder import Autoencoder, to_uint8
 from osjax.weights import load
 from osjax.weights.leaves import Leaves, unflatten
 from osjax.weights.rules import whole
-
-FAMILIES = ("dcae", "hunyuan", "flux_ae")
 
 
 def add_options(parser) -> None:
@@ -134,8 +132,8 @@ def _autoencoder(cfg: ConfigDict) -> Autoencoder:
             raise UserError(f"{cfg.workdir} trained no autoencoder: give --config.autoencoder.weights", status=2)
         leaves = start.of_checkpoint(Path(cfg.workdir) / trained.checkpoints, trained.averaged)
         return Autoencoder(_module(trained.config, cfg.dtype), _params(leaves))
-    if cfg.family not in FAMILIES:
-        raise UserError(f"autoencoder.family is {cfg.family!r}: use one of {', '.join(FAMILIES)}", status=2)
+    if cfg.family not in models.AUTOENCODERS:
+        raise UserError(f"autoencoder.family is {cfg.family!r}: use one of {', '.join(models.AUTOENCODERS)}", status=2)
     model_cfg = to_dataclass(models.config_class(cfg.family), cfg.config, "autoencoder.config")
     leaves = load.open_leaves(model_cfg, cfg.weights, average=True)
     return Autoencoder(_module(model_cfg, cfg.dtype), _params(leaves))
@@ -206,22 +204,9 @@ def _source(source: str | None, workdir: str | None) -> Sequence[dict[str, Any]]
 
 def _latents(statistics: LatentStatistics, autoencoder: Autoencoder) -> dict[str, Any]:
     """Their statistics, and what the model's own constants would have to be for the latents to be normal."""
-    found = statistics.report()
-    model_cfg = autoencoder.module.cfg
-    if models.family_of(model_cfg) == "dcae":  # the DC-AE divides by its factor, and has no shift
-        implied = {"scaling_factor": found["std"] / float(model_cfg.latent_scale.scale)}
-    else:
-        mean, std = statistics.overall
-        own = _scale_of(model_cfg)
-        scale, shift = float(np.mean(own.scale)), float(np.mean(own.shift))
-        implied = {"scale": scale / std, "shift": shift + mean / scale}
-    return {**found, "implied": implied}
-
-
-def _scale_of(model_cfg: Any) -> LatentScale:
-    if models.family_of(model_cfg) == "flux_ae":
-        return LatentScale(model_cfg.scale_factor, model_cfg.shift_factor)
-    return model_cfg.latent_scale
+    module = autoencoder.module
+    implied = module.cfg.scale_fields(module.latent_scale.corrected(*statistics.overall))
+    return {**statistics.report(), "implied": implied}
 
 
 def _mean_of(rows: Sequence[dict[str, float | None]]) -> dict[str, float | None]:

@@ -1,23 +1,14 @@
 """What every video model promises, and the one place where a video model is asked for its velocity.
 
-A video model predicts dx/dt of noisy latents. It is a linen module with
-    cfg                               its frozen configuration
-    inputs                            a `VideoInputs`: which latents, text and condition it takes
-    check_latent(T, H, W, C)          UserError, in the words of its configuration, for a latent that does not fit
-    check_attention()                 UserError where its attention cannot run on the mesh in force (`sharding.under`)
-    pack(latents_BTHWC)               latents -> x_BNC, in which the loss is taken and a sampler integrates. Frames are
-                                      outermost in N. The condition, of C + 1 channels, goes through it as well
-    unpack(x_BNC, size)               the inverse; size: latent (T, H, W)
-    velocity(x_BNC, size, t_B, txt_BMC, vec_BC, cond_BTHWC, strength_B) -> (B, N, C), for `apply(..., method=...)`
-and its configuration offers `inputs` and `check_latent` too, for those who plan without a module, and
-    countable()                       a configuration of the same model whose matrix products a tracer sees all
-Training, sampling, planning and measuring ask for nothing else, so another family needs no edit of theirs.
+A video model predicts dx/dt of noisy latents. Its module keeps the promises of `VideoModel`, its configuration those
+of `VideoConfig`. Training, sampling, planning and measuring ask for nothing else, so another family needs no edit of
+theirs (`models/README.md` says what it does need).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
@@ -27,6 +18,7 @@ from osjax.parallel import sharding
 from osjax.types import LatentBatch
 
 Size = tuple[int, int, int]  # latent frames, rows and columns
+Params = Mapping[str, Any] | lora.Adapted
 
 
 @dataclass(frozen=True)
@@ -50,6 +42,62 @@ class VideoInputs:
         return T * (H // self.patch) * (W // self.patch)
 
 
+class VideoConfig(Protocol):
+    """Frozen configuration of a video model, as far as others read it."""
+
+    @property
+    def inputs(self) -> VideoInputs:
+        """Which latents, text and condition the model takes."""
+
+    def check_latent(self, T: int, H: int, W: int, C: int) -> None:
+        """UserError, in the words of the configuration, for a latent that does not fit."""
+
+    def countable(self) -> "VideoConfig":
+        """A configuration of this model whose matrix products a tracer sees all (`models/video_flops.py`)."""
+
+
+class VideoModel(Protocol):
+    """A linen module that predicts the velocity of latents. Its call touches every parameter."""
+
+    @property
+    def cfg(self) -> VideoConfig:
+        """The configuration that it was made from."""
+
+    @property
+    def inputs(self) -> VideoInputs:
+        """`inputs` of its configuration."""
+
+    def check_latent(self, T: int, H: int, W: int, C: int) -> None:
+        """`check_latent` of its configuration."""
+
+    def check_attention(self) -> None:
+        """UserError where its attention cannot run on the mesh in force (`sharding.under`)."""
+
+    def pack(self, latents_BTHWC: jax.Array) -> jax.Array:
+        """Latents, or a condition of C + 1 channels -> x_BNC, in which losses are taken and samplers integrate.
+
+        Frames are outermost in N.
+        """
+
+    def unpack(self, x_BNC: jax.Array, size: Size) -> jax.Array:
+        """Latents of `size` from x_BNC; the inverse of `pack`."""
+
+    def velocity(
+        self,
+        x_BNC: jax.Array,
+        size: Size,
+        t_B: jax.Array,
+        txt_BMC: jax.Array,
+        vec_BC: jax.Array,
+        cond_BTHWC: jax.Array | None = None,
+        strength_B: jax.Array | None = None,
+    ) -> jax.Array:
+        """Velocity of packed latents of `size`, in their shape; for `apply`. The arguments are those of `of_packed`."""
+
+    def apply(self, variables: Mapping[str, Any], *args: Any, method: str) -> Any:
+        """Linen's `apply`."""
+
+
 class Given(NamedTuple):
     """What a video model is told besides the noisy latent and its time.
 
@@ -63,7 +111,9 @@ class Given(NamedTuple):
     strength_B: jax.Array | None = None
 
 
-def of_packed(module: nn.Module, params: Any, x_BNC: jax.Array, size: Size, t_B: jax.Array, given: Given) -> jax.Array:
+def of_packed(
+    module: VideoModel, params: Params, x_BNC: jax.Array, size: Size, t_B: jax.Array, given: Given
+) -> jax.Array:
     """Velocity of packed latents, in their shape and in the model's dtype.
 
     module: a video model. params: its parameters, or `Adapted` ones (models/lora.py). x_BNC: what its `pack` made of
@@ -73,7 +123,7 @@ def of_packed(module: nn.Module, params: Any, x_BNC: jax.Array, size: Size, t_B:
     return module.apply(lora.variables(params), x_BNC, size, t_B, *given, method="velocity")
 
 
-def of_batch(module: nn.Module, params: Any, batch: LatentBatch, t_B: jax.Array) -> jax.Array:
+def of_batch(module: VideoModel, params: Params, batch: LatentBatch, t_B: jax.Array) -> jax.Array:
     """Velocity of the latents of a batch, packed as the model packs them; see `of_packed`.
 
     batch: noisy latents (B, T, H, W, C) with their text and condition. t_B: their times.
@@ -82,10 +132,13 @@ def of_batch(module: nn.Module, params: Any, batch: LatentBatch, t_B: jax.Array)
     return of_packed(module, params, module.pack(latents_BTHWC), latents_BTHWC.shape[1:4], t_B, Given(*given))
 
 
-def batch_of(model_cfg: Any, latent: tuple[int, int, int, int], rows: int, text_tokens: int, mesh: Mesh | None):
+def batch_of(
+    model_cfg: VideoConfig, latent: tuple[int, int, int, int], rows: int, text_tokens: int, mesh: Mesh | None
+) -> LatentBatch:
     """`LatentBatch` of shapes, all float32, that a video model of this configuration takes; allocates nothing.
 
-    latent: (T, H, W, C) of one clip. rows: clips. text_tokens: of a prompt. mesh: to split the rows over, or None.
+    model_cfg: of a video model. latent: (T, H, W, C) of one clip. rows: clips. text_tokens: of a prompt. mesh: to split
+    the rows over, or None.
     """
     where = None if mesh is None else sharding.batch_sharding(mesh)
 

@@ -1,7 +1,6 @@
 """The work of a video model: tokens and FLOPs of a batch, from shapes alone."""
 
 from functools import lru_cache, partial
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -13,13 +12,13 @@ from osjax.ops import flops
 from osjax.types import LatentBatch
 
 
-def tokens(model_cfg: Any, batch: LatentBatch) -> int:
+def tokens(model_cfg: velocity.VideoConfig, batch: LatentBatch) -> int:
     """Video and text tokens of all clips of a batch (arrays or shapes), for a video model's configuration."""
     B, T, H, W, _ = batch.latents_BTHWC.shape
     return B * (model_cfg.inputs.tokens(T, H, W) + batch.txt_BMC.shape[1])
 
 
-def forward_flops(model_cfg: Any, batch: LatentBatch) -> int:
+def forward_flops(model_cfg: velocity.VideoConfig, batch: LatentBatch) -> int:
     """FLOPs of the matrix products of one call of the model on the whole batch (arrays or shapes).
 
     model_cfg: of a video model. A training step counts three times as many, whatever is computed again.
@@ -32,7 +31,7 @@ def forward_flops(model_cfg: Any, batch: LatentBatch) -> int:
 
 
 @lru_cache
-def _traced_flops(model_cfg: Any, frames: int, channels: int, text: int) -> int:
+def _traced_flops(model_cfg: velocity.VideoConfig, frames: int, channels: int, text: int) -> int:
     """FLOPs of one clip of one token a frame."""
     params, patch = nn.unbox(models.abstract_params(model_cfg)), model_cfg.inputs.patch
     batch = velocity.batch_of(model_cfg, (frames, patch, patch, channels), 1, text, None)

@@ -103,7 +103,7 @@ class MMDiTConfig:
         token_grid(T, H, W, self.patch_size)
 
     def countable(self) -> "MMDiTConfig":
-        """The same model for a tracer that counts matrix products: flash kernels show none, dense attention all.
+        """This model for a tracer that counts matrix products: flash kernels show none, dense attention all.
 
         No mesh or policy of rematerialisation changes what one forward pass multiplies.
         """

@@ -19,8 +19,8 @@ from osjax.ops.resample import average_down, duplicate_up
 
 def _temporal(cfg: EncoderConfig | DecoderConfig) -> tuple[bool, ...]:
     """Per stage, whether it resamples time."""
-    found = cfg.temporal_downsample if isinstance(cfg, EncoderConfig) else cfg.temporal_upsample
-    return found or (False,) * len(cfg.width_list)
+    by_stage = cfg.temporal_downsample if isinstance(cfg, EncoderConfig) else cfg.temporal_upsample
+    return by_stage or (False,) * len(cfg.width_list)
 
 
 def _chunk_at(cfg: EncoderConfig | DecoderConfig, stage: int, chunk: int) -> int:

@@ -17,7 +17,7 @@ from osjax.errors import UserError
 from osjax.evals import recon, seams
 from osjax.evals.latents import LatentStatistics
 from osjax.models import tiling
-from osjax.models.autoencoder import LatentScale, Tiling
+from osjax.models.autoencoder import Tiling
 from osjax.pages import recon as page
 from osjax.parts import autoencoder as autoencoders
 from osjax.parts import dtype
@@ -247,22 +247,9 @@ def _source(source: str | None, workdir: str | None) -> Sequence[dict[str, Any]]
 
 def _latents(statistics: LatentStatistics, autoencoder: Autoencoder) -> dict[str, Any]:
     """Their statistics, and what the model's own constants would have to be for the latents to be normal."""
-    found = statistics.report()
-    model_cfg = autoencoder.module.cfg
-    if models.family_of(model_cfg) == "dcae":  # the DC-AE divides by its factor, and has no shift
-        implied = {"scaling_factor": found["std"] / float(model_cfg.latent_scale.scale)}
-    else:
-        mean, std = statistics.overall
-        own = _scale_of(model_cfg)
-        scale, shift = float(np.mean(own.scale)), float(np.mean(own.shift))
-        implied = {"scale": scale / std, "shift": shift + mean / scale}
-    return {**found, "implied": implied}
-
-
-def _scale_of(model_cfg: Any) -> LatentScale:
-    if models.family_of(model_cfg) == "flux_ae":
-        return LatentScale(model_cfg.scale_factor, model_cfg.shift_factor)
-    return model_cfg.latent_scale
+    module = autoencoder.module
+    implied = module.cfg.scale_fields(module.latent_scale.corrected(*statistics.overall))
+    return {**statistics.report(), "implied": implied}
 
 
 def _mean_of(rows: Sequence[dict[str, float | None]]) -> dict[str, float | None]:

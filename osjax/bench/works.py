@@ -13,13 +13,13 @@ from jax.sharding import Mesh
 
 from osjax import models
 from osjax.bench.measure import Work
-from osjax.errors import UserError
+from osjax.models import velocity, video_flops
 from osjax.ops import flops as flop_count
 from osjax.parallel import rules, sharding
 from osjax.parts import autoencoder as autoencoders
 from osjax.parts import dtype as dtypes
 from osjax.parts.bench import BenchKeys
-from osjax.parts.diffusion import check_channels
+from osjax.parts.diffusion import check_latent
 from osjax.parts.groups import to_dataclass
 from osjax.planning import program
 from osjax.training import autoencoder, optimizer
@@ -59,8 +59,8 @@ class Bench:
             return fill(_random(step.state.params, self.cfg.seed)), _random(step.batch, 1), key
 
         flops, tokens = (
-            3 * program.forward_flops(model_cfg, step.batch),
-            program.tokens(step.batch, model_cfg.patch_size),
+            3 * video_flops.forward_flops(model_cfg, step.batch),
+            video_flops.tokens(model_cfg, step.batch),
         )
         return Work("train", self._says(step.batch), step.lower, inputs, flops, tokens, carries=True)
 
@@ -70,7 +70,7 @@ class Bench:
         params = self._params(model_cfg, self.cfg.dtype)
         batch = self._latents(model_cfg, self.cfg.denoise_batch)
         times = jax.ShapeDtypeStruct(batch.y_vec_BC.shape[:1], jnp.float32, sharding=sharding.batch_sharding(self.mesh))
-        call = jax.jit(partial(program.velocity, models.build(model_cfg)))
+        call = jax.jit(partial(velocity.of_batch, models.build(model_cfg)))
 
         def lower():
             with sharding.under(self.mesh):
@@ -79,8 +79,8 @@ class Bench:
         def inputs():
             return _random(params, self.cfg.seed), _random(batch, 1), _random(times, 2)
 
-        flops = program.forward_flops(model_cfg, batch)
-        return Work("denoise", self._says(batch), lower, inputs, flops, program.tokens(batch, model_cfg.patch_size))
+        flops = video_flops.forward_flops(model_cfg, batch)
+        return Work("denoise", self._says(batch), lower, inputs, flops, video_flops.tokens(model_cfg, batch))
 
     def train_autoencoder(self) -> Work:
         """One update of the autoencoder by L1, on a whole video or one tile of it. FLOPs: three forward passes."""
@@ -172,15 +172,10 @@ class Bench:
 
     def _latents(self, model_cfg: Any, per_device: int) -> LatentBatch:
         """Shapes of the batch of a video of the config's size. UserError where its latents do not divide."""
-        size, p = self.cfg.video, model_cfg.patch_size
-        part = self._autoencoder_part()
-        T, H, W = part.module.latent_shape(size.frames, size.height, size.width)
-        C = part.model.latent_channels
-        check_channels(model_cfg, part)
-        if H % p or W % p:
-            raise UserError(f"latents of {H}x{W} do not divide into patches of {p}: use another video size", status=2)
-        rows = per_device * self._ways
-        return program.batch_of(model_cfg, (T, H, W, C), rows, self.cfg.text_tokens, self.mesh)
+        size, part = self.cfg.video, self._autoencoder_part()
+        latent = (*part.module.latent_shape(size.frames, size.height, size.width), part.model.latent_channels)
+        check_latent(model_cfg, latent)
+        return velocity.batch_of(model_cfg, latent, per_device * self._ways, self.cfg.text_tokens, self.mesh)
 
     def _says(self, batch: LatentBatch) -> str:
         size, rows = self.cfg.video, batch.latents_BTHWC.shape[0]

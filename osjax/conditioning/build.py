@@ -1,6 +1,9 @@
 """The condition that enters the model: a mask channel, then the latent of what is given, zero elsewhere.
 
-The same `condition` serves training, where each sample draws its mode, and sampling, where all samples share one.
+One function, `condition`, serves training, where each sample draws its mode, and sampling, where all share one.
+
+causal, time_compression: of the autoencoder, its `Stride`.
+
 Source: Open-Sora opensora/utils/train.py (prepare_visual_condition_*) and opensora/utils/inference.py.
 """
 
@@ -112,16 +115,16 @@ def training_references(
     """Latents of every reference that the modes `names` need, taken from the training video itself.
 
     encode: video (B, T, H, W, 3) in [-1, 1] -> normalised latents. Causal autoencoders encode a reference clip on its
-    own; the others copy it from the latents of the whole clip, as the original does.
+    own; the others copy it from the latents of the whole clip, as the original does. pad: see `modes.clip_frames`.
     """
-    found = {}
+    latents = {}
     for reference in references_of(names):
         if reference.frames > 1 and not causal:
-            found[reference.name] = latents_BTHWC
+            latents[reference.name] = latents_BTHWC
         else:
             at = reference_frames(reference, video_BTHWC.shape[1], causal, time_compression, pad)
-            found[reference.name] = encode(video_BTHWC[:, at])
-    return found
+            latents[reference.name] = encode(video_BTHWC[:, at])
+    return latents
 
 
 def padded_clip(video_BTHWC: jax.Array, mode_B: jax.Array, time_compression: int = 4) -> jax.Array:
@@ -143,6 +146,7 @@ def encode_with_condition(
 ) -> tuple[jax.Array, jax.Array]:
     """Training video -> (latents (B, T, H, W, C), condition (B, T, H, W, 1 + C)). Usable under jit.
 
+    encode: video (B, T, H, W, 3) in [-1, 1] -> normalised latents.
     mode_B: from `draw_modes`; names: the modes that it can hold (`modes.usable_weights`); pad: see `modes.clip_frames`.
     """
     if video_BTHWC.shape[1] == 1:

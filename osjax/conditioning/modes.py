@@ -4,6 +4,8 @@ A mode gives a *reference* at the head of the clip, at its tail, at both or at n
 clip of 32 or 64 frames (one more for causal autoencoders), encoded on its own so that nothing of the rest of the video
 leaks into it. The latent of a reference fills as many latent frames at its end of the clip.
 Source: Open-Sora opensora/utils/train.py and opensora/utils/inference.py.
+
+causal, time_compression: of the autoencoder, its `Stride`.
 """
 
 from collections.abc import Mapping
@@ -33,6 +35,8 @@ class Reference:
 
 @dataclass(frozen=True)
 class Mode:
+    """A condition mode by its name in configs, with what it gives; no references for text to video."""
+
     name: str
     references: tuple[Reference, ...]
 
@@ -105,7 +109,7 @@ def references_of(names: tuple[str, ...] | Mapping[str, float]) -> tuple[Referen
 
 
 def clip_frames(mode: Mode, num_frames: int, time_compression: int = 4, pad: bool = False) -> np.ndarray:
-    """Which pixel frames make up the clip that is encoded: (num_frames,) indices into the video.
+    """Which pixel frames make up the clip that is encoded in `mode`: (num_frames,) indices into the video.
 
     pad: repeat a given image so often that it fills its latent frame alone; the clip gives up frames at the other end
     to keep its length. Only meant for non-causal autoencoders, whose first latent frame else covers several frames.
@@ -126,7 +130,10 @@ def clip_frames(mode: Mode, num_frames: int, time_compression: int = 4, pad: boo
 def reference_frames(
     reference: Reference, num_frames: int, causal: bool, time_compression: int = 4, pad: bool = False
 ) -> slice:
-    """Which pixel frames of a training video are encoded as this reference."""
+    """Which pixel frames of a training video of `num_frames` are encoded as this reference.
+
+    pad: whether given images are repeated to fill a latent frame, see `clip_frames`.
+    """
     length = reference.pixel_frames(causal)
     if reference.at_head:
         return slice(0, length)

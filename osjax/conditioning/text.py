@@ -78,7 +78,7 @@ def fit_null_text(null_txt_1MC: jax.Array, length: int) -> jax.Array:
 
 
 def replace_dropped(features: jax.Array, null: jax.Array, uniform_B: jax.Array, probability: float) -> jax.Array:
-    """Rows with uniform_B < probability become `null` (leading axis 1)."""
+    """`features` (B, ...), of which rows with uniform_B < probability become `null` (leading axis 1)."""
     dropped = (uniform_B < probability).reshape(-1, *(1,) * (features.ndim - 1))
     return jnp.where(dropped, null, features)
 

@@ -23,7 +23,7 @@ class Weights(NamedTuple):
     image_ST: np.ndarray
 
     def coefficients(self) -> np.ndarray:
-        """The same guidance as a sum: shares (S, 3, T) of the three predictions in each step's velocity.
+        """This guidance as a sum: shares (S, 3, T) of the three predictions in each step's velocity.
 
         free + image (given - free) + text (full - given) = text full + (image - text) given + (1 - image) free.
         A prediction whose share is zero in every frame need not be made.
@@ -63,8 +63,10 @@ def weights(
 ) -> Weights:
     """Tables of guidance weights.
 
-    num_frames: latent frames. text = 1 means no text guidance; image = 1 means none on the condition, which also
-    suits text to video, where dropping an empty condition changes nothing and the third prediction can be saved.
+    num_steps: of the sampler. num_frames: latent frames. text, image: the weights. text = 1 means no text guidance;
+    image = 1 means none on the condition, which also suits text to video, where dropping an empty condition changes
+    nothing and the third prediction can be saved.
+    text_oscillation, image_oscillation: whether a weight is `oscillate`d over the steps.
     image_ramp: use `temporal_ramp`; only for conditions on images (i2v).
     Raises UserError for a negative weight.
     """

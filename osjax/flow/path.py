@@ -2,6 +2,10 @@
 
     x_t = (1 - t) x_0 + (1 - (1 - s) (1 - t)) x_1,    v = (1 - s) x_1 - x_0,    s = SIGMA_MIN
 
+data:      x_0, latents or tokens of clips, rows first.
+noise:     x_1, standard normal, in the shape of the data.
+sigma_min: s, the noise that is left on the data at t = 0.
+
 t = 1 is noise x_1, t = 0 is data x_0. Everything here works on tokens (B, N, C) and on latents (B, T, H, W, C) alike.
 Source: Open-Sora scripts/diffusion/train.py and opensora/utils/train.py; Movie Gen (Polyak et al. 2024), section 3.1.2.
 """
@@ -82,5 +86,8 @@ def frame_skipping_sample_losses(prediction: jax.Array, target: jax.Array, mask_
 
 
 def frame_skipping_loss(prediction: jax.Array, target: jax.Array, mask_BT: jax.Array) -> jax.Array:
-    """`loss` without lone conditioned end frames; every sample weighs the same. Scalar float32."""
+    """`loss` without lone conditioned end frames; every sample weighs the same. Scalar float32.
+
+    prediction, target, mask_BT: as in `frame_skipping_sample_losses`.
+    """
     return jnp.mean(frame_skipping_sample_losses(prediction, target, mask_BT))

@@ -82,6 +82,9 @@ def advance(velocity_fn: VelocityFn, x: jax.Array, calls: Calls, first: jax.Arra
 
 
 def sample(velocity_fn: VelocityFn, x_init: jax.Array, times: np.ndarray, weights: Weights | None = None) -> jax.Array:
-    """Integrate `x_init` from times[0] to times[-1]; see `plan` and `advance`. Call it inside `jax.jit`."""
+    """Integrate `x_init` from times[0] to times[-1]; call it inside `jax.jit`.
+
+    velocity_fn: as in `advance`. times, weights: as in `plan`. The result has the shape of `x_init`, in float32.
+    """
     calls, ends = plan(times, weights)
     return advance(velocity_fn, x_init, calls, 0, int(ends[-1]))

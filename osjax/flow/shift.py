@@ -15,7 +15,10 @@ TOKENS_LOW, TOKENS_HIGH = 256, 4096  # tokens per frame at which alpha is `low` 
 
 
 def alpha_for(tokens_per_frame: float, num_frames: int, low: float = 1.0, high: float = 3.0) -> float:
-    """Shift strength of a clip. num_frames: latent frames; low, high: alpha of one frame of 256 and 4096 tokens."""
+    """Shift strength of a clip of `num_frames` latent frames with `tokens_per_frame` video tokens each.
+
+    low, high: alpha of one frame of 256 and of 4096 tokens.
+    """
     slope = (high - low) / (TOKENS_HIGH - TOKENS_LOW)
     return float(low + slope * (tokens_per_frame - TOKENS_LOW)) * math.sqrt(num_frames)
 
@@ -46,6 +49,7 @@ def schedule(
 ) -> np.ndarray:
     """Times that sampling visits: (num_steps + 1,) float32, from 1 (noise) down to 0 (data).
 
+    tokens_per_frame, num_frames, low, high: of the estimate of alpha, as in `alpha_for`.
     alpha: replaces the estimate altogether; without `shift` the times are evenly spaced and alpha is not read.
     Raises UserError for fewer than one step.
     """

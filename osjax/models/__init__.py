@@ -28,6 +28,9 @@ _FAMILIES = {
     ),
 }
 
+VIDEO_MODELS = ("mmdit",)  # families that keep the contract of models/velocity.py
+AUTOENCODERS = ("dcae", "hunyuan", "flux_ae")  # families that keep the contract of models/autoencoder.py
+
 
 def config_class(family: str) -> type:
     """The frozen dataclass of a family's configuration. UserError for an unknown family."""

@@ -4,8 +4,15 @@ An autoencoder is a linen module with
     encode(x_BTHWC)       pixels in [-1, 1] -> normalised latents (about unit variance, what diffusion sees)
     decode(z_BTHWC)       normalised latents -> pixels
     latent_shape(T, H, W) latent frames, rows and columns of a video
+    __call__(x_BTHWC)     decode(encode(x)), which touches every parameter
     stride                a `Stride`
     tiling                a `Tiling`, the tile sizes that its config asks for (`models/tiling.py` reads it)
+    latent_scale          a `LatentScale`, with which `encode` normalises
+    last_layer            path of the kernel of the decoder's last layer in the params tree, by which the adversarial
+                          phase weighs its losses
+and with a configuration `cfg` that has `stride`, `tiling` and `latent_scale` too, and
+    latent_channels       C of the latents
+    scale_fields(scale)   {name: value} of the fields with which `latent_scale` would be `scale`, as far as they can
 """
 
 from dataclasses import dataclass
@@ -24,10 +31,20 @@ class LatentScale:
     shift: float | np.ndarray = 0.0
 
     def normalise(self, z: jax.Array) -> jax.Array:
+        """Latents as the bare encoder gives them (..., C) -> normalised ones."""
         return self._along_channels(self.scale, z) * (z - self._along_channels(self.shift, z))
 
     def restore(self, latent: jax.Array) -> jax.Array:
+        """Normalised latents (..., C) -> what the bare decoder takes; the inverse of `normalise`."""
         return latent / self._along_channels(self.scale, latent) + self._along_channels(self.shift, latent)
+
+    def corrected(self, mean: float, std: float) -> "LatentScale":
+        """The scale of an encoder whose latents, normalised with this one, have this mean and deviation.
+
+        With it they have zero mean and unit variance. Scale and shift become one number each, for all channels.
+        """
+        scale, shift = float(np.mean(self.scale)), float(np.mean(self.shift))
+        return LatentScale(scale / max(std, 1e-12), shift + mean / scale)
 
     @staticmethod
     def _along_channels(value: float | np.ndarray, like: jax.Array) -> float | np.ndarray:

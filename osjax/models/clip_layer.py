@@ -29,6 +29,7 @@ def quick_gelu(x: jax.Array) -> jax.Array:
 
 
 def norm(cfg: Any, name: str) -> nn.LayerNorm:
+    """The layer norm `name` of a tower, with scale and bias, in the tower's dtype."""
     return nn.LayerNorm(
         cfg.layer_norm_eps,
         use_fast_variance=False,  # E[x^2] - E[x]^2 loses digits

@@ -65,7 +65,7 @@ class CLIPText(nn.Module):
         places = parameter(self, "positions", logical(init, Axis.FEATURES, Axis.EMBED), shape)
         x = (jnp.take(table, input_ids_BM, axis=0) + places[None, :M]).astype(dtype)
         causal_MM = jnp.tril(jnp.ones((M, M), bool))
-        x = stack.run(self, Block, (cfg,), "blocks", cfg.num_hidden_layers, x, (causal_MM,), dtype=dtype)
+        x = stack.run(self, Block, (cfg,), "blocks", stack.Stack(cfg.num_hidden_layers, dtype), x, (causal_MM,))
         x = norm(cfg, "final_norm")(x)
         return x, jnp.take_along_axis(x, self._end(input_ids_BM)[:, None, None], axis=1)[:, 0]
 

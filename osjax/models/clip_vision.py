@@ -75,7 +75,7 @@ class CLIPVision(nn.Module):
         first = jnp.broadcast_to(cls[None, None], (B, 1, D)).astype(dtype)
         x = jnp.concatenate([first, embed(patches.astype(dtype))], axis=1) + places[None].astype(dtype)
         x = norm(cfg, "first_norm")(x)
-        x = stack.run(self, Block, (cfg,), "blocks", cfg.num_hidden_layers, x, (), dtype=dtype)
+        x = stack.run(self, Block, (cfg,), "blocks", stack.Stack(cfg.num_hidden_layers, dtype), x, ())
         pooled = norm(cfg, "final_norm")(x[:, 0])
         into = Linear((cfg.projection_dim,), (Axis.EMBED,), (Axis.FEATURES,), use_bias=False, dtype=dtype, name="embed")
         return into(pooled).astype(jnp.float32)

@@ -69,7 +69,7 @@ class DINOv2Config:
 def bicubic(old: int, new: int, scale: float, antialias: bool) -> np.ndarray:
     """Resampling of a line of `old` samples to `new` of them as a matrix (new, old), float32.
 
-    scale: new samples per old one, in the mapping of pixel centres. Without antialiasing edges repeat (coefficient
+    scale: new samples per old one, in the mapping of pixel centres. Without `antialias` edges repeat (coefficient
     -0.75); with it the kernel (-0.5) widens where it shrinks, and is cut off and renormalised at the edges.
     """
     a = -0.5 if antialias else -0.75
@@ -169,7 +169,7 @@ class DINOv2(nn.Module):
             registers = parameter(self, "registers", logical(init, Axis.FEATURES, Axis.EMBED), shape)
             first.append(jnp.broadcast_to(registers[None], (B * T, *shape)))
         x = jnp.concatenate([*first, x], axis=1)
-        x = stack.run(self, Block, (cfg,), "blocks", cfg.depth, x, (), dtype=jnp.float32)
+        x = stack.run(self, Block, (cfg,), "blocks", stack.Stack(cfg.depth, jnp.float32), x, ())
         x = _norm("norm")(x)
         patches = x[:, 1 + cfg.num_register_tokens :]
         return x[:, 0].reshape(B, T, D), patches.reshape(B, T, rows, columns, D)

@@ -8,6 +8,7 @@ trainable part alone) and puts it together with `merge`.
 Source: Open-Sora opensora/models/vae/discriminator.py.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,7 +145,7 @@ class Discriminator(nn.Module):
         return Conv(1, use_bias=True, dtype=self.dtype, name="conv_out")(x).astype(jnp.float32)
 
 
-def split(params: Any) -> tuple[Any, Any]:
+def split(params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """(what gradients change, running statistics) of a params tree, boxed or not."""
     flat = flatten_dict(params)
     statistics = {path: leaf for path, leaf in flat.items() if path[-1] in STATISTICS}
@@ -152,7 +153,7 @@ def split(params: Any) -> tuple[Any, Any]:
     return unflatten_dict(trainable), unflatten_dict(statistics)
 
 
-def merge(trainable: Any, statistics: Any) -> Any:
+def merge(trainable: Mapping[str, Any], statistics: Mapping[str, Any]) -> dict[str, Any]:
     """The params tree of a trainable part and running statistics (such as an apply's `batch_stats`)."""
     return unflatten_dict({**flatten_dict(trainable), **flatten_dict(statistics)})
 

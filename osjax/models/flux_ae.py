@@ -62,6 +62,20 @@ class FluxAEConfig:
     def stride(self) -> Stride:
         return Stride(1, 2 ** (len(self.ch_mult) - 1))
 
+    @property
+    def tiling(self) -> Tiling:
+        """No tiles: images are encoded whole."""
+        return Tiling()
+
+    @property
+    def latent_scale(self) -> LatentScale:
+        """How latents are normalised: scale_factor * (z - shift_factor)."""
+        return LatentScale(self.scale_factor, self.shift_factor)
+
+    def scale_fields(self, scale: LatentScale) -> dict[str, float]:
+        """The fields that give the latents this scale and shift."""
+        return {"scale_factor": float(scale.scale), "shift_factor": float(scale.shift)}
+
 
 class ResBlock(nn.Module):
     """Norm, SiLU and convolution, twice, beside a shortcut that is a 1x1 convolution where the width changes."""
@@ -131,7 +145,16 @@ class FluxAE(nn.Module):
 
     @property
     def tiling(self) -> Tiling:
-        return Tiling()
+        return self.cfg.tiling
+
+    @property
+    def latent_scale(self) -> LatentScale:
+        return self.cfg.latent_scale
+
+    @property
+    def last_layer(self) -> tuple[str, ...]:
+        """Path of the decoder's last kernel."""
+        return ("decoder", "conv_out", "kernel")
 
     def latent_shape(self, T: int, H: int, W: int) -> tuple[int, int, int]:
         """Latent (T, H, W) of T images; UserError where the stride does not divide their size."""
@@ -147,11 +170,11 @@ class FluxAE(nn.Module):
         mean, log_variance = jnp.split(self.moments(x_BTHWC), 2, axis=-1)
         if noise_BTHWC is not None:
             mean = mean + jnp.exp(0.5 * jnp.clip(log_variance, *LOG_VARIANCE)) * noise_BTHWC
-        return LatentScale(self.cfg.scale_factor, self.cfg.shift_factor).normalise(mean)
+        return self.latent_scale.normalise(mean)
 
     def decode(self, z_BTHWC: jax.Array) -> jax.Array:
         """Normalised latents -> pixels, not clipped."""
-        z = LatentScale(self.cfg.scale_factor, self.cfg.shift_factor).restore(z_BTHWC.astype(jnp.float32))
+        z = self.latent_scale.restore(z_BTHWC.astype(jnp.float32))
         return _each_frame(self.decoder, z.astype(self.dtype))
 
     def __call__(self, x_BTHWC: jax.Array) -> jax.Array:

@@ -20,7 +20,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from osjax.errors import UserError
 from osjax.models import patterns
 from osjax.ops.layers import ADAPTERS
-from osjax.types import Axis
+from osjax.types import Array, Axis
 
 ATTENTION = ("*_blocks/*attn/qkv", "*_blocks/*proj")  # query, key, value and output projections of all blocks
 Path = tuple[str, ...]
@@ -55,7 +55,7 @@ class Adapted(struct.PyTreeNode):
     scale: float = struct.field(pytree_node=False, default=1.0)
 
 
-def create(cfg: LoRAConfig, boxed: Any, key: jax.Array) -> Any:
+def create(cfg: LoRAConfig, boxed: Mapping[str, Any], key: jax.Array) -> dict[str, Any]:
     """Fresh adapters, boxed with their logical names, which change nothing yet: b is zero. boxed: the model's params.
 
     UserError for a pattern that fits no dense layer.
@@ -63,7 +63,7 @@ def create(cfg: LoRAConfig, boxed: Any, key: jax.Array) -> Any:
     return unflatten_dict({path: _pair(*entry, cfg.rank, key) for path, entry in enumerate_targets(cfg, boxed).items()})
 
 
-def enumerate_targets(cfg: LoRAConfig, boxed: Any) -> dict[Path, tuple[int, Any]]:
+def enumerate_targets(cfg: LoRAConfig, boxed: Mapping[str, Any]) -> dict[Path, tuple[int, nn.LogicallyPartitioned]]:
     """(number, boxed kernel) of every layer that gets an adapter, by its path."""
     flat = flatten_dict(boxed, is_leaf=lambda _, x: isinstance(x, nn.LogicallyPartitioned))
     kernels = {path[:-1]: box for path, box in flat.items() if path[-1] == "kernel"}
@@ -88,7 +88,7 @@ def _pair(number: int, kernel: nn.LogicallyPartitioned, rank: int, key: jax.Arra
     }
 
 
-def variables(params: Any) -> dict[str, Any]:
+def variables(params: Mapping[str, Any] | Adapted) -> dict[str, Any]:
     """What `module.apply` takes, of parameters as they are or `Adapted`."""
     if not isinstance(params, Adapted):
         return {"params": params}
@@ -98,7 +98,7 @@ def variables(params: Any) -> dict[str, Any]:
 
 
 @jax.jit
-def merged(params: Any) -> Any:
+def merged(params: Mapping[str, Any] | Adapted) -> Mapping[str, Any]:
     """Parameters with their adapters added to the kernels; those that have none as they are."""
     if not isinstance(params, Adapted):
         return params
@@ -119,8 +119,8 @@ def pairs(adapters: Mapping) -> dict[Path, Mapping[str, Any]]:
     return out
 
 
-def product(path: Path, a: Any, b: Any) -> Any:
-    """a b of one layer, arrays of numpy or jax: (blocks, in, 1 or 3, out), which reshapes to its kernel."""
+def product(path: Path, a: Array, b: Array) -> Array:
+    """The product a b of the layer at `path`: (blocks, in, 1 or 3, out), which reshapes to its kernel. numpy or jax."""
     stacked, fused = path[0].endswith("_blocks"), path[-1] == "qkv"
     L, q, r = a.shape[0] if stacked else 1, a.shape[-2] if fused else 1, a.shape[-1]
     a_LqIr = a.reshape(L, -1, q, r).swapaxes(1, 2)

@@ -74,6 +74,7 @@ class LPIPS(nn.Module):
 
     @nn.compact
     def layers(self, a_BTHWC: jax.Array, b_BTHWC: jax.Array) -> jax.Array:
+        """The terms of the distance of two clips, one for each level; UserError for pictures that are too small."""
         if min(a_BTHWC.shape[2:4]) < SMALLEST:
             raise UserError(f"LPIPS of {a_BTHWC.shape[2]}x{a_BTHWC.shape[3]} pixels: it needs {SMALLEST} or more")
         shift = parameter(self, "shift", logical(_constant(SHIFT), Axis.CONV_IN), (3,)).reshape(1, 1, 1, 1, -1)

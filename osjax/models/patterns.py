@@ -12,7 +12,7 @@ def fits(name: str, patterns: Iterable[str]) -> bool:
 
 
 def check(key: str, patterns: Iterable[str], names: Sequence[str]) -> None:
-    """UserError for the first pattern that fits none of the names; it lists their groups."""
+    """UserError for the first of `patterns` that fits none of `names`; it lists their groups. key: of the config."""
     for pattern in patterns:
         if not any(fits(name, (pattern,)) for name in names):
             groups = sorted({"/".join(name.split("/")[:2]) for name in names})

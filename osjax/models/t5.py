@@ -48,8 +48,9 @@ class T5Config:
 
 
 def buckets(length: int, num_buckets: int, max_distance: int) -> np.ndarray:
-    """Bucket of every key position as seen from every query position: int32 (queries, keys).
+    """Bucket of every key position as seen from every query position: int32 (length, length), queries first.
 
+    num_buckets: in all. max_distance: tokens, from which on all positions share the last bucket of their side.
     Half of the buckets look back, half ahead; half of each are exact distances, the rest grow with the logarithm.
     """
     relative = np.arange(length)[None] - np.arange(length)[:, None]
@@ -120,7 +121,7 @@ class T5Encoder(nn.Module):
         )
         x = jnp.take(table, input_ids_BM, axis=0).astype(cfg.dtype)
         bias_hMM = self.position_bias(relative, input_ids_BM.shape[1])
-        x = stack.run(self, Block, (cfg,), "blocks", cfg.num_layers, x, (bias_hMM,), dtype=jnp.dtype(cfg.dtype))
+        x = stack.run(self, Block, (cfg,), "blocks", stack.Stack(cfg.num_layers, jnp.dtype(cfg.dtype)), x, (bias_hMM,))
         return Norm(cfg.layer_norm_epsilon, name="final_norm")(x)
 
     def position_bias(self, relative_bias: jax.Array, length: int) -> jax.Array:

@@ -7,6 +7,7 @@ are blended already, which matters at corners.
 Source: Open-Sora opensora/models/dc_ae/models/dc_ae.py and opensora/models/hunyuan_vae/autoencoder_kl_causal_3d.py.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
@@ -21,9 +22,12 @@ from osjax.models.autoencoder import Stride, Tiling
 TIME, HEIGHT, WIDTH = 1, 2, 3  # axes of (B, T, H, W, C)
 
 
-def encode(model: nn.Module, params: Any, x_BTHWC: jax.Array, method: str = "encode", **overrides: Any) -> jax.Array:
+def encode(
+    model: nn.Module, params: Mapping[str, Any], x_BTHWC: jax.Array, method: str = "encode", **overrides: Any
+) -> jax.Array:
     """Pixels (B, T, H, W, C) -> latents, in the tiles that `model.tiling` asks for.
 
+    model, params: an autoencoder (`models/autoencoder.py`) and its parameters.
     overrides: fields of `Tiling`; a tile size given here also switches its tiling on, unless the switch is given too.
     method: the model's method that runs on one tile. Blending is a weighted mean, so latents, which are moments scaled
             and shifted, blend to the same values as the moments would.
@@ -35,9 +39,13 @@ def encode(model: nn.Module, params: Any, x_BTHWC: jax.Array, method: str = "enc
     return _tiled(tile, x_BTHWC, tiling, stride, decoding=False)
 
 
-def decode(model: nn.Module, params: Any, z_BTHWC: jax.Array, method: str = "decode", **overrides: Any) -> jax.Array:
+def decode(
+    model: nn.Module, params: Mapping[str, Any], z_BTHWC: jax.Array, method: str = "decode", **overrides: Any
+) -> jax.Array:
     """Latents (B, T, H, W, C) -> pixels, in tiles; the mirror of `encode`.
 
+    model, params: an autoencoder and its parameters. method: which of its methods runs on a tile. overrides: fields of
+    `Tiling`.
     A DC-AE's last tile of one latent frame decodes to one frame, so a tiled video may be shorter than an untiled one.
     """
     tiling, stride = _settings(model.tiling, overrides), model.stride
@@ -46,7 +54,7 @@ def decode(model: nn.Module, params: Any, z_BTHWC: jax.Array, method: str = "dec
 
 
 @partial(jax.jit, static_argnums=(0,), static_argnames=("method",))
-def _apply(model: nn.Module, params: Any, x_BTHWC: jax.Array, method: str) -> jax.Array:
+def _apply(model: nn.Module, params: Mapping[str, Any], x_BTHWC: jax.Array, method: str) -> jax.Array:
     return model.apply({"params": params}, x_BTHWC, method=method)  # one compilation per shape of tile
 
 

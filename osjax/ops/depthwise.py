@@ -19,6 +19,7 @@ UNROLLED = 27  # taps in one pass
 def conv(x_BTHWC: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
     """x (B, T, H, W, C), kernel (kt, kh, kw, 1, C) -> (B, T', H', W', C), in x's dtype, summed in float32.
 
+    padding: zeros before and behind along T, H and W.
     Frame by frame, which stay in the cache, with UNROLLED taps at most in one pass: all 125 of a 5x5x5 kernel would
     take XLA many seconds to compile, and run slower than in five passes.
     """

@@ -58,7 +58,7 @@ DENSE = Kernel(_dense_forward, _dense_backward)
 
 @partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def attention(q_BShd: jax.Array, k_BShd: jax.Array, v_BShd: jax.Array, kernel: Kernel, count: int | None) -> jax.Array:
-    """Every query over the first `count` keys (None: all) on one device: (B, S, h, d) in q's dtype."""
+    """Every query over the first `count` keys (None: all) on one device, by `kernel`: (B, S, h, d) in q's dtype."""
     return _attention_forward(q_BShd, k_BShd, v_BShd, kernel, count)[0]
 
 

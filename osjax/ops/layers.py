@@ -15,8 +15,6 @@ from osjax.parallel.sharding import constrain, gather, scatter
 from osjax.types import Axis
 
 MASTER = "master"  # variable collection with the float32 kernels behind those that `params` holds in another dtype
-
-
 ADAPTERS = "lora"  # variable collection of low-rank adapters, already scaled (models/lora.py)
 
 
@@ -101,10 +99,15 @@ class Linear(nn.Module):
 def contract(x: jax.Array, kernel: jax.Array, learned: jax.Array, how: Contraction) -> jax.Array:
     """x_...(in) times kernel (in..., out...), in x's dtype; the gradient of the kernel goes to `learned`.
 
-    learned: the same values, perhaps in a wider dtype, of which nothing is read: so its gradient may be float32, and is
-    then summed in float32, although the kernel is bfloat16. The kernel is gathered from the devices that store it here,
-    and once more in the backward pass, instead of being kept; its gradient is scattered to where it is stored.
-    kernel: gets no gradient; passed through `stop_gradient`, it would be kept a second time by a scan over blocks.
+    Written as an ordinary product, this would do two things that cost a large model much. Its gradient would have the
+    kernel's dtype: bfloat16 sums over tokens and devices lose what float32 ones keep. And the compiler would choose
+    where the kernel, which is stored in parts on many devices, comes together and how long it stays.
+
+    kernel: gets no gradient here; passed through `stop_gradient`, it would be kept a second time by a scan over blocks.
+    learned: the same values, perhaps in a wider dtype, of which nothing is read: it is there to take the gradient,
+        which may so be float32, and summed in float32, although the kernel is bfloat16.
+    how: names of the axes and dtypes. The kernel is gathered from the devices that store it, and once more in the
+        backward pass instead of being kept; its gradient is scattered to where the kernel is stored.
     """
     dimensions = _dimensions(x.ndim, len(how.in_axes))
     if not how.few_rows:

@@ -22,7 +22,7 @@ def parameter(module: nn.Module, name: str, init: Callable, shape: tuple[int, ..
     if not module.has_variable("params", name):
         return module.param(name, init, shape)
     value = nn.unbox(module.get_variable("params", name))
-    found = np.shape(jax.tree.leaves(value)[0])  # a quantised kernel is several arrays, the first of its shape
-    if found != tuple(shape):
-        raise ScopeParamShapeError(name, "/".join(module.path), found, tuple(shape))
+    stored = np.shape(jax.tree.leaves(value)[0])  # a quantised kernel is several arrays, the first of its shape
+    if stored != tuple(shape):
+        raise ScopeParamShapeError(name, "/".join(module.path), stored, tuple(shape))
     return value

@@ -21,7 +21,10 @@ STEP = 2**26  # values of patches that are in memory at a time, or those of one 
 
 
 def conv(x_BTHWC: jax.Array, kernel: jax.Array, stride: Triple, padding: Padding) -> jax.Array:
-    """x (B, T, H, W, C), kernel (kt, kh, kw, C, O) -> (B, T', H', W', O), in x's dtype."""
+    """x (B, T, H, W, C), kernel (kt, kh, kw, C, O) -> (B, T', H', W', O), in x's dtype.
+
+    stride: along T, H and W. padding: zeros before and behind along each.
+    """
     x = jnp.pad(x_BTHWC, ((0, 0), *padding, (0, 0)))
     size, out = kernel.shape[:3], _out(x.shape, kernel.shape, stride)
     in_frame = x.shape[0] * out[1] * out[2] * math.prod(kernel.shape[:4])

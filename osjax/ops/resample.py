@@ -28,7 +28,7 @@ def shuffle(x_BTHWC: jax.Array, factors: Triple) -> jax.Array:
 
 
 def average_down(x_BTHWC: jax.Array, features: int, factors: Triple) -> jax.Array:
-    """Unshuffle, then average runs of neighbouring channels until `features` are left. No parameters."""
+    """Unshuffle, then average runs of neighbouring channels until `features` are left. factors: of T, H, W."""
     x = unshuffle(x_BTHWC, factors)
     *lead, C = x.shape
     if C % features:
@@ -37,7 +37,7 @@ def average_down(x_BTHWC: jax.Array, features: int, factors: Triple) -> jax.Arra
 
 
 def duplicate_up(x_BTHWC: jax.Array, features: int, factors: Triple) -> jax.Array:
-    """Repeat each channel as often as it takes, then shuffle into `features` channels. No parameters."""
+    """Repeat each channel as often as it takes, then shuffle into `features` channels. factors: of T, H, W."""
     wanted = features * factors[0] * factors[1] * factors[2]
     if wanted % x_BTHWC.shape[-1]:
         raise ValueError(f"{x_BTHWC.shape[-1]} channels do not repeat into {wanted}")

@@ -46,7 +46,8 @@ class Ring(NamedTuple):
 def attention(q_BShd, k_BShd, v_BShd, shared, kernel: Kernel, ring: Ring) -> jax.Array:
     """Every query over the keys of the whole ring, and over `shared` keys and values that all devices have (or None).
 
-    Runs inside shard_map. (B, S, h, d) in q's dtype.
+    Runs inside shard_map; the result is (B, S, h, d) in q's dtype. kernel: attention of one device. ring: which ring,
+    and how many keys of each device are real.
     """
     return _forward(q_BShd, k_BShd, v_BShd, shared, kernel, ring)[0]
 

@@ -1,7 +1,7 @@
 """Rotary positions over several axes (frame, row, column), in the half-rotation layout.
 
 Dimension i rotates with dimension i + d/2. FLUX weights, which rotate neighbouring pairs, are permuted into this
-layout when they are loaded (`weights/mmdit.py`), so the model runs one kernel.
+layout when they are loaded (`osjax/weights`), so the model runs one kernel.
 """
 
 from collections.abc import Sequence
@@ -19,6 +19,8 @@ from osjax.types import Axis
 def angles(ids_BSA: jax.Array, axes_dim: Sequence[int], theta: float) -> jax.Array:
     """Rotation angles in radians, float32: positions (B, S, axes) -> (B, S, d / 2), axes side by side.
 
+    axes_dim: dimensions of a head that rotate with each axis, d in all. theta: base of the frequencies, which are
+    theta ** (-i / dim) for i = 0, 2, 4, ...
     float32 whatever the compute dtype: a bfloat16 angle is off by whole turns at long sequences.
     """
     parts = []

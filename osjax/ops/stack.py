@@ -4,6 +4,7 @@ Scan keeps compile time flat in depth. What every block reads alike (the modulat
 broadcast, not carried, so it is not saved once per block.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import flax.linen as nn
@@ -11,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.ad_checkpoint import checkpoint_name
+from jax.typing import DTypeLike
 
 from osjax.errors import UserError
 from osjax.ops.kernels import ATTENTION_OUT
@@ -44,7 +46,8 @@ def check_remat(remat: str) -> None:
 def stack(block: type[nn.Module], depth: int, *, broadcast: int, remat: str = "none") -> type[nn.Module]:
     """A module class that runs `depth` blocks: `(carry, *broadcast inputs) -> (carry, None)`.
 
-    Parameters gain a leading axis named `layers`. broadcast: how many inputs follow the carry.
+    Parameters gain a leading axis named `layers`. block: a module class `(carry, *inputs) -> (carry, None)`. broadcast:
+    how many inputs follow the carry. remat: one of REMAT_POLICIES.
     """
     check_remat(remat)
     if remat != "none":
@@ -60,46 +63,52 @@ def stack(block: type[nn.Module], depth: int, *, broadcast: int, remat: str = "n
     )
 
 
-def run(
-    parent: nn.Module,
-    block: type[nn.Module],
-    fields: tuple,
-    name: str,
-    depth: int,
-    carry: Any,
-    invariants: tuple,
-    *,
-    dtype: Any,
-    grad_dtype: str = "float32",
-    remat: str = "none",
-    count: int | None = None,
-) -> Any:
-    """`stack` with one cast of the weights and with remat of some blocks; call it inside `parent`'s compact method.
+@dataclass(frozen=True)
+class Stack:
+    """How a stack of equal blocks runs.
 
-    block: `block(*fields)(carry, *invariants) -> (carry, None)`, `depth` of them; the last carry is returned.
-    name: their parameters lie in `parent` under it, with a leading axis named `layers`.
-    dtype: kernels are cast to it before the scan, all blocks together: a cast inside would run in every pass.
-    grad_dtype: "float32" or "bfloat16", in what their gradients leave the scan.
-    remat: one of REMAT_POLICIES, for the first `count` blocks (None: all); the others keep every activation.
+    depth: blocks. dtype: kernels are cast to it before the scan, all blocks together: a cast inside would run in every
+    pass. grad_dtype: "float32" or "bfloat16", in what the kernels' gradients leave the scan. remat: one of
+    REMAT_POLICIES, for the first `remat_count` blocks (None: all); the others keep every activation.
     """
-    check_remat(remat)
+
+    depth: int
+    dtype: DTypeLike
+    grad_dtype: str = "float32"
+    remat: str = "none"
+    remat_count: int | None = None
+
+
+def run(
+    parent: nn.Module, block: type[nn.Module], fields: tuple, name: str, how: Stack, carry: Any, invariants: tuple
+) -> Any:
+    """The last carry of a stack of blocks; call it inside `parent`'s compact method.
+
+    block: `block(*fields)(carry, *invariants) -> (carry, None)`. name: their parameters lie in `parent` under it, with
+    a leading axis named `layers`. how: their number, dtypes and rematerialisation.
+
+    `flax.linen.scan` makes the parameters, with their names, but does not run them: it has no place for a cast of all
+    weights before the loop, for gradients in another dtype than the weights, or for remat of a part of the blocks. So
+    the loop is a plain `jax.lax.scan` over the stacked parameters, and each turn of it is an `apply` of one block.
+    """
+    check_remat(how.remat)
     if parent.is_initializing():
-        return stack(block, depth, broadcast=len(invariants))(*fields, name=name)(carry, *invariants)[0]
+        return stack(block, how.depth, broadcast=len(invariants))(*fields, name=name)(carry, *invariants)[0]
 
     def one(carry, variables):
         variables = _from_bits(variables)
         carry = jax.tree.map(lambda x: checkpoint_name(x, BLOCK_INPUT), carry)
         return block(*fields, parent=None).apply(variables, carry, *invariants)
 
-    variables = _as_bits(_cast(parent.get_variable("params", name), jnp.dtype(dtype), grad_dtype))
+    variables = _as_bits(_cast(parent.get_variable("params", name), jnp.dtype(how.dtype), how.grad_dtype))
     if parent.has_variable(ADAPTERS, name):
         variables[ADAPTERS] = parent.get_variable(ADAPTERS, name)
-    count = depth if count is None else min(count, depth)
-    if remat == "none" or count == 0:
+    count = how.depth if how.remat_count is None else min(how.remat_count, how.depth)
+    if how.remat == "none" or count == 0:
         return jax.lax.scan(one, carry, variables)[0]
     # Inside scan, common-subexpression elimination cannot undo the recomputation, so its guard only costs time.
-    again = jax.checkpoint(one, policy=REMAT_POLICIES[remat], prevent_cse=False)
-    if count == depth:
+    again = jax.checkpoint(one, policy=REMAT_POLICIES[how.remat], prevent_cse=False)
+    if count == how.depth:
         return jax.lax.scan(again, carry, variables)[0]
     first, rest = _split(variables, count)
     return jax.lax.scan(one, jax.lax.scan(again, carry, first)[0], rest)[0]
@@ -108,6 +117,9 @@ def run(
 def _cast(params: Any, dtype: Any, grad_dtype: str) -> dict[str, Any]:
     """Variables of the blocks, kernels in `dtype`. Where gradients shall be wider than that, `master` takes them.
 
+    The gradient of a bfloat16 kernel is bfloat16 by JAX's rules, and rounding it costs what float32 sums had won. So
+    the blocks are given the float32 kernels as well, as the collection `master`: `ops/layers.py` multiplies by the
+    bfloat16 ones, reads nothing of the others, and sends the gradient to them (`contract`).
     Quantised kernels (sampling/int8.py) stay as they are, and so do biases and norms, which cost nothing to cast.
     """
 
@@ -133,7 +145,8 @@ def _as_bits(variables: dict[str, Any]) -> dict[str, Any]:
     """On a CPU, bfloat16 kernels whose gradients go to `master`, as the integers that have their bits.
 
     XLA has a CPU convert whatever a loop reads in bfloat16 to float32 before the loop, all blocks at once, which takes
-    more time and memory than the loop's own reading. It leaves integers alone.
+    more time and memory than the loop's own reading. It leaves integers alone, and `_from_bits`, inside the loop, costs
+    nothing.
     """
     if platform() != "cpu" or MASTER not in variables:
         return variables

@@ -43,7 +43,7 @@ Tiles = tuple[Tile | None, Tile | None, Tile | None]  # along T, H and W; None w
 
 
 def _tile(*points: float) -> Tile:
-    """By Toom and Cook: polynomials are known by their values at these points and at infinity."""
+    """The tile of Toom and Cook: polynomials are known by their values at these points and at infinity."""
     n = len(points) + 1
     others = [[q for q in points if q != p] for p in points]
     powers = np.vander(points, n, increasing=True)
@@ -62,7 +62,10 @@ PAIR, FOUR = _tile(0, 1, -1), _tile(0, 0.75, -0.75, 1.5, -1.5)
 
 
 def suits(kernel_shape: Sequence[int], stride: Sequence[int], padding: Padding) -> bool:
-    """Whether `conv` can do it: one or three taps along each axis, three along one at least, stride one."""
+    """Whether `conv` can do it: one or three taps along each axis, three along rows or columns, stride one.
+
+    kernel_shape: (kt, kh, kw, ...). stride: along T, H and W. padding: zeros before and behind along each.
+    """
     size = tuple(kernel_shape[:3])
     near = all(max(pair) < taps for pair, taps in zip(padding, size, strict=True))
     return set(size) <= {1, 3} and 3 in size[1:] and tuple(stride) == (1, 1, 1) and near
@@ -71,6 +74,7 @@ def suits(kernel_shape: Sequence[int], stride: Sequence[int], padding: Padding) 
 def conv(x_BTHWC: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
     """x (B, T, H, W, C), kernel (kt, kh, kw, C, O) -> (B, T', H', W', O), for what `suits`.
 
+    padding: zeros before and behind along T, H and W.
     In x's dtype; between, in float32: bfloat16 would lose the sums' digits.
     """
     return _conv(x_BTHWC.astype(jnp.float32), kernel.astype(jnp.float32), padding).astype(x_BTHWC.dtype)
@@ -145,7 +149,7 @@ def _overlap(tiles):
 
 
 def _product(how, x, sums):
-    """Of all places at once: XLA has a fast product on a CPU only for one axis of rows (up to three times as fast)."""
+    """`einsum` over all places at once: on a CPU XLA is up to three times as fast with a single axis of rows."""
     return jnp.einsum(how, _rows(x), sums).reshape(*x.shape[:-1], -1)
 
 
@@ -211,8 +215,8 @@ def _weighted(matrix, parts):
 
 def _along(tiles, backwards=False):
     """(axis of (B, T, H, W, C), tile) of those that are transformed."""
-    found = [(axis, tile) for axis, tile in enumerate(tiles, 1) if tile]
-    return reversed(found) if backwards else found
+    transformed = [(axis, tile) for axis, tile in enumerate(tiles, 1) if tile]
+    return reversed(transformed) if backwards else transformed
 
 
 def _inputs(x, tiles):

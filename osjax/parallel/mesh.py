@@ -20,6 +20,8 @@ def make(
 ) -> Mesh:
     """Mesh over all devices (or those given). At most one axis may be -1: it takes the devices that are left.
 
+    data: copies of the model, which split the batch. fsdp: devices that split the batch and the weights. sequence: that
+    split tokens, and the weights as well. tensor: that split heads and hidden units.
     Axes are Auto: shardings are asked for at jit boundaries and by constraints, and the compiler places the rest.
     UserError for sizes that do not multiply to the number of devices, with the nearest that do.
     """
@@ -29,7 +31,10 @@ def make(
 
 
 def absent(data: int = -1, fsdp: int = 1, sequence: int = 1, tensor: int = 1, *, count: int) -> AbstractMesh:
-    """The mesh that `make` would give of so many devices, without any: enough for shapes and their shardings."""
+    """The mesh that `make` would give of `count` devices, without any: enough for shapes and their shardings.
+
+    data, fsdp, sequence, tensor: as in `make`.
+    """
     filled = _filled([data, fsdp, sequence, tensor], count)
     return AbstractMesh(tuple(filled), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
@@ -95,7 +100,7 @@ def initialize(coordinator: str | None = None, processes: int | None = None, ind
     """Join the processes of a multi-host run; call it before any other jax call.
 
     Without arguments jax detects TPU pods, GKE, SLURM, Open MPI and Kubernetes. coordinator: `host:port` of process 0,
-    with the number of processes and which of them this is; JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
+    processes: their number, index: which of them this is, from 0; JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
     JAX_PROCESS_ID stand in for what is not given. Given all three, nothing is asked of a cluster.
     UserError (status 2) where nothing is given and nothing found, or what is given does not fit together.
     """

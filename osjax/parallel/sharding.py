@@ -30,6 +30,7 @@ def _fit(partition: PartitionSpec, shape: tuple[int, ...], mesh: Mesh) -> Partit
 def of_boxed(boxed: Any, mesh: Mesh, rules: Mapping[str, MeshAxes] = TRANSFORMER) -> Any:
     """NamedShardings for a pytree whose leaves may be boxed with logical names (from `eval_shape`).
 
+    rules: mesh axes of each logical name (`parallel/rules.py`).
     Leaves without names (counters, scalars) are replicated. The result has the structure of the unboxed tree.
     """
 
@@ -69,6 +70,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
+    """A whole copy on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
@@ -90,8 +92,8 @@ def partition(names: tuple[str | None, ...], shape: tuple[int, ...]) -> Partitio
 
 def constrain(x: jax.Array, *names: str | None) -> jax.Array:
     """x, split over the mesh as its logical names say. Outside `under` x as it is."""
-    found = partition(names, x.shape)
-    return x if found is None else jax.lax.with_sharding_constraint(x, found)
+    split = partition(names, x.shape)
+    return x if split is None else jax.lax.with_sharding_constraint(x, split)
 
 
 def gather(kernel: jax.Array, *names: str) -> jax.Array:
@@ -99,8 +101,8 @@ def gather(kernel: jax.Array, *names: str) -> jax.Array:
 
     Said outright, because the compiler may otherwise move activations, or keep the kernels of all blocks gathered.
     """
-    found = partition(names, kernel.shape)
-    return kernel if found is None else _through(kernel, _stages(found)[1:])
+    stored = partition(names, kernel.shape)
+    return kernel if stored is None else _through(kernel, _stages(stored)[1:])
 
 
 def scatter(dkernel: jax.Array, *names: str) -> jax.Array:
@@ -109,10 +111,10 @@ def scatter(dkernel: jax.Array, *names: str) -> jax.Array:
     Not by stages where there is a data axis, over which each stage's result would be summed: with sequences split in
     four that is four times the bytes between hosts.
     """
-    found = partition(names, dkernel.shape)
-    if found is None:
+    stored = partition(names, dkernel.shape)
+    if stored is None:
         return dkernel
-    return _through(dkernel, [found] if ways("data") > 1 else _stages(found)[-2::-1])
+    return _through(dkernel, [stored] if ways("data") > 1 else _stages(stored)[-2::-1])
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
@@ -145,7 +147,7 @@ def _through(x: jax.Array, specs: list[PartitionSpec]) -> jax.Array:
 
 
 def random_key(seed: int, mesh: Mesh) -> jax.Array:
-    """The same random key on every device of every host (`device_put` cannot reach devices of other hosts)."""
+    """A random key on every device of every host, all alike (`device_put` cannot reach devices of other hosts)."""
     return jax.jit(lambda: jax.random.key(seed), out_shardings=replicated(mesh))()
 
 
@@ -181,5 +183,8 @@ class Step:
 def jit_step(
     step: Callable[..., Any], state_shardings: Any, mesh: Mesh, rules: Mapping[str, MeshAxes] = TRANSFORMER
 ) -> Step:
-    """Compile `(state, batch, key) -> (state, metrics)` for the mesh. The state's buffers are donated."""
+    """Compile `step`, `(state, batch, key) -> (state, metrics)`, for the mesh. The state's buffers are donated.
+
+    state_shardings: where the state lies, before and after (`of_boxed`). rules: mesh axes of each logical name.
+    """
     return Step(step, state_shardings, mesh, rules)

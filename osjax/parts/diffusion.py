@@ -15,9 +15,10 @@ from osjax.conditioning import modes
 from osjax.data.buckets import Buckets
 from osjax.errors import UserError
 from osjax.models.lora import LoRAConfig
+from osjax.models.velocity import VideoConfig
 from osjax.parts import autoencoder, buckets, data, lora, stage, start, text
 from osjax.parts.autoencoder import AutoencoderPart, StageAutoencoderKeys
-from osjax.parts.groups import group, to_dataclass
+from osjax.parts.groups import group, located, to_dataclass
 from osjax.parts.lora import LoRAKeys
 from osjax.parts.stage import StageKeys
 from osjax.parts.text import TextKeys, TextPart
@@ -97,12 +98,12 @@ def recipe(
     data.check(given.data, "diffusion", evaluates=given.evaluate.every > 0)
     model = to_dataclass(models.config_class(given.family), given.model, "model")
     check_kernel(model, "model")
-    if not model.guidance_embed and given.guidance != DiffusionKeys.guidance:
+    if not model.inputs.guidance and given.guidance != DiffusionKeys.guidance:
         raise UserError("guidance is for a model with guidance_embed: leave it out, or set model.guidance_embed")
     part = autoencoder.of_keys(given.autoencoder, "autoencoder", stage.autoencoders(before))
     mesh = make_mesh(**vars(given.mesh))
     rows = given.data.buckets, given.data.batch_per_device, given.data.fps_max
-    table = buckets.table(*rows, part.module.stride.space * model.patch_size, mesh)
+    table = buckets.table(*rows, part.module.stride.space * model.inputs.patch, mesh)
     _check_sizes(given, model, part, table)
     made = DiffusionRecipe(
         name,
@@ -130,25 +131,20 @@ def _check_adapters(made: DiffusionRecipe, before: Mapping[str, Any]) -> None:
         raise UserError("lora freezes the whole model: leave freeze.params empty, choose lora.targets", status=2)
 
 
-def _check_sizes(given: DiffusionKeys, model: Any, part: AutoencoderPart, table: Buckets) -> None:
-    check_channels(model, part)
+def _check_sizes(given: DiffusionKeys, model: VideoConfig, part: AutoencoderPart, table: Buckets) -> None:
     module, stride = part.module, part.module.stride
     for _, T, H, W, _ in table.every_shape():  # also names sizes that the stride does not divide
-        T_latent, *size = module.latent_shape(T, H, W)
-        modes.usable_weights(dict(given.modes), T_latent, stride.causal, stride.time)
-        if any(side % model.patch_size for side in size):
-            raise UserError(f"latents of {size[0]}x{size[1]} do not divide into patches of {model.patch_size}")
+        latent = module.latent_shape(T, H, W)
+        check_latent(model, (*latent, part.model.latent_channels))
+        modes.usable_weights(dict(given.modes), latent[0], stride.causal, stride.time)
     sample = to_dataclass(SampleSettings, given.sample, "sample")
     if sample.height and sample.width:
         module.latent_shape(sample.frames, sample.height, sample.width)
 
 
-def check_channels(model: Any, part: AutoencoderPart) -> None:
-    """UserError where a video model's tokens do not hold the latents of an autoencoder."""
-    channels = part.model.latent_channels * model.patch_size**2
-    if model.in_channels != channels:
-        raise UserError(
-            f"model.in_channels {model.in_channels} does not fit the autoencoder's {part.model.latent_channels} latent "
-            f"channels * patch_size ** 2: set it to {channels}",
-            status=2,
-        )
+def check_latent(model: VideoConfig, latent: tuple[int, int, int, int]) -> None:
+    """UserError, naming the config key, where a video model does not take latents of this shape (T, H, W, C)."""
+    try:
+        model.check_latent(*latent)
+    except UserError as error:
+        raise UserError(located(str(error), "model", vars(model)), status=2) from error

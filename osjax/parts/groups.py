@@ -127,13 +127,16 @@ def to_dataclass(cls: type[T], mapping: ConfigDict | Mapping[str, Any], name: st
     try:
         return cls(**values)
     except UserError as error:
-        raise UserError(_located(str(error), name, fields), status=2) from error
+        raise UserError(located(str(error), name, fields), status=2) from error
     except (ValueError, TypeError) as error:
         raise UserError(f"config group {name}: {error}", status=2) from error
 
 
-def _located(message: str, name: str, fields: Iterable[str]) -> str:
-    """A dataclass's own message about a group: it knows its fields, but not where the group stands."""
+def located(message: str, name: str, fields: Iterable[str]) -> str:
+    """A dataclass's own message about its group, with the name of the group: it does not know where it stands.
+
+    message: of its UserError. name: the group's dotted name. fields: of the dataclass.
+    """
     if not name or message.startswith((f"{name}.", f"{name}:", "config key ")):
         return message
     return f"{name}.{message}" if message.split()[0].rstrip(":,") in fields else f"{name}: {message}"

@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 
 from osjax import models
+from osjax.models import velocity, video_flops
 from osjax.ops import flops
-from osjax.planning import cost, program
+from osjax.planning import cost
 from osjax.planning.targets import CHIPS
 from osjax.types import LatentBatch
 
@@ -103,8 +104,8 @@ def step_seconds(stage: Stage) -> float:
     frames, side, rows = stage.bucket
     family = "dcae" if stage.model.patch_size == 1 else "hunyuan"
     batch = _batch(stage.model, family, frames, side, rows)
-    forward = program.forward_flops(stage.model, batch)
-    executed = cost.executed_flops(stage.model, forward, rows, program.tokens(batch, stage.model.patch_size) // rows)
+    forward = video_flops.forward_flops(stage.model, batch)
+    executed = cost.executed_flops(stage.model, forward, rows, video_flops.tokens(stage.model, batch) // rows)
     encode = rows * autoencoder_flops(family, frames, side, "encode")
     return executed / (stage.group * stage.utilisation * PEAK) + encode / (ENCODER_UTILISATION * PEAK)
 
@@ -119,7 +120,7 @@ def sampling_gain() -> float:
     """Figure 4: one GPU, 768px, 50 steps of three passes, and the decoding."""
 
     def seconds(model: Any, family: str, frames: int) -> float:
-        forward = program.forward_flops(model, _batch(model, family, frames, 768, 1))
+        forward = video_flops.forward_flops(model, _batch(model, family, frames, 768, 1))
         decode = autoencoder_flops(family, frames, 768, "decode")
         return 150 * forward / (STAGES[2].utilisation * PEAK) + decode / (ENCODER_UTILISATION * PEAK)
 
@@ -141,7 +142,7 @@ def autoencoder_flops(family: str, frames: int, side: int, method: str, config: 
 def _batch(model: Any, family: str, frames: int, side: int, rows: int) -> LatentBatch:
     cfg = models.config(family)
     latent = (*models.build(cfg).latent_shape(frames, side, side), cfg.latent_channels)
-    return program.batch_of(model, latent, rows, TEXT, None)
+    return velocity.batch_of(model, latent, rows, TEXT, None)
 
 
 def table() -> str:

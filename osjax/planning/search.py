@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from osjax.models import video_flops
 from osjax.pages import plan as plan_page
 from osjax.parallel import mesh as device_mesh
 from osjax.parts.diffusion import DiffusionRecipe
@@ -83,14 +84,14 @@ def _candidate(planned: Stage, state: int, mfu: float | None) -> Candidate | Non
     parameters = count_parameters(planned.model_cfg)
 
     def tokens(bucket: Bucket) -> int:
-        return program.tokens(planned.batch(bucket), planned.model_cfg.patch_size) // bucket.rows
+        return video_flops.tokens(planned.model_cfg, planned.batch(bucket)) // bucket.rows
 
     def peak(bucket: Bucket, each: int) -> int:
         guess = memory.estimate(planned.model_cfg, parameters, state, planned.ways, each * groups, tokens(bucket))
         return guess.peak
 
     def seconds(bucket: Bucket, each: int) -> float:
-        forward = each * groups * program.forward_flops(planned.model_cfg, planned.batch(bucket)) / bucket.rows
+        forward = each * groups * video_flops.forward_flops(planned.model_cfg, planned.batch(bucket)) / bucket.rows
         copies = planned.ways["sequence"] * planned.ways["tensor"]
         encode = 0 if planned.recipe.keys.data.cached else each * groups * copies * encode_flops(planned, bucket)
         share = expected_mfu(planned, round(forward), each * groups, tokens(bucket), mfu)
@@ -105,7 +106,7 @@ def _candidate(planned: Stage, state: int, mfu: float | None) -> Candidate | Non
     for bucket in buckets[1:]:
         batches[bucket] = _largest(lambda n, b=bucket: peak(b, n) <= room and seconds(b, n) <= limit)
     rows = each * groups
-    forward = round(rows * program.forward_flops(planned.model_cfg, planned.batch(longest)) / longest.rows)
+    forward = round(rows * video_flops.forward_flops(planned.model_cfg, planned.batch(longest)) / longest.rows)
     how = planned.ways, planned.target.chip.platform
     sent = cost.collectives_of(planned.model_cfg, parameters, rows, tokens(longest), *how)
     size = rows, tokens(longest), state

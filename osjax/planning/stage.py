@@ -8,6 +8,7 @@ import jax
 from jax.sharding import AbstractMesh, Mesh
 
 from osjax import models
+from osjax.models import velocity, video_flops
 from osjax.parallel import mesh as device_mesh
 from osjax.parts.diffusion import DiffusionRecipe
 from osjax.planning import aot, cost, memory, program, published, targets
@@ -40,7 +41,7 @@ class Stage:
 
     def batch(self, bucket: "Bucket") -> Any:
         """Shapes of a bucket's batch."""
-        return program.batch_of(self.model_cfg, bucket.latent, bucket.rows, self.recipe.text.tokens, self.mesh)
+        return velocity.batch_of(self.model_cfg, bucket.latent, bucket.rows, self.recipe.text.tokens, self.mesh)
 
     def buckets(self) -> list["Bucket"]:
         """One of each number of tokens, the longest sequence first. Aspect ratios differ by a few tokens."""
@@ -172,8 +173,8 @@ def expected_mfu(planned: Stage, forward_flops: int, rows: int, tokens: int, mfu
 def of_bucket(planned: Stage, bucket: Bucket, state_bytes: int, mfu: float | None) -> dict[str, Any]:
     """Size, work, memory by arithmetic, and the time to expect."""
     batch = planned.batch(bucket)
-    tokens = program.tokens(batch, planned.model_cfg.patch_size) // bucket.rows
-    forward = program.forward_flops(planned.model_cfg, batch)
+    tokens = video_flops.tokens(planned.model_cfg, batch) // bucket.rows
+    forward = video_flops.forward_flops(planned.model_cfg, batch)
     encode = 0.0
     if not planned.recipe.keys.data.cached:
         # Devices that share a sequence encode the same clips, each for itself.

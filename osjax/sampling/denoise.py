@@ -17,18 +17,18 @@ from jax.sharding import Mesh
 
 from osjax.errors import UserError
 from osjax.flow import guidance, sampler, shift
-from osjax.models.mmdit import patch
+from osjax.models import velocity
 from osjax.parallel import sharding
 from osjax.sampling.settings import SampleSettings
 
 
 class Inputs(NamedTuple):
-    """What the model is told besides the latent. txt_2BMD, vec_2BC: prompts, then negative prompts.
+    """What the model is told besides the latent. txt_2BMC, vec_2BC: prompts, then negative prompts.
 
     cond_BTHWC: condition (mask first); None for models without. strength_B: for guidance-distilled models, else None.
     """
 
-    txt_2BMD: Any
+    txt_2BMC: Any
     vec_2BC: Any
     cond_BTHWC: Any = None
     strength_B: Any = None
@@ -37,28 +37,22 @@ class Inputs(NamedTuple):
 @partial(jax.jit, static_argnums=0, donate_argnums=2)
 def advance(module: nn.Module, params: Any, x_BTHWC: jax.Array, inputs: Inputs, calls: sampler.Calls, first, last):
     """Latents after the model calls `first` to `last`; see `flow.sampler.advance`."""
-    B, T, H, W, _ = x_BTHWC.shape
-    p = module.cfg.patch_size
-    img_ids, txt_ids = patch.img_ids(B, T, H, W, p), patch.txt_ids(B, inputs.txt_2BMD.shape[2])
-    cond = None if inputs.cond_BTHWC is None else patch.pack(inputs.cond_BTHWC, p)
+    size = x_BTHWC.shape[1:4]
 
-    def velocity(x, t_B, branch):
-        txt, vec = (text[jnp.minimum(branch, 1)] for text in (inputs.txt_2BMD, inputs.vec_2BC))
-        given = None if cond is None else jnp.where(branch < 2, cond, 0)
-        return module.apply(
-            {"params": params}, x, img_ids, txt, txt_ids, t_B, vec, cond=given, guidance=inputs.strength_B
-        )
+    def velocity_fn(x_BNC, t_B, branch):
+        txt, vec = (text[jnp.minimum(branch, 1)] for text in (inputs.txt_2BMC, inputs.vec_2BC))
+        cond = None if inputs.cond_BTHWC is None else jnp.where(branch < 2, inputs.cond_BTHWC, 0)
+        given = velocity.Given(txt, vec, cond, inputs.strength_B)
+        return velocity.of_packed(module, params, x_BNC, size, t_B, given)
 
-    x = sampler.advance(velocity, patch.pack(x_BTHWC, p), calls, first, last)
-    return patch.unpack(x, p, T, H, W)
+    return module.unpack(sampler.advance(velocity_fn, module.pack(x_BTHWC), calls, first, last), size)
 
 
 def plan(settings: SampleSettings, module: nn.Module, latent_shape: tuple[int, int, int, int]):
     """(calls, ends of steps) of `flow.sampler.plan` for these settings and this model."""
     T, H, W, _ = latent_shape
-    p = module.cfg.patch_size
-    times = shift.schedule(settings.steps, (H // p) * (W // p), T, settings.shift, settings.alpha)
-    if module.cfg.guidance_embed:
+    times = shift.schedule(settings.steps, module.inputs.tokens(1, H, W), T, settings.shift, settings.alpha)
+    if module.inputs.guidance:
         return sampler.plan(times)  # distilled: told the strength, one call a step
     mode = settings.condition
     weights = guidance.weights(
@@ -66,7 +60,7 @@ def plan(settings: SampleSettings, module: nn.Module, latent_shape: tuple[int, i
         T,
         settings.guidance,
         # Without a condition the last two predictions are the same, so guidance on it changes nothing.
-        settings.guidance_img if mode.references and module.cfg.cond_embed else 1.0,
+        settings.guidance_img if mode.references and module.inputs.condition else 1.0,
         text_oscillation=settings.text_oscillation,
         image_oscillation=settings.image_oscillation,
         image_ramp=settings.image_ramp and mode.name.startswith("i2v"),
@@ -86,11 +80,11 @@ class Denoiser:
         self.rows = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
 
     def check(self, latent_shape: tuple[int, int, int, int], text_tokens: int) -> None:
-        """UserError where the tokens do not divide over the mesh."""
-        T, H, W, _ = latent_shape
-        frames, rows, columns = patch.token_grid(T, H, W, self.module.cfg.patch_size)
+        """UserError where the model does not take such latents (T, H, W, C), or tokens do not divide over the mesh."""
+        self.module.check_latent(*latent_shape)
+        video_tokens = self.module.inputs.tokens(*latent_shape[:3])
         ways = 1 if self.mesh is None else self.mesh.shape["sequence"]
-        for name, count in (("video", frames * rows * columns), ("text", text_tokens)):
+        for name, count in (("video", video_tokens), ("text", text_tokens)):
             if count % ways:
                 raise UserError(
                     f"{count} {name} tokens do not divide over sequence={ways}: use another mesh.sequence, "
@@ -107,8 +101,8 @@ class Denoiser:
     ) -> jax.Array:
         """Latents (rows, T, H, W, C), float32. on_step: called after every step, which costs a wait each time."""
         calls, ends = plan(settings, self.module, noise_BTHWC.shape[1:])
-        self.check(noise_BTHWC.shape[1:], inputs.txt_2BMD.shape[2])
-        if self.module.cfg.guidance_embed:
+        self.check(noise_BTHWC.shape[1:], inputs.txt_2BMC.shape[2])
+        if self.module.inputs.guidance:
             inputs = inputs._replace(strength_B=jnp.full((len(noise_BTHWC),), settings.guidance))
         if self.mesh is None:
             return self._run(params, noise_BTHWC, inputs, calls, ends, on_step)
@@ -123,7 +117,7 @@ class Denoiser:
         self, params: Any, latent_shape: tuple[int, int, int, int], text_tokens: int, settings: SampleSettings
     ) -> jax.stages.Lowered:
         """The program of a latent (T, H, W, C). params: shapes. Allocates nothing."""
-        cfg, calls = self.module.cfg, plan(settings, self.module, latent_shape)[0]
+        takes, calls = self.module.inputs, plan(settings, self.module, latent_shape)[0]
         everywhere = rows = None
         if self.mesh is not None:
             everywhere, rows = sharding.replicated(self.mesh), sharding.batch_sharding(self.mesh)
@@ -134,10 +128,10 @@ class Denoiser:
         self.check(latent_shape, text_tokens)
         noise = shape((self.rows, *latent_shape), rows)
         inputs = Inputs(
-            shape((2, self.rows, text_tokens, cfg.context_in_dim)),
-            shape((2, self.rows, cfg.vec_in_dim)),
-            shape((self.rows, *latent_shape[:3], latent_shape[3] + 1)) if cfg.cond_embed else None,
-            shape((self.rows,)) if cfg.guidance_embed else None,
+            shape((2, self.rows, text_tokens, takes.text_channels)),
+            shape((2, self.rows, takes.pooled_channels)),
+            shape((self.rows, *latent_shape[:3], latent_shape[3] + 1)) if takes.condition else None,
+            shape((self.rows,)) if takes.guidance else None,
         )
         tables = jax.tree.map(lambda x: shape(x.shape, dtype=x.dtype), calls)
         bounds = (shape((), dtype=jnp.int32),) * 2

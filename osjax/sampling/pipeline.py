@@ -129,7 +129,7 @@ class Pipeline:
         """UserError for settings that these models cannot take."""
         T, *_ = self.latent_shape(settings)
         mode, ae = settings.condition, self._autoencoder
-        if mode.references and not self.module.cfg.cond_embed:
+        if mode.references and not self.module.inputs.condition:
             raise UserError(
                 f"this model takes no condition (cond_embed is off), so mode {settings.mode} cannot be used"
             )
@@ -144,7 +144,7 @@ class Pipeline:
 
     def size(self, settings: SampleSettings) -> tuple[int, int]:
         """(height, width) in pixels."""
-        return settings.size(self._autoencoder.module.stride.space * self.module.cfg.patch_size)
+        return settings.size(self._autoencoder.module.stride.space * self.module.inputs.patch)
 
     def latent_shape(self, settings: SampleSettings) -> tuple[int, int, int, int]:
         """(T, H, W, C); UserError with the nearest valid size or number of frames where it does not fit."""
@@ -229,7 +229,7 @@ class Pipeline:
         return x_BTHWC
 
     def _condition(self, given, B, shape, settings) -> jax.Array | None:
-        if not self.module.cfg.cond_embed:
+        if not self.module.inputs.condition:
             return None
         ae, mode_B = self._autoencoder, build.same_mode(settings.condition.name, B)
         return build.condition(mode_B, given, shape, ae.causal, ae.time_compression)

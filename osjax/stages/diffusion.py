@@ -12,7 +12,6 @@ from osjax import models
 from osjax.conditioning import build, text
 from osjax.errors import UserError
 from osjax.models import lora
-from osjax.ops.attention import attend
 from osjax.parallel import host, sharding
 from osjax.parts import autoencoder
 from osjax.parts.diffusion import DiffusionRecipe
@@ -41,12 +40,9 @@ class DiffusionStage:
 
     def check_devices(self) -> None:
         """UserError where the model's attention cannot run on the devices of the mesh."""
-        cfg, sizes = self.recipe.model, self.recipe.mesh.shape
-        rows, tokens = sizes["data"] * sizes["fsdp"], sizes["sequence"]
-        x_BShd = jax.ShapeDtypeStruct((rows, tokens, cfg.num_heads, cfg.hidden_size // cfg.num_heads), cfg.dtype)
         with sharding.under(self.recipe.mesh):
             try:
-                jax.eval_shape(partial(attend, impl=cfg.attention, kernel=cfg.attention_kernel), *[x_BShd] * 3)
+                models.build(self.recipe.model).check_attention()
             except UserError as error:
                 raise UserError(f"{self.recipe.name}: {error}", status=2) from error
 
@@ -118,7 +114,7 @@ class DiffusionStage:
             key_mode, key_text = jax.random.split(key)
             B, *shape = batch["latents"].shape
             cond = None
-            if self.recipe.model.cond_embed:
+            if self.recipe.model.inputs.condition:
                 mode_B = build.draw_modes(key_mode, self.modes, B, shape[0], stride.causal, stride.time)
                 cond = build.condition(mode_B, batch["references"], tuple(shape), stride.causal, stride.time)
             txt, vec = text.drop_text(key_text, batch["txt"], batch["vec"], null_txt, null_vec, drop_t5, drop_clip)

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from osjax.models import video_flops
 from osjax.parallel.peak import published_peak
-from osjax.planning import program
 from osjax.training.throughput import Throughput
 from osjax.types import LatentBatch
 
@@ -21,10 +21,10 @@ def throughput(model_cfg: Any, trained: float, mesh: Mesh) -> Throughput:
     """
 
     def tokens(batch: Mapping[str, Any]) -> int:
-        return program.tokens(_shapes(batch), model_cfg.patch_size)
+        return video_flops.tokens(model_cfg, _shapes(batch))
 
     def flops(batch: Mapping[str, Any]) -> int:
-        return int(program.forward_flops(model_cfg, _shapes(batch)) * (2 + trained))
+        return int(video_flops.forward_flops(model_cfg, _shapes(batch)) * (2 + trained))
 
     one = published_peak(mesh.devices.flat[0])
     return Throughput(tokens, flops, one and one * 1e12 * mesh.size)

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from osjax.flow import path, shift
-from osjax.models import lora
-from osjax.models.mmdit import patch
+from osjax.models import velocity
 from osjax.training import update
 from osjax.training.optimizer import OptimizerConfig
 from osjax.training.state import TrainState
@@ -26,16 +25,11 @@ def loss(module: nn.Module, params: Any, batch: LatentBatch, noise_BTHWC: jax.Ar
 
 
 def losses(module: nn.Module, params: Any, batch: LatentBatch, noise_BTHWC: jax.Array, t_B: jax.Array) -> jax.Array:
-    """The same of every clip (B,). params: may be `Adapted`."""
-    B, T, H, W, _ = batch.latents_BTHWC.shape
-    p = module.cfg.patch_size
-    x_t = path.interpolate(batch.latents_BTHWC, noise_BTHWC, t_B)
-    target = path.velocity(batch.latents_BTHWC, noise_BTHWC)
-    cond = None if batch.cond_BTHWC is None else patch.pack(batch.cond_BTHWC, p)
-    ids = patch.img_ids(B, T, H, W, p), patch.txt_ids(B, batch.txt_BMC.shape[1])
-    tokens = patch.pack(x_t, p)
-    velocity = module.apply(lora.variables(params), tokens, ids[0], batch.txt_BMC, ids[1], t_B, batch.y_vec_BC, cond)
-    return path.sample_losses(velocity, patch.pack(target, p))
+    """Mean squared error of the velocity of every clip (B,), float32, as `loss`. params: may be `Adapted`."""
+    x_t_BTHWC = path.interpolate(batch.latents_BTHWC, noise_BTHWC, t_B)
+    target_BTHWC = path.velocity(batch.latents_BTHWC, noise_BTHWC)
+    predicted_BNC = velocity.of_batch(module, params, batch._replace(latents_BTHWC=x_t_BTHWC), t_B)
+    return path.sample_losses(predicted_BNC, module.pack(target_BTHWC))
 
 
 def by_time(losses_B: jax.Array, t_B: jax.Array) -> update.Sums:

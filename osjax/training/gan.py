@@ -8,6 +8,8 @@ Source: Open-Sora 2.0 report, section 4.4, and scripts/vae/train.py.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
+from operator import getitem
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -15,7 +17,6 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from flax.traverse_util import flatten_dict
 
 from osjax.errors import UserError
 from osjax.models import discriminator
@@ -183,7 +184,8 @@ def gradients(modules: Models, gan: GanConfig, state: GanState, video_BTHWC: jax
 
     # Pulling back is linear: once for the weighted sum. For the weight only the last layer is needed, and the compiler
     # drops the way to all others.
-    last = [_last_kernel(pull(cotangent)[0]) for cotangent in (by_nll, by_generator)]
+    path = modules.autoencoder.last_layer
+    last = [reduce(getitem, path, pull(cotangent)[0]) for cotangent in (by_nll, by_generator)]
     weight = ae_losses.adaptive_weight(*last) * gan.disc_weight
     pulls = weight * gan.disc_factor * ae_losses.from_step(gan.gen_start, state.step)
     (by_params,) = pull(by_nll + pulls * by_generator)
@@ -211,16 +213,6 @@ def gradients(modules: Models, gan: GanConfig, state: GanState, video_BTHWC: jax
     return BatchResult(by_params, by_adversary, statistics, jax.lax.stop_gradient(logit_means), losses)
 
 
-def _last_kernel(params: Any) -> jax.Array:
-    """Kernel of the decoder's last convolution. ValueError for a model without one by these names."""
-    ends = {path: leaf for path, leaf in flatten_dict(params["decoder"]).items() if path[0] in LAST_LAYERS}
-    kernels = [leaf for path, leaf in ends.items() if path[-1] == "kernel"]
-    if len(kernels) != 1:
-        raise ValueError(f"the decoder has {len(kernels)} kernels under {LAST_LAYERS}, not one")
-    return kernels[0]
-
-
-LAST_LAYERS = ("project_out", "conv_out")  # of the DC-AE; of flux_ae and hunyuan
 CROP = 3  # which of a step's keys draws the cut; the judgements have the first three
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 import flax.linen as nn
@@ -17,6 +18,7 @@ __all__ = [
     "OPEN_SORA_V2",
     "Layout",
     "from_torch",
+    "has_layouts",
     "leaf_shapes",
     "table",
     "to_torch",
@@ -27,9 +29,18 @@ __all__ = [
 
 def table(cfg, layout: Layout = OPEN_SORA_V2) -> list[rules.Rule]:
     """The weight map of a model configuration, from `osjax/weights/<family>.py`."""
-    family = models.family_of(cfg)
-    module = import_module(f"osjax.weights.{family}")
-    return module.table(cfg, layout) if family == "mmdit" else module.table(cfg)  # only the MMDiT has layouts
+    module = family_module(models.family_of(cfg))
+    return module.table(cfg, layout) if has_layouts(models.family_of(cfg)) else module.table(cfg)
+
+
+def has_layouts(family: str) -> bool:
+    """Whether files of a model family come in several layouts (`LAYOUTS`), so that one must be named to read them."""
+    return hasattr(family_module(family), "LAYOUTS")
+
+
+def family_module(family: str) -> ModuleType:
+    """`osjax/weights/<family>.py`, which holds the family's weight map."""
+    return import_module(f"osjax.weights.{family}")
 
 
 def leaf_shapes(cfg) -> dict[rules.Path, tuple[int, ...]]:

@@ -3,6 +3,8 @@
 Source: Open-Sora 2.0 report, sections 4.1.1 (FLUX) and 4.3.3 (deep compression: new input and output layers).
 """
 
+from types import ModuleType
+
 import flax.linen as nn
 import jax
 import numpy as np
@@ -12,22 +14,22 @@ from osjax.errors import UserError
 from osjax.weights.leaves import Leaves, flatten
 from osjax.weights.rules import Path, Window
 
-# Layers between tokens and the model's width: taken over where they fit, else as the model initialises them (the layer
-# of the condition and the one at the end with zeros).
-BOUNDARY: tuple[Path, ...] = (("img_in",), ("cond_in",), ("final_layer", "linear"))
-DROPPED: tuple[Path, ...] = (("guidance_in",),)  # of a distilled model; the video model learns guidance by dropout
-
 
 def from_model(cfg, source: Leaves, seed: int = 0) -> Leaves:
-    """Leaves of the MMDiT `cfg`, copied from those of another MMDiT. seed: of layers that are made anew.
+    """Leaves of the model `cfg`, copied from those of another model of its family, `source`.
 
-    Import has already split fused projections and permuted rotary pairs (`weights.FLUX`).
-    UserError where anything but the layers at both ends differs.
+    seed: of layers that are made anew. Import has already split fused projections and permuted rotary pairs
+    (`weights.FLUX`). The family's weight map says which layers may differ (`BOUNDARY`) and which are left out
+    (`DROPPED`); a family that says nothing takes the leaves as they are, and whoever places them compares the shapes.
+    UserError where anything else differs.
     """
+    family = weights.family_module(models.family_of(cfg))
+    if not hasattr(family, "BOUNDARY"):
+        return source
     wanted = weights.leaf_shapes(cfg)
-    fresh_layers = [layer for layer in BOUNDARY if _under(layer, wanted) != _under(layer, source.shapes)]
+    fresh_layers = [layer for layer in family.BOUNDARY if _under(layer, wanted) != _under(layer, source.shapes)]
     fresh = {path for layer in fresh_layers for path in _under(layer, wanted)}
-    _check(wanted, source, fresh)
+    _check(wanted, source, fresh, family)
     made = _initial(cfg, fresh, seed)
     dtype = np.dtype(source.dtypes[max(source.shapes, key=lambda path: np.prod(source.shapes[path]))])
 
@@ -41,9 +43,9 @@ def _under(layer: Path, shapes) -> dict[Path, tuple[int, ...]]:
     return {path: shape for path, shape in shapes.items() if path[: len(layer)] == layer}
 
 
-def _check(wanted, source: Leaves, fresh: set[Path]) -> None:
-    dropped = {path for layer in DROPPED for path in _under(layer, source.shapes) if path not in wanted}
-    dropped |= {path for layer in BOUNDARY for path in _under(layer, source.shapes)}
+def _check(wanted, source: Leaves, fresh: set[Path], family: ModuleType) -> None:
+    dropped = {path for layer in family.DROPPED for path in _under(layer, source.shapes) if path not in wanted}
+    dropped |= {path for layer in family.BOUNDARY for path in _under(layer, source.shapes)}
     problems = [
         f"{'/'.join(path)} is {source.shapes.get(path, 'nothing')} there and {wanted.get(path, 'nothing')} here"
         for path in sorted(wanted.keys() | source.shapes.keys())

@@ -7,10 +7,16 @@ rotation by a permutation of the head dimension of q, k and their norm scales; v
 import numpy as np
 
 from osjax.models.mmdit.config import MMDiTConfig
+from osjax.weights.layout import LAYOUTS as LAYOUTS  # files come in all of them; families without have one
 from osjax.weights.layout import Layout
 from osjax.weights.rules import LINEAR, SAME, Op, Path, Rule, reshape, take, transpose
 
 ALL = slice(None)
+
+# For `weights/init.py`. Layers between tokens and the model's width are taken over where they fit, else made as the
+# model initialises them (the layer of the condition and the one at the end with zeros).
+BOUNDARY: tuple[Path, ...] = (("img_in",), ("cond_in",), ("final_layer", "linear"))
+DROPPED: tuple[Path, ...] = (("guidance_in",),)  # of a distilled model; the video model learns guidance by dropout
 
 
 def table(cfg: MMDiTConfig, layout: Layout) -> list[Rule]:

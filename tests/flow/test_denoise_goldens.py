@@ -10,7 +10,7 @@ import pytest
 from osjax import models, weights
 from osjax.conditioning import build, modes
 from osjax.flow import guidance, sampler, shift
-from osjax.models.mmdit import patch
+from osjax.models import velocity
 from tests import golden
 
 RUNS = "t2v i2v_head_osci i2v_head_13steps i2v_tail i2v_loop v2v_head hc_i2v_head distilled".split()
@@ -34,27 +34,15 @@ def condition(arrays, run, latent_shape):
     for reference in mode.references:
         number = 0 if reference.at_head or "in.ref_0_1" not in arrays else 1
         references[reference.name] = np.moveaxis(arrays[f"in.ref_0_{number}"], 0, -1)[None]
-    cond = build.condition(build.same_mode(run["cond_type"], B), references, (T, H, W, C), run["causal"])
-    return patch.pack(cond, run["patch_size"])
+    return build.condition(build.same_mode(run["cond_type"], B), references, (T, H, W, C), run["causal"])
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def advance(name, size, params, txt, vec, cond, strength, calls, x, first, last):
-    T, H, W, p = size
-    B = x.shape[0]
-
-    def velocity_fn(x, t_B, branch):
-        return load_model(name)[0].apply(
-            {"params": params},
-            x,
-            patch.img_ids(B, T, H, W, p),
-            txt[jnp.minimum(branch, 1)],
-            patch.txt_ids(B, txt.shape[2]),
-            t_B,
-            vec[jnp.minimum(branch, 1)],
-            cond=None if cond is None else jnp.where(branch < 2, cond, 0),
-            guidance=strength,
-        )
+    def velocity_fn(x_BNC, t_B, branch):
+        text = [both[jnp.minimum(branch, 1)] for both in (txt, vec)]
+        given = velocity.Given(*text, None if cond is None else jnp.where(branch < 2, cond, 0), strength)
+        return velocity.of_packed(load_model(name)[0], params, x_BNC, size, t_B, given)
 
     return sampler.advance(velocity_fn, x, calls, first, last)
 
@@ -74,7 +62,8 @@ def denoise(name, **changes):
     )
     cond = condition(arrays, run, noise.shape) if guided else None
     if guided:
-        np.testing.assert_array_equal(jnp.concatenate([cond, cond, jnp.zeros_like(cond)]), arrays["first_step_cond"])
+        packed = model.pack(cond)
+        np.testing.assert_array_equal(jnp.concatenate([packed, packed, 0 * packed]), arrays["first_step_cond"])
 
     times = shift.schedule(run["num_steps"], (H // p) * (W // p), T, run["shift"], run["flow_shift"])
     tables = guided and guidance.weights(
@@ -88,11 +77,11 @@ def denoise(name, **changes):
     )
     calls, ends = sampler.plan(times, tables or None)
     strength = jnp.full((B,), run["guidance"]) if model.cfg.guidance_embed else None
-    one_step = functools.partial(advance, run["model"], (T, H, W, p), params, txt, vec, cond, strength, calls)
-    path = [patch.pack(jnp.asarray(noise), p)]
+    one_step = functools.partial(advance, run["model"], (T, H, W), params, txt, vec, cond, strength, calls)
+    path = [model.pack(jnp.asarray(noise))]
     for first, last in zip([0, *ends[:-1]], ends, strict=True):
         path.append(one_step(path[-1], first, last))
-    return arrays, meta, np.stack(path), patch.unpack(path[-1], p, T, H, W)
+    return arrays, meta, np.stack(path), model.unpack(path[-1], (T, H, W))
 
 
 @pytest.mark.parametrize("name", RUNS)

@@ -29,7 +29,7 @@ def test_rates_are_of_all_tokens_and_of_the_passes_that_train(trained, passes, m
 
 def test_nothing_is_counted_where_no_peak_is_known(monkeypatch):
     cfg = models.config("mmdit", **two_stages.diffusion().model)
-    monkeypatch.setattr(diffusion_work.program, "forward_flops", None)
+    monkeypatch.setattr(diffusion_work.video_flops, "forward_flops", None)
     found = diffusion_work.throughput(cfg, 1.0, mesh.make(data=8))
     batch = {"latents": np.zeros((8, 2, 4, 4, 4)), "txt": np.zeros((8, 12, 32)), "vec": np.zeros((8, 32))}
     found.look_at("shape", batch)

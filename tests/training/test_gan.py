@@ -37,6 +37,8 @@ class Decoder(nn.Module):
 class Thin(nn.Module):
     """The least autoencoder: two convolutions with a bend between."""
 
+    last_layer = ("decoder", "conv_out", "kernel")
+
     @nn.compact
     def __call__(self, x_BTHWC):
         return Decoder(name="decoder")(nn.gelu(Conv3d(8, (1, 1, 1), name="encoder")(x_BTHWC)))

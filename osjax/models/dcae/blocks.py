@@ -27,6 +27,7 @@ _ACTIVATIONS = {
 
 
 def activate(x: jax.Array, name: str | None) -> jax.Array:
+    """x behind the activation that a config calls `name`, one of `config.ACTIVATIONS`; None leaves x as it is."""
     return _ACTIVATIONS[name](x)
 
 
@@ -185,7 +186,11 @@ class AttentionBlock(nn.Module):
 def block(
     kind: str, norm: str | None, act: str | None, video: bool, dtype: jnp.dtype, chunk: int, name: str
 ) -> nn.Module:
-    """The block that a config calls `kind`."""
+    """The block that a config calls `kind`, one of `config.BLOCKS`.
+
+    norm, act: its norms and activations by the config's names. video: 3D convolutions; else 2D ones, frame by frame.
+    chunk: frames of a chunk at this stage, 0 for none. name: of the module in the params tree.
+    """
     if kind == "ResBlock":
         return ResBlock(norm, act, video, dtype, chunk, name=name)
     return AttentionBlock(kind == "EViTS5_GLU", norm, act, video, dtype, chunk, name=name)

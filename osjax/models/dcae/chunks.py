@@ -26,7 +26,7 @@ def streaming(module: nn.Module) -> bool:
 
 
 def count(module: nn.Module, frames: int, chunk: int) -> int:
-    """Chunks in so many frames."""
+    """Number of chunks of `chunk` frames in `frames`, 1 at least; each call of a stream of `module` brings one."""
     return 1 if streaming(module) else max(1, frames // chunk)
 
 
@@ -43,6 +43,7 @@ def conv(
 ) -> jax.Array:
     """A `Conv3d` of `module`, called `name`, over a clip in chunks of `chunk` frames; 0 takes it whole.
 
+    features: channels of the result. kernel_size, stride: along T, H and W. options: further fields of `Conv3d`.
     Behind the last frame of every chunk there are zeros, as there are behind a whole clip.
     """
     reach = kernel_size[0] // 2
@@ -55,7 +56,11 @@ def conv(
 
 
 def previous(module: nn.Module, name: str, sums: Sequence[jax.Array], chunks: int) -> list[jax.Array]:
-    """Of arrays with a row for every chunk, (B * chunks, ...), the rows of the chunk before; zeros for the first."""
+    """Arrays whose row for each chunk holds what the chunk before had in `sums`, zeros for the first chunk of a clip.
+
+    sums: arrays with a row for every chunk, (B * chunks, ...). chunks: of one clip. In a stream the row before is kept
+    by `module` as a variable whose name begins with `name`.
+    """
     return [_previous(module, f"{name}{n}", x, chunks) for n, x in enumerate(sums)]
 
 

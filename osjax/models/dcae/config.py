@@ -164,7 +164,12 @@ class DCAEConfig:
 
     @property
     def latent_scale(self) -> LatentScale:
+        """How latents are normalised: divided by `scaling_factor`, without a shift."""
         return LatentScale(1.0 if self.scaling_factor is None else 1.0 / self.scaling_factor)
+
+    def scale_fields(self, scale: LatentScale) -> dict[str, float]:
+        """The field that gives the latents this scale; its shift is left out, as the model has none."""
+        return {"scaling_factor": 1.0 / float(scale.scale)}
 
 
 def per_stage(value, stage: int):

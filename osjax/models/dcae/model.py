@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from osjax.models.autoencoder import Stride, Tiling
+from osjax.models.autoencoder import LatentScale, Stride, Tiling
 from osjax.models.dcae import chunks
 from osjax.models.dcae.blocks import Norm, activate, block
 from osjax.models.dcae.config import DCAEConfig, DecoderConfig, EncoderConfig, block_types, per_stage
@@ -19,8 +19,8 @@ from osjax.ops.resample import average_down, duplicate_up
 
 def _temporal(cfg: EncoderConfig | DecoderConfig) -> tuple[bool, ...]:
     """Per stage, whether it resamples time."""
-    found = cfg.temporal_downsample if isinstance(cfg, EncoderConfig) else cfg.temporal_upsample
-    return found or (False,) * len(cfg.width_list)
+    by_stage = cfg.temporal_downsample if isinstance(cfg, EncoderConfig) else cfg.temporal_upsample
+    return by_stage or (False,) * len(cfg.width_list)
 
 
 def _chunk_at(cfg: EncoderConfig | DecoderConfig, stage: int, chunk: int) -> int:
@@ -137,6 +137,17 @@ class DCAE(nn.Module):
     def tiling(self) -> Tiling:
         return self.cfg.tiling
 
+    @property
+    def latent_scale(self) -> LatentScale:
+        return self.cfg.latent_scale
+
+    @property
+    def last_layer(self) -> tuple[str, ...]:
+        """Path of the decoder's last kernel."""
+        # Where the first stage has no blocks, the last layer enlarges as well.
+        inner = () if self.cfg.decoder.depth_list[0] else ("conv",)
+        return ("decoder", "project_out", *inner, "kernel")
+
     def latent_shape(self, T: int, H: int, W: int) -> tuple[int, int, int]:
         """Latent (T, H, W) of a video of that size; UserError where strides or chunks do not divide it."""
         self.cfg.check_chunks(T)
@@ -146,12 +157,12 @@ class DCAE(nn.Module):
         """Pixels (B, T, H, W, C) -> normalised latents. T is 1 or a multiple of stride and chunk, else UserError."""
         self.latent_shape(*x_BTHWC.shape[1:4])
         z = self.encoder(x_BTHWC.astype(self.dtype)).astype(jnp.float32)
-        return self.cfg.latent_scale.normalise(z)
+        return self.latent_scale.normalise(z)
 
     def decode(self, z_BTHWC: jax.Array) -> jax.Array:
         """Normalised latents -> pixels, not clipped. One latent frame gives one frame, more give `stride.time` each."""
         self.cfg.check_chunks(self.cfg.stride.pixel_shape(*z_BTHWC.shape[1:4])[0])
-        z = self.cfg.latent_scale.restore(z_BTHWC.astype(jnp.float32))
+        z = self.latent_scale.restore(z_BTHWC.astype(jnp.float32))
         return self.decoder(z.astype(self.dtype)).astype(jnp.float32)
 
     def __call__(self, x_BTHWC: jax.Array) -> jax.Array:

@@ -71,7 +71,12 @@ class HunyuanConfig:
 
     @property
     def latent_scale(self) -> LatentScale:
+        """How latents are normalised: scale_factor * (z - shift_factor)."""
         return LatentScale(self.scale_factor, self.shift_factor)
+
+    def scale_fields(self, scale: LatentScale) -> dict[str, float]:
+        """The fields that give the latents this scale and shift."""
+        return {"scale_factor": float(scale.scale), "shift_factor": float(scale.shift)}
 
     @property
     def tiling(self) -> Tiling:

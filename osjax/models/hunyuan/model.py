@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from osjax.models.autoencoder import Stride, Tiling
+from osjax.models.autoencoder import LatentScale, Stride, Tiling
 from osjax.models.hunyuan.blocks import UNIT, CausalConv, GroupNorm, Middle, ResBlock
 from osjax.models.hunyuan.config import HunyuanConfig
 from osjax.ops.conv import Conv3d
@@ -90,6 +90,15 @@ class Hunyuan(nn.Module):
     def tiling(self) -> Tiling:
         return self.cfg.tiling
 
+    @property
+    def latent_scale(self) -> LatentScale:
+        return self.cfg.latent_scale
+
+    @property
+    def last_layer(self) -> tuple[str, ...]:
+        """Path of the decoder's last kernel."""
+        return ("decoder", "conv_out", "conv", "kernel")
+
     def latent_shape(self, T: int, H: int, W: int) -> tuple[int, int, int]:
         """Latent (T, H, W) of a video of 1 + k * time_compression_ratio frames; UserError for other sizes."""
         return self.cfg.stride.latent_shape(T, H, W)
@@ -104,11 +113,11 @@ class Hunyuan(nn.Module):
         mean, log_variance = jnp.split(self.moments(x_BTHWC), 2, axis=-1)
         if noise_BTHWC is not None:
             mean = mean + jnp.exp(0.5 * jnp.clip(log_variance, *LOG_VARIANCE)) * noise_BTHWC
-        return self.cfg.latent_scale.normalise(mean)
+        return self.latent_scale.normalise(mean)
 
     def decode(self, z_BTHWC: jax.Array) -> jax.Array:
         """Normalised latents -> pixels, not clipped."""
-        z = self.cfg.latent_scale.restore(z_BTHWC.astype(jnp.float32))
+        z = self.latent_scale.restore(z_BTHWC.astype(jnp.float32))
         return self.decoder(self.post_quant_conv(z.astype(self.dtype))).astype(jnp.float32)
 
     def __call__(self, x_BTHWC: jax.Array) -> jax.Array:

@@ -1,8 +1,10 @@
 """Sizes and choices of the multimodal diffusion transformer."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from osjax.errors import UserError
+from osjax.models.mmdit.patch import token_grid
+from osjax.models.velocity import VideoInputs
 from osjax.ops.attention import IMPLEMENTATIONS, KERNELS
 from osjax.ops.stack import check_remat
 
@@ -77,3 +79,32 @@ class MMDiTConfig:
     def cond_channels(self) -> int:
         """Channels of one condition token: the packed latent and one mask value per packed pixel."""
         return self.in_channels + self.patch_size**2
+
+    @property
+    def inputs(self) -> VideoInputs:
+        """What the model takes, as the contract of video models wants it (`models/velocity.py`)."""
+        return VideoInputs(
+            self.in_channels // self.patch_size**2,
+            self.patch_size,
+            self.context_in_dim,
+            self.vec_in_dim,
+            self.cond_embed,
+            self.guidance_embed,
+        )
+
+    def check_latent(self, T: int, H: int, W: int, C: int) -> None:
+        """UserError for a latent of T frames, H rows, W columns and C channels that the model does not take."""
+        channels = C * self.patch_size**2
+        if self.in_channels != channels:
+            raise UserError(
+                f"in_channels {self.in_channels} does not fit the autoencoder's {C} latent channels * "
+                f"patch_size ** 2: set it to {channels}"
+            )
+        token_grid(T, H, W, self.patch_size)
+
+    def countable(self) -> "MMDiTConfig":
+        """This model for a tracer that counts matrix products: flash kernels show none, dense attention all.
+
+        No mesh or policy of rematerialisation changes what one forward pass multiplies.
+        """
+        return replace(self, attention="dense", remat="none", remat_blocks=None)

@@ -9,11 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from osjax.errors import UserError
-from osjax.models.mmdit.blocks import DoubleStreamBlock, SingleStreamBlock, dense, tokens
+from osjax.models.mmdit import patch, stacks
+from osjax.models.mmdit.blocks import dense
 from osjax.models.mmdit.config import MMDiTConfig
 from osjax.models.mmdit.tokens import TokenLayout
-from osjax.ops import rope, stack
-from osjax.ops.attention import SEQUENCE
+from osjax.models.velocity import Size, VideoInputs
+from osjax.ops import rope
+from osjax.ops.attention import SEQUENCE, attend
 from osjax.ops.modulation import norm_modulate
 from osjax.parallel.sharding import ways
 from osjax.types import Axis
@@ -21,8 +23,110 @@ from osjax.types import Axis
 TIME_FEATURES = 256
 
 
+class MMDiT(nn.Module):
+    """Apply with `{"params": params}`; see `__call__` for shapes. Source: report section 3.2.
+
+    It keeps the contract of video models (`models/velocity.py`): `velocity` takes latents by their size where
+    `__call__`, which has the original's arguments, takes position ids.
+    """
+
+    cfg: MMDiTConfig
+
+    @nn.compact
+    def __call__(
+        self,
+        img_BNC: jax.Array,
+        img_ids: jax.Array,
+        txt_BMC: jax.Array,
+        txt_ids: jax.Array,
+        timesteps_B: jax.Array,
+        y_vec: jax.Array,
+        cond: jax.Array | None = None,
+        guidance: jax.Array | None = None,
+    ) -> jax.Array:
+        """Velocity (B, N, in_channels) of the packed latent.
+
+        img_BNC: packed noisy latent (B, N, in_channels). img_ids, txt_ids: positions (B, N, 3), (B, M, 3).
+        txt_BMC: text states (B, M, context_in_dim). timesteps_B: t in [0, 1], 1 is noise.
+        y_vec: pooled text (B, vec_in_dim). cond: packed condition (B, N, cond_channels), mask values first.
+        guidance: strength (B,) for guidance-distilled models. UserError when cond or guidance is missing or unused.
+        """
+        cfg = self.cfg
+        check_given(cfg, cond, guidance)
+        M, N = txt_BMC.shape[1], img_BNC.shape[1]
+        layout = TokenLayout(M, N, ways(SEQUENCE), joined=cfg.text_tokens == "sharded")
+
+        img_BND = embed(cfg, "img_in")(layout.pad_video(img_BNC))
+        if cfg.cond_embed:  # zero: starts as the unconditional model
+            img_BND += embed(cfg, "cond_in", zero_init=True)(layout.pad_video(cond))
+        txt_BMD = embed(cfg, "txt_in", Axis.FEATURES)(layout.pad_text(txt_BMC))
+        vec_BD = MLPEmbedder(cfg, name="time_in")(timestep_features(timesteps_B))
+        if cfg.guidance_embed:
+            vec_BD += MLPEmbedder(cfg, name="guidance_in")(timestep_features(guidance))
+        vec_BD += MLPEmbedder(cfg, name="vector_in")(y_vec)
+        img_angle = rotations(cfg, layout.pad_video(img_ids))
+        txt_angle = rotations(cfg, layout.pad_text(txt_ids))
+
+        img_BND, txt_BMD = layout.place_video(img_BND), layout.place_text(txt_BMD)
+        img_BND, txt_BMD = stacks.double(self, layout, (img_BND, txt_BMD), vec_BD, (img_angle, txt_angle))
+        streams, angles = layout.streams(txt_BMD, img_BND), layout.streams(txt_angle, img_angle)
+        streams = stacks.single(self, layout, streams, vec_BD, angles)
+        return FinalLayer(cfg, name="final_layer")(layout.video_of(streams), vec_BD)[:, :N]
+
+    @property
+    def inputs(self) -> VideoInputs:
+        return self.cfg.inputs
+
+    def check_latent(self, T: int, H: int, W: int, C: int) -> None:
+        """UserError for a latent of T frames, H rows, W columns and C channels that the model does not take."""
+        self.cfg.check_latent(T, H, W, C)
+
+    def check_attention(self) -> None:
+        """UserError where the attention of the configuration cannot run on the mesh in force."""
+        cfg, rows = self.cfg, ways("data") * ways("fsdp")
+        x_BShd = jax.ShapeDtypeStruct((rows, ways(SEQUENCE), cfg.num_heads, cfg.head_dim), cfg.dtype)
+        jax.eval_shape(partial(attend, impl=cfg.attention, kernel=cfg.attention_kernel), *[x_BShd] * 3)
+
+    def pack(self, latents_BTHWC: jax.Array) -> jax.Array:
+        """Latents or a condition -> tokens (B, N, C * patch_size ** 2)."""
+        return patch.pack(latents_BTHWC, self.cfg.patch_size)
+
+    def unpack(self, x_BNC: jax.Array, size: Size) -> jax.Array:
+        """Tokens -> latents of `size` (T, H, W)."""
+        return patch.unpack(x_BNC, self.cfg.patch_size, *size)
+
+    def velocity(
+        self,
+        x_BNC: jax.Array,
+        size: Size,
+        t_B: jax.Array,
+        txt_BMC: jax.Array,
+        vec_BC: jax.Array,
+        cond_BTHWC: jax.Array | None = None,
+        strength_B: jax.Array | None = None,
+    ) -> jax.Array:
+        """Velocity (B, N, C) of packed latents, at the positions that their size implies; see models/velocity.py."""
+        B, p = x_BNC.shape[0], self.cfg.patch_size
+        img_ids, txt_ids = patch.img_ids(B, *size, p), patch.txt_ids(B, txt_BMC.shape[1])
+        cond_BNC = None if cond_BTHWC is None else self.pack(cond_BTHWC)
+        return self(x_BNC, img_ids, txt_BMC, txt_ids, t_B, vec_BC, cond_BNC, strength_B)
+
+
+def check_given(cfg: MMDiTConfig, cond: jax.Array | None, guidance: jax.Array | None) -> None:
+    """UserError where `cond` or `guidance` is missing, or given to a model of `cfg` that has no use for it."""
+    if cfg.cond_embed != (cond is not None):
+        raise UserError(f"cond_embed is {cfg.cond_embed}, but cond is {'missing' if cond is None else 'given'}")
+    if cfg.guidance_embed != (guidance is not None):
+        raise UserError(
+            f"guidance_embed is {cfg.guidance_embed}, but guidance is {'missing' if guidance is None else 'given'}"
+        )
+
+
 def timestep_features(t_B: jax.Array, dim: int = TIME_FEATURES, max_period: float = 10_000.0) -> jax.Array:
-    """Sinusoids of 1000 * t, cosines before sines, (B, dim) float32 (float32 proved by the zero-input goldens)."""
+    """Sinusoids of 1000 * t, cosines before sines, (B, dim) float32 (float32 proved by the zero-input goldens).
+
+    dim: features, even. max_period: of the slowest sinusoid, in thousandths of the whole path from noise to data.
+    """
     half = dim // 2
     # The exponent is rounded to float32 as in the original, the exponential is not: 1000 * frequency turns one bit
     # of it into a phase error of 6e-5 at t = 1.
@@ -30,6 +134,19 @@ def timestep_features(t_B: jax.Array, dim: int = TIME_FEATURES, max_period: floa
     frequency = np.exp(exponent.astype(np.float64)).astype(np.float32)
     phase = (1000.0 * t_B.astype(jnp.float32))[:, None] * frequency[None]
     return jnp.concatenate([jnp.cos(phase), jnp.sin(phase)], -1)
+
+
+def rotations(cfg: MMDiTConfig, ids_BS3: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Cosines and sines by which q and k of tokens at these positions are rotated."""
+    return rope.tables(rope.angles(ids_BS3, cfg.axes_dim, cfg.theta))
+
+
+def embed(cfg: MMDiTConfig, name: str, axis: str = Axis.PATCH, zero_init: bool = False) -> nn.Module:
+    """The linear layer `name` from what enters the model to its width, for inputs (B, S, features).
+
+    axis: logical name of the features. zero_init: so that the layer adds nothing at first.
+    """
+    return dense(cfg)((cfg.hidden_size,), (axis,), (Axis.EMBED,), zero_init=zero_init, name=name)
 
 
 class MLPEmbedder(nn.Module):
@@ -42,86 +159,6 @@ class MLPEmbedder(nn.Module):
         linear = partial(dense(self.cfg), (self.cfg.hidden_size,), (Axis.FEATURES,), (Axis.EMBED,))
         # The square kernel names its sides differently: one logical axis cannot shard both.
         return linear(name="out_layer")(jax.nn.silu(linear(name="in_layer")(x_BC)))
-
-
-class MMDiT(nn.Module):
-    """Apply with `{"params": params}`; see `__call__` for shapes. Source: report section 3.2."""
-
-    cfg: MMDiTConfig
-
-    @nn.compact
-    def __call__(
-        self,
-        img_BND: jax.Array,
-        img_ids: jax.Array,
-        txt_BMD: jax.Array,
-        txt_ids: jax.Array,
-        timesteps_B: jax.Array,
-        y_vec: jax.Array,
-        cond: jax.Array | None = None,
-        guidance: jax.Array | None = None,
-    ) -> jax.Array:
-        """Velocity (B, N, in_channels) of the packed latent.
-
-        img_BND: packed noisy latent (B, N, in_channels). img_ids, txt_ids: positions (B, N, 3), (B, M, 3).
-        txt_BMD: text states (B, M, context_in_dim). timesteps_B: t in [0, 1], 1 is noise.
-        y_vec: pooled text (B, vec_in_dim). cond: packed condition (B, N, cond_channels), mask values first.
-        guidance: strength (B,) for guidance-distilled models. UserError when cond or guidance is missing or unused.
-        """
-        cfg = self.cfg
-        if cfg.cond_embed != (cond is not None):
-            raise UserError(f"cond_embed is {cfg.cond_embed}, but cond is {'missing' if cond is None else 'given'}")
-        if cfg.guidance_embed != (guidance is not None):
-            raise UserError(
-                f"guidance_embed is {cfg.guidance_embed}, but guidance is {'missing' if guidance is None else 'given'}"
-            )
-        M, N = txt_BMD.shape[1], img_BND.shape[1]
-        layout = TokenLayout(M, N, ways(SEQUENCE), joined=cfg.text_tokens == "sharded")
-
-        def embed(name, x, axis=Axis.PATCH, zero_init=False):
-            return dense(cfg)((cfg.hidden_size,), (axis,), (Axis.EMBED,), zero_init=zero_init, name=name)(x)
-
-        img = embed("img_in", layout.pad_video(img_BND))
-        if cfg.cond_embed:  # zero: starts as the unconditional model
-            img = img + embed("cond_in", layout.pad_video(cond), zero_init=True)
-        vec = MLPEmbedder(cfg, name="time_in")(timestep_features(timesteps_B))
-        if cfg.guidance_embed:
-            vec = vec + MLPEmbedder(cfg, name="guidance_in")(timestep_features(guidance))
-        vec = vec + MLPEmbedder(cfg, name="vector_in")(y_vec)
-        txt = embed("txt_in", layout.pad_text(txt_BMD), Axis.FEATURES)
-        img, txt = tokens(img), tokens(txt, whole=not layout.joined)
-
-        ids = layout.pad_text(txt_ids), layout.pad_video(img_ids)
-        txt_angle, img_angle = (rope.tables(rope.angles(x, cfg.axes_dim, cfg.theta)) for x in ids)
-        img, txt = self._blocks(DoubleStreamBlock, "double_blocks", layout, (img, txt), vec, txt_angle, img_angle)
-        if layout.joined:
-            angle = tuple(layout.join(*pair) for pair in zip(txt_angle, img_angle, strict=True))
-            (x,) = self._blocks(SingleStreamBlock, "single_blocks", layout, [layout.join(txt, img)], vec, angle)
-            img = layout.part(x)[1]
-        else:
-            streams = [txt, img]
-            _, img = self._blocks(SingleStreamBlock, "single_blocks", layout, streams, vec, txt_angle, img_angle)
-        return FinalLayer(cfg, name="final_layer")(img, vec)[:, :N]
-
-    def _blocks(self, block, name, layout, carry, *invariants):
-        cfg, double = self.cfg, block is DoubleStreamBlock
-        depth = cfg.depth if double else cfg.depth_single_blocks
-        if not depth:
-            return carry
-        count = None if cfg.remat_blocks is None else cfg.remat_blocks[0 if double else 1]
-        return stack.run(
-            self,
-            block,
-            (cfg, layout),
-            name,
-            depth,
-            carry,
-            invariants,
-            dtype=cfg.dtype,
-            grad_dtype=cfg.grad_reduce,
-            remat=cfg.remat,
-            count=count,
-        )
 
 
 class FinalLayer(nn.Module):

@@ -31,7 +31,7 @@ def pack(latents_BTHWC: jax.Array, patch: int) -> jax.Array:
 
 
 def unpack(tokens_BNC: jax.Array, patch: int, T: int, H: int, W: int) -> jax.Array:
-    """Tokens -> latents (B, T, H, W, C), the inverse of `pack`. H, W: latent pixels, not patches."""
+    """Tokens -> latents (B, T, H, W, C), the inverse of `pack`. T, H, W: in latent pixels; patch: side."""
     _, rows, columns = token_grid(T, H, W, patch)
     B, N, width = tokens_BNC.shape
     if N != T * rows * columns or width % (patch * patch):
@@ -41,7 +41,7 @@ def unpack(tokens_BNC: jax.Array, patch: int, T: int, H: int, W: int) -> jax.Arr
 
 
 def img_ids(B: int, T: int, H: int, W: int, patch: int) -> jax.Array:
-    """(frame, row, column) of every video token: (B, N, 3) float32. H, W: latent pixels, not patches."""
+    """(frame, row, column) of every video token: (B, N, 3) float32. T, H, W: in latent pixels; patch: side."""
     frames, rows, columns = token_grid(T, H, W, patch)
     axes = [jnp.arange(n, dtype=jnp.float32) for n in (frames, rows, columns)]
     ids_N3 = jnp.stack(jnp.meshgrid(*axes, indexing="ij"), axis=-1).reshape(frames * rows * columns, 3)

@@ -1,15 +1,26 @@
 """How text and video tokens lie on the mesh axis `sequence`, and in what order they are joined.
 
-Attention does not ask for the order of its keys. So the joined sequence is laid out device by device - each holds its
-share of the text, then its share of the video - and joining and parting move nothing between devices. Tokens that a
-count of devices does not divide are filled up with padding, which attention leaves out.
+Attention does not ask for the order of its keys. So the joined sequence is laid out device by device, and joining and
+parting move nothing between devices. Five text tokens t and seven of video v on two devices, with padding as dots:
+
+    device 0                     device 1
+    t0 t1 t2 | v0 v1 v2 v3       t3 t4 .. | v4 v5 v6 ..
+
+`text_tokens="replicated"` never joins them: every device holds all of the text, and attention takes it beside the
+video (`shared` in `ops/attention.py`), which spares short prompts the padding and the exchange.
+Padding fills tokens up where the devices do not divide them. Attention leaves it out (`valid`), the rest computes it
+in vain, and the model drops it at the end.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from osjax.parallel.sharding import constrain
+from osjax.types import Axis
 
 
 @dataclass(frozen=True)
@@ -23,10 +34,34 @@ class TokenLayout:
     joined: bool = True
 
     def pad_text(self, x: jax.Array) -> jax.Array:
+        """Text tokens (B, text, ...) -> (B, M, ...), filled up with zeros where they are split."""
         return _pad(x, self.shards) if self.joined else x
 
     def pad_video(self, x: jax.Array) -> jax.Array:
+        """Video tokens (B, video, ...) -> (B, N, ...), filled up with zeros."""
         return _pad(x, self.shards)
+
+    def place_text(self, txt_BMD: jax.Array) -> jax.Array:
+        """Text tokens, split over `sequence` or whole on every device; says so to the compiler."""
+        return constrain(txt_BMD, Axis.BATCH, Axis.TOKENS if self.joined else None, Axis.ACT_EMBED)
+
+    def place_video(self, img_BND: jax.Array) -> jax.Array:
+        """Video tokens, or the joined sequence, split over `sequence`; says so to the compiler."""
+        return constrain(img_BND, Axis.BATCH, Axis.TOKENS, Axis.ACT_EMBED)
+
+    def streams(self, text: Any, video: Any) -> list:
+        """What single-stream blocks run over: [the joined sequence], or [text, video]. Arrays, or trees of arrays."""
+        return [jax.tree.map(self.join, text, video)] if self.joined else [text, video]
+
+    def place_streams(self, streams: list[jax.Array]) -> list[jax.Array]:
+        """`streams` where they belong on the mesh."""
+        if self.joined:
+            return [self.place_video(streams[0])]
+        return [self.place_text(streams[0]), self.place_video(streams[1])]
+
+    def video_of(self, streams: list[jax.Array]) -> jax.Array:
+        """The video among `streams`, still padded."""
+        return self.part(streams[0])[1] if self.joined else streams[1]
 
     def join(self, text: jax.Array, video: jax.Array) -> jax.Array:
         """Padded text and video tokens (B, M, ...), (B, N, ...) -> (B, S, ...)."""
@@ -37,7 +72,7 @@ class TokenLayout:
         return both.reshape(both.shape[0], -1, *both.shape[3:])
 
     def part(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The inverse of `join`."""
+        """A joined sequence (B, S, ...) -> its text and its video; the inverse of `join`."""
         M = -(-self.text // self.shards)  # of one device
         if self.shards == 1:
             return x[:, :M], x[:, M:]

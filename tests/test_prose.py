@@ -1,0 +1,130 @@
+"""Docstrings of public functions and classes: they are there, have a subject, and name the arguments."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+COVERED = ("models", "ops", "flow", "conditioning", "parallel", "types.py")  # of osjax/; grows to all of it
+NOT_YET: tuple[str, ...] = ()  # files under COVERED that do not conform; only to become shorter
+
+# A first line with one of these ahead leaves the reader to find out what it is about.
+DANGLING = ("Of", "That", "Those", "These", "From", "By", "With", "For", "To", "The same", "Same", "It", "They", "Its")
+# Names that say all by the house's alphabet (`osjax/types.py`), or by the language.
+SUFFIXED = re.compile(r"(^[BTHWCNMSDhd]$)|(_[BTHWCNMSDFLAhdrqI0-9]+$)")
+PLAIN = {"self", "cls", "cfg", "module", "params", "key", "dtype", "name", "mesh", "x", "eps", "args", "kwargs"}
+LEAST = 3  # arguments, from which each must be named
+
+
+def files(covered: tuple[str, ...] = COVERED, root: Path = ROOT / "osjax") -> list[Path]:
+    """Modules under the covered folders that are to conform."""
+    modules = [path for top in covered for path in sorted((root / top).rglob("*.py")) or [root / top]]
+    return [path for path in modules if str(path.relative_to(root)) not in NOT_YET]
+
+
+def public(tree: ast.Module) -> Iterator[tuple[str, ast.AST, ast.ClassDef | None]]:
+    """(qualified name, definition, class around it) of all without an underscore at any level."""
+
+    def inside(body, prefix, owner):
+        for node in body:
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) or node.name[0] == "_":
+                continue
+            yield prefix + node.name, node, owner
+            if isinstance(node, ast.ClassDef):
+                yield from inside(node.body, f"{prefix}{node.name}.", node)
+
+    yield from inside(tree.body, "", None)
+
+
+def problems(source: str) -> list[str]:
+    """What is wrong with the prose of a module, one line each."""
+    out, tree = [], ast.parse(source)
+    for name, node, owner in public(tree):
+        text = ast.get_docstring(node)
+        if text is None:
+            if not says_itself(node, owner):
+                out.append(f"{name} has no docstring")
+            continue
+        first = text.splitlines()[0]
+        if re.match(rf"({'|'.join(DANGLING)})\b", first):
+            out.append(f"{name} begins without a subject: {first}")
+        out += [f"{name} does not name its argument {arg}" for arg in unnamed(node, text, owner, tree)]
+    return out
+
+
+def says_itself(node: ast.AST, owner: ast.ClassDef | None) -> bool:
+    """A property or a short method of a class that has a docstring, whose name and types tell all."""
+    if owner is None or isinstance(node, ast.ClassDef) or ast.get_docstring(owner) is None:
+        return False
+    is_property = any(getattr(d, "id", getattr(d, "attr", "")) in ("property", "setter") for d in node.decorator_list)
+    return is_property or len(arguments(node)) < 2
+
+
+def arguments(node: ast.AST) -> list[str]:
+    """Names of a function's own arguments; none of a class, whose docstring names fields as it likes."""
+    if isinstance(node, ast.ClassDef):
+        return []
+    given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+    return [a.arg for a in given if a.arg not in ("self", "cls")]
+
+
+def unnamed(node: ast.AST, text: str, owner: ast.ClassDef | None, module: ast.Module) -> list[str]:
+    """Arguments of which neither the docstring nor their own name says what they are.
+
+    A class's docstring counts for its methods. A module's counts where it explains a name that all its functions share,
+    before a colon at the beginning of a line.
+    """
+    names = arguments(node)
+    if len(names) < LEAST:
+        return []
+    shared = "\n".join(re.findall(r"^\s*([\w, ]+):", ast.get_docstring(module) or "", re.MULTILINE))
+    known = "\n".join([text, ast.get_docstring(owner) or "" if owner else "", shared])
+    return [
+        name
+        for name in names
+        if name not in PLAIN and not SUFFIXED.search(name) and not re.search(rf"\b{re.escape(name)}\b", known)
+    ]
+
+
+@pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_public_names_have_docstrings_with_a_subject_that_name_every_argument(path):
+    assert problems(path.read_text()) == []
+
+
+def test_files_that_need_no_exception_are_not_excepted():
+    conforming = [name for name in NOT_YET if not problems((ROOT / "osjax" / name).read_text())]
+    assert conforming == []
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("def f(): ...", "f has no docstring"),
+        ("class A:\n    '''A thing.'''\n    def f(self, a, b): ...", "A.f has no docstring"),
+        ("def f():\n    '''Of a thing.'''", "f begins without a subject"),
+        ("def f():\n    '''The same of every clip.'''", "f begins without a subject"),
+        ("def f(a, b, c):\n    '''A sum of a and c.'''", "f does not name its argument b"),
+        ("def f(x_BTHWC, a, b, c):\n    '''A sum of a and b.'''", "f does not name its argument c"),
+        ("'''Sums of a b c, as others do.'''\ndef f(a, b, c):\n    '''A sum of a and b.'''", "f does not name"),
+    ],
+)
+def test_prose_that_says_too_little_is_found(source, says):
+    (problem,) = problems(source)
+    assert problem.startswith(says)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def _f(): ...",
+        "def f(x_BTHWC, t_B, cfg):\n    '''Whether the sum is positive.'''",
+        "def f(a, b):\n    '''Offset of two things.'''",
+        "'''Sums.\n\na, c: numbers.'''\ndef f(a, b, c):\n    '''Whether b divides the sum.'''",
+        "class A:\n    '''A thing.'''\n    @property\n    def size(self): ...",
+    ],
+)
+def test_prose_that_says_enough_is_left_alone(source):
+    assert problems(source) == []

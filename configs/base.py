@@ -100,6 +100,8 @@ def data() -> ConfigDict:
     cfg.fps_max = 24.0  # frames are left out by whole factors down to this rate
     cfg.random_start = True  # clips longer than their bucket start anywhere
     cfg.threads = 2  # decoding, per process
+    cfg.workers = 0  # processes that decode instead, per process; one that dies or hangs is replaced. 0: the threads do
+    cfg.timeout_s = 60.0  # seconds that one clip may take in a worker; a clip beyond them counts as undecodable
     return cfg
 
 

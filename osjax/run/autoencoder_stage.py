@@ -127,7 +127,7 @@ class AutoencoderStage:
             return
         asked = self.cfg.latent_statistics
         source = train_data.training_source(self.cfg.data, own)
-        reader = loader.ClipReader(source, *self.measured, fps_max=self.cfg.data.fps_max)
+        reader = loader.ClipReader(source, loader.Window(*self.measured, fps_max=self.cfg.data.fps_max))
         mesh = device_mesh.make(devices=jax.local_devices()[:1])
         own_group = ConfigDict({"stage": self.name, "weights": None})
         bare: Autoencoder = autoencoders.read(own_group, self.model_cfg, self.place, mesh)

@@ -88,7 +88,7 @@ class Features:
     states: Mapping[str, Any] | None
     null: tuple[np.ndarray, np.ndarray] | None
 
-    def batches(self, threads: int) -> loader.BatchIterator:
+    def batches(self, threads: int) -> grain.DatasetIterator:
         """Endless batches of this process: those that the videos would have come in."""
         # Members rise, so a clip's place is found without a table of them all.
         members = {bucket: np.asarray(self.plan.members[bucket]) for bucket in self.records}
@@ -130,7 +130,7 @@ def make(root: Path, clips: Clips, encode: Encode, mesh: Mesh, threads: int = 2,
         if _agreed((folder / ABOUT).is_file()):
             continue
         shape = clips.table.shape(bucket)
-        reader = loader.ClipReader(clips.source, *shape, fps_max=clips.table.fps_max, members=members)
+        reader = loader.ClipReader(clips.source, loader.Window(*shape, fps_max=clips.table.fps_max), members)
         work = _Work(reader, members, encode, mesh, threads, size // jax.process_count(), clips.has_text)
         parts = cache.shards(len(members), size * max(1, shard // size))
         _make_shards(folder, parts, clips.kinds(bucket), work)

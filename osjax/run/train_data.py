@@ -158,15 +158,15 @@ def plan(source: dataset.Records, table: buckets.Buckets, seed: int) -> schedule
     return schedule.plan(members, {bucket: table.batch_size(bucket) for bucket in members}, seed)
 
 
-def video_batches(source: Source, table: buckets.Buckets, cfg: ConfigDict, seed: int) -> loader.BatchIterator:
+def video_batches(source: Source, table: buckets.Buckets, cfg: ConfigDict, seed: int) -> Batches:
     """Endless batches {"video" (B, T, H, W, 3), "text"} of this process, as the plan of the source says."""
+    planned = plan(source, table, seed)
+    options = {"fps_max": table.fps_max, "random_start": cfg.random_start}
     return bucketed.batches(
         source,
-        plan(source, table, seed),
-        table.shape,
+        planned,
+        {bucket: loader.Window(*table.shape(bucket), **options) for bucket in planned.buckets},
         process_index=jax.process_index(),
         process_count=jax.process_count(),
-        threads=cfg.threads,
-        fps_max=table.fps_max,
-        random_start=cfg.random_start,
+        readers=bucketed.Readers(cfg.threads, cfg.workers, cfg.timeout_s),
     )

@@ -74,7 +74,7 @@ def test_neither_tensorflow_nor_jax_is_imported(table_path, tmp_path):
         "from osjax.curation import probe\n"
         "from osjax.data import dataset, loader\n"
         f"source = dataset.open_source(dataset.build_clips(probe.probe({str(table_path)!r}).kept, {str(tmp_path)!r}))\n"
-        "next(loader.batches(len(source), loader.ClipReader(source, 8, 32, 32), 2, 0))\n"
+        "loader.ClipReader(source, loader.Window(8, 32, 32))(0)\n"
         "print([m for m in ('tensorflow', 'torch') if m in sys.modules])\n"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from osjax.data import bucketed, clips, dataset
+from osjax.data import bucketed, clips, dataset, loader
 from osjax.data.table import read
 from osjax.errors import UserError
 from osjax.run import features
@@ -36,7 +36,8 @@ def files(folder):
 def test_batches_of_features_are_those_of_the_videos(source, made):
     _, found = made
     wanted = clips_of(source)
-    videos = bucketed.batches(wanted.source, wanted.plan, wanted.table.shape, random_start=False)
+    windows = {bucket: loader.Window(*wanted.table.shape(bucket)) for bucket in wanted.plan.buckets}
+    videos = bucketed.batches(wanted.source, wanted.plan, windows)
     cached = found.batches(2)
     for _ in range(12):
         video, row = next(videos), next(cached)

@@ -1,0 +1,47 @@
+"""The data of a stage as its config group asks for them."""
+
+import multiprocessing
+
+import numpy as np
+import pytest
+
+from configs import base
+from osjax.curation.probe import probe
+from osjax.data import clips, dataset
+from osjax.errors import UserError
+from osjax.parallel import mesh
+from osjax.run import train_data
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clips")
+    table = clips.write_clips(folder, clips.specs(16, 0, clips.combinations()), 64, 8, 8)
+    return dataset.open_source(dataset.build_clips(probe(table).kept, folder / "set"))
+
+
+def batches(source, **keys):
+    cfg = base.data()
+    cfg.buckets = (("64px", 4, 1.0, 8),)
+    cfg.update(keys)
+    table = train_data.bucket_table(cfg, 8, mesh.make())
+    return train_data.video_batches(source, table, cfg, 3)
+
+
+def test_workers_of_a_config_read_the_batches_that_its_threads_read(source):
+    threads, before = batches(source), set(multiprocessing.active_children())
+    rows = [next(threads) for _ in range(3)]
+    assert set(multiprocessing.active_children()) == before
+    workers = batches(source, workers=2)
+    for row in rows:
+        np.testing.assert_array_equal(next(workers)["video"], row["video"])
+    assert set(multiprocessing.active_children()) - before
+    other = batches(source, workers=2, random_start=False)
+    assert not all(np.array_equal(next(other)["video"], row["video"]) for row in rows)
+
+
+@pytest.mark.parametrize("keys", [{"workers": -1}, {"threads": 0}, {"timeout_s": 0.0}])
+def test_readers_that_read_nothing_are_refused(source, keys):
+    with pytest.raises(UserError, match="read no clip") as refused:
+        batches(source, **keys)
+    assert refused.value.status == 2

@@ -12,8 +12,6 @@ BANDS = 8
 BYTES = 24
 MOST = BANDS - 1  # bits; beyond it a pair may share no band
 
-_BITS = np.array([bin(i).count("1") for i in range(256)], np.uint8)
-
 
 def find(paths: Sequence[str], hashes: Sequence[str], distance: int = MOST) -> dict[str, str]:
     """{path: path of an earlier clip that it repeats}. hashes: 48 hex digits each. distance: at most `MOST` bits.
@@ -35,10 +33,14 @@ def find(paths: Sequence[str], hashes: Sequence[str], distance: int = MOST) -> d
 
 
 def _mark(codes: np.ndarray, members: np.ndarray, distance: int, twin: np.ndarray) -> None:
-    """Among clips that share a band, each that is near an earlier one takes it as its twin."""
+    """Among clips that share a band, each that is near an earlier one takes it as its twin.
+
+    Groups are not the connected components of near pairs: a chain of small changes, such as frames of one scene, would
+    then be a single group, of which only its first clip stays.
+    """
     while len(members) > 1:
         first, rest = members[0], members[1:]
-        near = _BITS[codes[rest] ^ codes[first]].sum(1) <= distance
+        near = np.bitwise_count(codes[rest] ^ codes[first]).sum(1) <= distance
         close = rest[near]
         twin[close] = np.minimum(twin[close], twin[first])
         members = rest[~near]

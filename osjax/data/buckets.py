@@ -37,6 +37,12 @@ class Rule:
     skip: float | None = None
 
 
+class Certain(NamedTuple):
+    """What becomes of a sample without a draw: its bucket, or None where it fits nowhere."""
+
+    bucket: Bucket | None
+
+
 def pixels(resolution: str) -> int:
     """Pixels of "256px" (a square of that side) or "720p" (16:9 of that height); a setting after "_" is ignored."""
     name = resolution.split("_")[0]
@@ -136,12 +142,12 @@ class Buckets:
         """
         return self._find(num_frames, height, width, fps, np.random.default_rng(seed))
 
-    def find_certain(self, num_frames: int, height: int, width: int, fps: float) -> "Bucket | None | Draws":
-        """The bucket of all samples like this one, or a `Draws` where each sample draws its own."""
+    def find_certain(self, num_frames: int, height: int, width: int, fps: float) -> Certain | None:
+        """The bucket of all samples like this one; None where it is not certain, for each sample draws its own."""
         try:
-            return self._find(num_frames, height, width, fps, _Unwilling())
-        except Draws as draws:
-            return draws
+            return Certain(self._find(num_frames, height, width, fps, _Unwilling()))
+        except _Draws:
+            return None
 
     def _find(self, num_frames, height, width, fps, rng) -> Bucket | None:
         _, interval = reduce_fps(fps, self.fps_max)
@@ -180,7 +186,7 @@ class Buckets:
         ]
 
 
-class Draws(Exception):
+class _Draws(Exception):
     """A bucket depends on a draw."""
 
 
@@ -188,7 +194,7 @@ class _Unwilling:
     """A generator that does not draw."""
 
     def random(self) -> float:
-        raise Draws
+        raise _Draws
 
 
 def _image(rules: Mapping[int, Rule], rng: np.random.Generator) -> int | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from osjax.data.buckets import Bucket, Buckets, Draws
+from osjax.data.buckets import Bucket, Buckets, Certain
 from osjax.errors import UserError
 
 ENTRY = np.dtype([("num_frames", "<u4"), ("height", "<u2"), ("width", "<u2"), ("fps", "<f4")])
@@ -113,7 +113,7 @@ def _fingerprint(entries: np.ndarray) -> str:
 
 def _assigned(entries: np.ndarray, buckets: Buckets, seed: int) -> Iterator[tuple[Bucket, np.ndarray]]:
     """(bucket, rising indices), chunk by chunk."""
-    known: dict[bytes, Bucket | None | Draws] = {}
+    known: dict[bytes, Certain | None] = {}
     for start in range(0, len(entries), CHUNK):
         chunk = np.ascontiguousarray(entries[start : start + CHUNK])
         kinds, which = np.unique(chunk.view(f"V{ENTRY.itemsize}"), return_inverse=True)
@@ -125,12 +125,13 @@ def _assigned(entries: np.ndarray, buckets: Buckets, seed: int) -> Iterator[tupl
             key = kind.tobytes()
             if key not in known:
                 known[key] = buckets.find_certain(*sample)
-            if isinstance(known[key], Draws):
+            certain = known[key]
+            if certain is None:
                 for at in part:
                     bucket = buckets.find(*sample, seed=seed + (start + int(at)) * buckets.count)
                     if bucket is not None:
                         members.setdefault(bucket, []).append(np.array([at]))
-            elif known[key] is not None:
-                members.setdefault(known[key], []).append(part)
-        for bucket, found in members.items():
-            yield bucket, (np.sort(np.concatenate(found)) + start).astype(np.uint32)
+            elif certain.bucket is not None:
+                members.setdefault(certain.bucket, []).append(part)
+        for bucket, pieces in members.items():
+            yield bucket, (np.sort(np.concatenate(pieces)) + start).astype(np.uint32)

@@ -98,6 +98,7 @@ def data() -> ConfigDict:
     cfg.buckets = ()  # rows (resolution, frames, probability to keep, batch), such as ("256px", 33, 1.0, 12)
     cfg.batch_per_device = False  # batches are of one data-parallel device, not of all together
     cfg.fps_max = 24.0  # frames are left out by whole factors down to this rate
+    cfg.state_fps = False  # captions end with their clip's frame rate, as prompts do under sample.state_fps
     cfg.random_start = True  # clips longer than their bucket start anywhere
     cfg.threads = 2  # decoding, per process
     cfg.workers = 0  # processes that decode instead, per process; one that dies or hangs is replaced. 0: the threads do

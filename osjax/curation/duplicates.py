@@ -8,15 +8,30 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from osjax.curation.isolate import need
+
 BANDS = 8
 BYTES = 24
 MOST = BANDS - 1  # bits; beyond it a pair may share no band
 
 
-def find(paths: Sequence[str], hashes: Sequence[str], distance: int = MOST) -> dict[str, str]:
-    """{path: path of an earlier clip that it repeats}. hashes: 48 hex digits each. distance: at most `MOST` bits.
+def perceptual_hash(images: Sequence[np.ndarray]) -> str:
+    """The score `hash`: perceptual hashes of the first, middle and last of some images, 16 hex digits each.
 
-    The first of a group in the table's order stays. ValueError for a larger distance.
+    images: uint8 (H, W, 3).
+    """
+    from PIL import Image
+
+    imagehash = need("imagehash", "data")
+    shown = images[0], images[len(images) // 2], images[-1]
+    return "".join(str(imagehash.phash(Image.fromarray(image))) for image in shown)
+
+
+def find(paths: Sequence[str], hashes: Sequence[str], distance: int = MOST) -> dict[str, str]:
+    """The repetitions {path: path of an earlier clip that it repeats}.
+
+    paths: in the order of the table. hashes: of those, 48 hex digits each. distance: bits, at most `MOST`. The first of
+    a group in the table's order stays. ValueError for a larger distance.
     """
     if not 0 <= distance <= MOST:
         raise ValueError(f"distance {distance} is not in 0 to {MOST}")

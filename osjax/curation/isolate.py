@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from types import ModuleType
 
 from osjax.curation.tables import Row
 from osjax.data.workers import Lost, Workers
@@ -98,8 +99,8 @@ def _limit_memory(gigabytes: float) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (size, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
-def need(module: str, extra: str):
-    """Import a library of an optional extra; UserError that names the extra when it is not there."""
+def need(module: str, extra: str) -> ModuleType:
+    """The library `module` of an optional `extra` of osjax; UserError that names the extra when it is not there."""
     from importlib import import_module
 
     try:

@@ -10,6 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 
+from osjax import atomic
 from osjax.curation import tables
 from osjax.curation.filter import Count
 from osjax.curation.isolate import Pool
@@ -25,14 +26,15 @@ def run(
     out: Path | str,
     pool: Pool,
     examples: int = 24,
-    root=None,
+    root: Path | str | None = None,
     pyramid: Sequence[Count] = (),
     seed: int = 0,
 ) -> int:
-    """Write the page to `out`, one .html file that needs no other. Returns the number of clips.
+    """Write the page of the table `source` to `out`, one .html file that needs no other. Returns the number of clips.
 
-    pyramid: what every stage kept and dropped; without it the table of the dropped beside `source`, when there is one,
-    is counted by stage. `examples` clips, evenly drawn, show their middle frame.
+    pool: where frames are decoded. root: the folder that clips must lie in. pyramid: what every stage kept and dropped;
+    without it the table of the dropped beside `source`, when there is one, is counted by stage. `examples` clips,
+    evenly drawn by `seed`, show their middle frame. UserError for another suffix.
     """
     out = Path(out)
     if out.suffix != ".html":
@@ -44,9 +46,8 @@ def run(
     parts = [f"<h1>{html.escape(Path(source).name)}: {count} clips</h1>"]
     parts += [_pyramid(pyramid) if pyramid else _list(reasons), _histograms(numbers)]
     parts += [_figure(row) for row in shown]
-    with tables.complete(out) as partial_file:
-        head = f"<!doctype html><meta charset=utf-8><title>clips</title><style>{STYLE}</style>"
-        partial_file.write_text(head + "\n".join(parts), encoding="utf-8")
+    head = f"<!doctype html><meta charset=utf-8><title>clips</title><style>{STYLE}</style>"
+    atomic.write_text(out, head + "\n".join(parts))
     return count
 
 

@@ -49,9 +49,10 @@ class Undecodable:
 def read_record(
     source: Sequence[dict[str, Any]], window: Window, index: int, rng: np.random.Generator | None
 ) -> dict[str, Any] | Undecodable:
-    """Example {"video" float32 (T, H, W, 3) in [-1, 1], "text", "index"} of the record number `index` of a data set.
+    """The example {"video" float32 (T, H, W, 3) in [-1, 1], "text", "index"} of record number `index` of a data set.
 
-    rng: draws where a random start begins. UserError for a damaged data set.
+    source: its records. window: what is shown of the clip. rng: draws where a random start begins. UserError for a
+    damaged data set.
     """
     record = source[index]
     try:
@@ -64,8 +65,7 @@ def _caption(record: dict[str, Any], window: Window) -> str:
     text = _text(record["text"])
     if not window.state_fps:
         return text
-    motion = float(record.get("motion", np.nan))
-    return training_caption(text, float(record["fps"]), window.fps_max or np.inf, motion)
+    return training_caption(text, float(record["fps"]), window.fps_max or np.inf, float(record.get("motion", np.nan)))
 
 
 def _pixels(record: dict[str, Any], window: Window, rng: np.random.Generator | None) -> np.ndarray:
@@ -95,7 +95,10 @@ def _frames(record: dict[str, Any], window: Window, rng: np.random.Generator | N
 
 @dataclass(frozen=True)
 class ClipWorkers:
-    """Processes that read clips of one data set, each within timeout_s seconds. Replaced when they die or hang."""
+    """Processes that read clips of one data set, each within timeout_s seconds, and are replaced when they die or hang.
+
+    source: picklable records; each process gets them once. count: of processes.
+    """
 
     source: Sequence[dict[str, Any]]
     count: int
@@ -106,7 +109,10 @@ class ClipWorkers:
         return Workers(self.count, partial(_hold, self.source))
 
     def read(self, window: Window, index: int, rng: np.random.Generator | None) -> dict[str, Any] | Undecodable:
-        """As `read_record`; a clip on which a process hangs, or dies twice, is `Undecodable`."""
+        """What `read_record` gives for this window, index and rng, read in a process.
+
+        A clip on which a process hangs, or dies twice, is `Undecodable`.
+        """
         for _ in range(TRIES):
             try:
                 return self._workers.call(read_record, window, index, rng, timeout_s=self.timeout_s)

@@ -10,6 +10,7 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
+from osjax import atomic
 from osjax.data import video
 
 # Open-Sora 2.0 report, Table 1: the released 128-channel Video DC-AE at 256 pixels, on a set that it does not name.
@@ -71,8 +72,8 @@ def _figures(mean: Mapping[str, float]) -> str:
 
 def write(folder: Path, report: Mapping[str, Any], shown: Sequence[str]) -> None:
     """recon.json and recon.html. report: model, videos (rows), mean, latents, seams; shown: stems with pictures."""
-    (folder / "recon.json").write_text(json.dumps(report, indent=2) + "\n")
-    (folder / "recon.html").write_text(_page(report, shown))
+    atomic.write_text(folder / "recon.json", json.dumps(report, indent=2) + "\n")
+    atomic.write_text(folder / "recon.html", _page(report, shown))
 
 
 def _page(report: Mapping[str, Any], shown: Sequence[str]) -> str:

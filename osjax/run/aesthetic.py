@@ -41,7 +41,7 @@ class Beauty:
         _opened(self.clip, self.predictor)
 
     def fingerprint(self) -> str:
-        """Of the weights that the scores depend on."""
+        """The weights that the scores depend on, in few characters."""
         return model_folder.fingerprint(self.clip, self.predictor)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from osjax import models
+from osjax import atomic, models
 from osjax.errors import UserError
 from osjax.models.autoencoder import LatentScale
 from osjax.parallel import rules, sharding
@@ -82,7 +82,7 @@ def write_scale(folder: Path, latents_BTHWC: np.ndarray) -> None:
     axes = tuple(range(latents_BTHWC.ndim - 1))
     std, mean = latents_BTHWC.std(axes), latents_BTHWC.mean(axes)
     scale = {"scale": (1 / np.maximum(std, 1e-6)).tolist(), "shift": mean.tolist()}
-    (folder / SCALE_FILE).write_text(json.dumps(scale))
+    atomic.write_text(folder / SCALE_FILE, json.dumps(scale))
 
 
 def read_scale(folder: Path) -> LatentScale:

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 import osjax
+from osjax import atomic
 from osjax.errors import UserError
 from osjax.parallel import host
 from osjax.parallel import mesh as device_mesh
@@ -51,7 +52,7 @@ def run(cfg: ConfigDict, args) -> None:
     if jax.process_index() == 0:
         print(table(report))
         if args.json:
-            Path(args.json).write_text(json.dumps(report, indent=2) + "\n")
+            atomic.write_text(args.json, json.dumps(report, indent=2) + "\n")
 
 
 def measure_all(

@@ -153,6 +153,5 @@ def _size(out: Path) -> int:
 
 def _remove(out: Path) -> None:
     """What a failed conversion leaves; OUT was not there before, or empty."""
-    out.with_name(out.name + ".part").unlink(missing_ok=True)
     if out.is_dir():
         shutil.rmtree(out)

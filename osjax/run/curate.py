@@ -1,5 +1,6 @@
 """The steps of curation from config keys, one by one or all in a row."""
 
+import importlib
 import importlib.util
 import json
 import shlex
@@ -7,12 +8,14 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from osjax import atomic
 from osjax.curation import caption, cut, engine, raw, score, stats, tables
 from osjax.curation import filter as filtering
 from osjax.curation.isolate import Limits, Pool
 from osjax.errors import UserError
 from osjax.run.config import to_dataclass
 
+JUDGES = {"aesthetic": "osjax.run.aesthetic"}  # metrics by models -> modules whose `of_config` makes the model
 ORDER = ("probe", "cut", "score", "filter", "caption", "stats")
 
 
@@ -92,17 +95,19 @@ def _step(cfg, name: str, out: Path) -> engine.Step:
     if name == "score":
         options = to_dataclass(score.Scoring, cfg.score, "score")
         options.check()
-        if "aesthetic" not in options.metrics:
-            return engine.Step(name, partial(score.work, options=options), options, cfg.shard)
-        from osjax.run import aesthetic  # only this metric needs jax
-
-        beauty = aesthetic.of_config(cfg.aesthetic)
-        work = partial(score.work, options=options, beauty=beauty)
-        return engine.Step(name, work, [vars(options), beauty.fingerprint()], cfg.shard)
+        judges = {metric: _judge(metric, cfg) for metric in options.chosen(score.Judged)}
+        work = partial(score.work, options=options, judges=judges)
+        depends_on = [vars(options), *(judge.fingerprint() for judge in judges.values())] if judges else options
+        return engine.Step(name, work, depends_on, cfg.shard)
     if not cfg.caption.url or not cfg.caption.model:
         raise UserError("no caption server: give --config.caption.url=http://... and --config.caption.model", status=2)
     options = to_dataclass(caption.Captioning, cfg.caption, "caption")
     return engine.Step(name, partial(caption.work, options=options), options, 2 * options.parallel)
+
+
+def _judge(metric: str, cfg) -> score.Judge:
+    """The model behind a metric, from the group of keys that has its name; imported here, for only it needs jax."""
+    return importlib.import_module(JUDGES[metric]).of_config(cfg[metric])
 
 
 def _filtering(cfg) -> filtering.Filtering:
@@ -135,5 +140,4 @@ def _lines(counts: Sequence[filtering.Count]) -> list[str]:
 
 
 def _write_counts(out: Path, counts: Sequence[filtering.Count]) -> None:
-    with tables.complete(out) as partial_file:
-        partial_file.write_text(json.dumps([vars(count) for count in counts], indent=1))
+    atomic.write_text(out, json.dumps([vars(count) for count in counts], indent=1))

@@ -15,6 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from osjax import atomic
 from osjax.data import clips, video
 from osjax.errors import UserError
 from osjax.evals import prompt_match
@@ -64,7 +65,7 @@ class Stopwatch:
         now = time.monotonic()
         self.seconds[part] = self.seconds.get(part, 0.0) + now - self.last
         self.last = now
-        self.path.write_text(json.dumps(self.seconds))
+        atomic.write_text(self.path, json.dumps(self.seconds))
 
     @property
     def total(self) -> float:

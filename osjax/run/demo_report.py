@@ -12,6 +12,8 @@ from PIL import Image, ImageDraw
 matplotlib.use("Agg")  # no display on a training host
 import matplotlib.pyplot as plt  # noqa: E402
 
+from osjax import atomic
+
 MARGIN, LABEL = 4, 14  # pixels around a frame and for the caption above a row
 
 
@@ -49,7 +51,7 @@ def plots(path: Path, histories: Mapping[str, Sequence[Mapping]]) -> None:
 
 
 def write_json(path: Path, report: Mapping) -> None:
-    path.write_text(json.dumps(report, indent=2) + "\n")
+    atomic.write_text(path, json.dumps(report, indent=2) + "\n")
 
 
 def write_html(path: Path, report: Mapping, pictures: Mapping[str, str], videos: Sequence[tuple[str, str]]) -> None:
@@ -79,7 +81,7 @@ def write_page(path: Path, title: str, body: str) -> None:
     style = "body{font:15px sans-serif;margin:2em;max-width:75em}td,th{padding:.2em 1em;text-align:left}"
     style += "img{max-width:100%}figure{display:inline-block;margin:.4em;width:192px;vertical-align:top}"
     head = f'<!doctype html><meta charset="utf-8"><title>{html.escape(title)}</title><style>{style}</style>'
-    path.write_text(head + body)
+    atomic.write_text(path, head + body)
 
 
 def figure(caption: str, file: str) -> str:

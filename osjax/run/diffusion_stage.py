@@ -142,7 +142,9 @@ class DiffusionStage:
         if self.cfg.data.cached_text:
             made_by["text"] = text_fingerprint(self.cfg.text)
         plan = train_data.plan(source, self.table, self.cfg.seed)
-        return features.Clips(source, plan, self.table, made_by, self._encoders().cached_shapes)
+        return features.Clips(
+            source, plan, self.table, made_by, self._encoders().cached_shapes, self.cfg.data.state_fps
+        )
 
     def _batches(self, source: train_data.Source, encoders: Encoders) -> train_data.Batches:
         cfg = self.cfg.data

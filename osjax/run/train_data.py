@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from osjax import atomic
 from osjax.curation.probe import probe
 from osjax.data import bucketed, buckets, clips, dataset, index, loader, schedule
 from osjax.errors import UserError
@@ -103,7 +104,7 @@ class OwnData:
         table = clips.write_clips(folder / "mp4", specs, cfg.size, cfg.frames, cfg.fps)
         kept = probe(table, min_frames=cfg.frames).kept
         path = dataset.build_clips(kept, folder)
-        done.write_text(json.dumps({"made_from": made_from, "data_set": str(path.relative_to(folder))}))
+        atomic.write_text(done, json.dumps({"made_from": made_from, "data_set": str(path.relative_to(folder))}))
         return path
 
 
@@ -161,7 +162,7 @@ def plan(source: dataset.Records, table: buckets.Buckets, seed: int) -> schedule
 def video_batches(source: Source, table: buckets.Buckets, cfg: ConfigDict, seed: int) -> Batches:
     """Endless batches {"video" (B, T, H, W, 3), "text"} of this process, as the plan of the source says."""
     planned = plan(source, table, seed)
-    options = {"fps_max": table.fps_max, "random_start": cfg.random_start}
+    options = {"fps_max": table.fps_max, "random_start": cfg.random_start, "state_fps": cfg.state_fps}
     return bucketed.batches(
         source,
         planned,

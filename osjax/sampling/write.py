@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from osjax import atomic
 from osjax.data import video
 from osjax.errors import UserError
 from osjax.sampling.names import LAYOUTS, file_stem
@@ -67,15 +67,10 @@ class Output:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.settings_folder.mkdir(parents=True, exist_ok=True)
         path = self.media(stem, len(video_THWC))
-        self._place(path, _png(video_THWC[0]) if len(video_THWC) == 1 else video.encode(video_THWC, fps))
+        atomic.write_bytes(path, _png(video_THWC[0]) if len(video_THWC) == 1 else video.encode(video_THWC, fps))
         text = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
-        self._place(self.json(stem), text.encode("utf-8", "backslashreplace"))
+        atomic.write_bytes(self.json(stem), text.encode("utf-8", "backslashreplace"))
         return path
-
-    def _place(self, path: Path, data: bytes) -> None:
-        unfinished = self.settings_folder / f".{path.name}.part"
-        unfinished.write_bytes(data)
-        os.replace(unfinished, path)
 
 
 def _png(image_HWC: np.ndarray) -> bytes:

@@ -1,5 +1,6 @@
 """Features on disk: what is in them, in which order, after a run that died, and made by two processes at once."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -83,3 +84,10 @@ def test_two_processes_make_the_files_of_one(source, made, tmp_path):
         assert got["text"] == want["text"] and got["index"] == want["index"] == n
         for name in ("latents", "head_image", "vec"):
             np.testing.assert_allclose(got[name], want[name], atol=1e-6)
+
+
+def test_features_of_captions_that_state_the_rate_are_others(source, made):
+    folder, _ = made
+    stated = dataclasses.replace(clips_of(source), state_fps=True)
+    with pytest.raises(UserError, match="state_fps"):
+        features.find(folder, stated)

@@ -12,6 +12,8 @@ from osjax.errors import UserError
 from osjax.parallel import mesh
 from osjax.run import train_data
 
+SLOWER = {"state_fps": True, "fps_max": 4.0}
+
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
@@ -38,6 +40,12 @@ def test_workers_of_a_config_read_the_batches_that_its_threads_read(source):
     assert set(multiprocessing.active_children()) - before
     other = batches(source, workers=2, random_start=False)
     assert not all(np.array_equal(next(other)["video"], row["video"]) for row in rows)
+
+
+def test_captions_state_the_rate_that_their_clips_train_at_where_a_config_asks_for_it(source):
+    plain, stated, slower = (next(batches(source, **keys))["text"] for keys in ({}, {"state_fps": True}, SLOWER))
+    assert list(stated) == [f"{text} 8 FPS." for text in plain]
+    assert list(slower) == [text.replace("8 FPS", "4 FPS") for text in stated] and list(plain) != list(stated)
 
 
 @pytest.mark.parametrize("keys", [{"workers": -1}, {"threads": 0}, {"timeout_s": 0.0}])

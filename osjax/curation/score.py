@@ -65,7 +65,7 @@ SCORES: dict[str, OfAllFrames | OfSampled | Judged] = {
     "jitter": OfAllFrames(Jitter, ("scenedetect", "data")),
     "blur": OfSampled(blur, ("cv2", "data")),
     "hash": OfSampled(perceptual_hash, ("imagehash", "data")),
-    "text_area": OfSampled(text_area, ("rapidocr_onnxruntime", "ocr")),
+    "text_area": OfSampled(text_area, ("rapidocr", "ocr")),
     "aesthetic": Judged(),
 }
 

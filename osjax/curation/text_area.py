@@ -16,14 +16,16 @@ def text_area(images: Sequence[np.ndarray]) -> float:
     Text counts that is read with confidence above CONFIDENT.
     """
     image_HWC = images[len(images) // 2]
-    boxes, _ = _reader()(image_HWC[..., ::-1])
-    area = sum(_area(np.asarray(corners)) for corners, _, confidence in boxes or () if float(confidence) > CONFIDENT)
+    read = _reader()(np.ascontiguousarray(image_HWC[..., ::-1]))
+    boxes = [] if read.boxes is None else zip(read.boxes, read.scores, strict=True)
+    area = sum(_area(corners_N2) for corners_N2, confidence in boxes if confidence > CONFIDENT)
     return min(1.0, area / (image_HWC.shape[0] * image_HWC.shape[1]))
 
 
 @lru_cache(1)
 def _reader():
-    return need("rapidocr_onnxruntime", "ocr").RapidOCR(intra_op_num_threads=1)
+    one_thread = {"EngineConfig.onnxruntime.intra_op_num_threads": 1}  # the pool works on several clips
+    return need("rapidocr", "ocr").RapidOCR(params={"Global.log_level": "error", **one_thread})
 
 
 def _area(corners_N2: np.ndarray) -> float:

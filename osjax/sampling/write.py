@@ -67,10 +67,15 @@ class Output:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.settings_folder.mkdir(parents=True, exist_ok=True)
         path = self.media(stem, len(video_THWC))
-        atomic.write_bytes(path, _png(video_THWC[0]) if len(video_THWC) == 1 else video.encode(video_THWC, fps))
+        self._place(path, _png(video_THWC[0]) if len(video_THWC) == 1 else video.encode(video_THWC, fps))
         text = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
-        atomic.write_bytes(self.json(stem), text.encode("utf-8", "backslashreplace"))
+        self._place(self.json(stem), text.encode("utf-8", "backslashreplace"))
         return path
+
+    def _place(self, path: Path, data: bytes) -> None:
+        partial = atomic.beside(self.settings_folder / path.name)  # the folder of the samples holds nothing else
+        partial.write_bytes(data)
+        atomic.place(partial, path)
 
 
 def _png(image_HWC: np.ndarray) -> bytes:

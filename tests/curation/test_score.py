@@ -154,7 +154,7 @@ def test_a_judge_scores_the_first_middle_and_last_of_the_sampled_frames(tmp_path
 
 
 def test_text_is_read_where_it_stands():
-    pytest.importorskip("rapidocr_onnxruntime")
+    pytest.importorskip("rapidocr")
     image = np.full((120, 480, 3), 255, np.uint8)
     cv2.putText(image, "HELLO WORLD", (30, 80), cv2.FONT_HERSHEY_SIMPLEX, 2, (0, 0, 0), 5)
     assert text_area([np.full((120, 480, 3), 255, np.uint8)]) == 0.0

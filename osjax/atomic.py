@@ -11,7 +11,7 @@ def complete(path: Path | str) -> Iterator[Path]:
     """A path to write to, which becomes `path` when the block ends well and is removed when it does not.
 
     path: a local file, or a link to one; its folder is made. A pipe or a device, such as /dev/stdout, is written to as
-    it is. What a killed process leaves is hidden and ends in ".partial".
+    it is. What a killed process leaves is hidden and ends in ".part".
     """
     path = Path(os.path.realpath(path))
     if path.exists() and not path.is_file():
@@ -28,7 +28,7 @@ def complete(path: Path | str) -> Iterator[Path]:
 
 def beside(path: Path) -> Path:
     """Where this process writes what is to become `path`: hidden, in the same folder, with another suffix."""
-    return path.with_name(f".{path.name}.{os.getpid()}.partial")
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
 
 
 def place(partial: Path, path: Path) -> None:

@@ -28,12 +28,16 @@ AGAIN = os.EX_TEMPFAIL  # 75
 
 
 def pause(failures: int, first: float, most: float) -> float:
-    """Seconds to wait after so many failures in a row (1 or more)."""
+    """Seconds to wait after so many `failures` in a row (1 or more). first, most: of the shortest and longest wait."""
     return min(most, first * 2 ** (failures - 1))
 
 
 class Supervisor:
-    """Runs the command until its exit status, or a signal, says to stop."""
+    """Runs a command until its exit status, or a signal, says to stop.
+
+    failures: short runs in a row that are allowed. backoff, most: seconds of the first and of the longest wait after a
+    failure. steady: seconds of a run that is not short.
+    """
 
     def __init__(self, command: list[str], failures: int, backoff: float, most: float, steady: float):
         self.command, self.failures, self.backoff, self.most, self.steady = command, failures, backoff, most, steady
@@ -41,6 +45,7 @@ class Supervisor:
         self.asked_to_stop = False
 
     def stop(self, number: int, frame: object) -> None:
+        """Handler of signal `number`: pass it on to the command, and start none after it."""
         self.asked_to_stop = True
         if self.child is not None and self.child.poll() is None:
             self.child.send_signal(number)
@@ -84,6 +89,7 @@ class Supervisor:
 
 
 def main(argv: list[str]) -> int:
+    """The exit status of a supervised command. argv: options of this script, then -- and the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--failures", type=int, default=10, help="short runs in a row (default 10)")
     parser.add_argument("--backoff", type=float, default=10.0, help="seconds after the first failure (default 10)")

@@ -31,5 +31,6 @@ def measure(cfg: BenchKeys, mesh: Mesh) -> Measured:
             clips += shapes[-1][0]
     mean = sum(seconds) / len(seconds)
     B, T, H, W, _ = shapes[-1]
-    size = f"{B} x {T} frames of {W}x{H}, {cfg.data.threads} threads"
+    readers = f"{cfg.data.workers} processes" if cfg.data.workers else f"{cfg.data.threads} threads"
+    size = f"{B} x {T} frames of {W}x{H}, {readers}"
     return Measured("data", size, mean, min(seconds), max(seconds), cfg.repeats, per_s=1 / mean)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from osjax import atomic
 from osjax.data import clips, video
 from osjax.errors import UserError
 from osjax.evals import prompt_match
@@ -76,7 +77,7 @@ class Stopwatch:
         now = time.monotonic()
         self.seconds[part] = self.seconds.get(part, 0.0) + now - self.last
         self.last = now
-        self.path.write_text(json.dumps(self.seconds))
+        atomic.write_text(self.path, json.dumps(self.seconds))
 
     @property
     def total(self) -> float:
@@ -155,7 +156,7 @@ class Report:
         captions = [f"given frame, then: {s.caption}" for s in i2v_specs[:6]]
         figures.contact_sheet(folder / "contact_sheet_i2v.png", given, captions)
         figures.plots(folder / "training.png", lines)
-        (folder / "report.json").write_text(json.dumps(result, indent=2) + "\n")
+        atomic.write_text(folder / "report.json", json.dumps(result, indent=2) + "\n")
         pictures = {
             "Held-out prompts": "contact_sheet.png",
             "From a given first frame": "contact_sheet_i2v.png",

@@ -211,7 +211,7 @@ def _clips(cfg: VideoKeys, workdir: str | None) -> Iterator[Clip]:
         raise UserError(f"no video has {cfg.frames} frames: lower --config.data.frames")
     if len(records) < len(source):
         print(f"{len(source) - len(records)} of {len(source)} videos are shorter than {cfg.frames} frames: left out")
-    read = loader.ClipReader(records, cfg.frames, cfg.height, cfg.width, fps_max=cfg.fps_max)
+    read = loader.ClipReader(records, loader.Window(cfg.frames, cfg.height, cfg.width, fps_max=cfg.fps_max))
     return (_clip(read, n, cfg.fps_max) for n in range(min(cfg.limit or len(records), len(records))))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
+from osjax import atomic
 from osjax.bench.report import measure_all, table
 from osjax.errors import UserError
 from osjax.parallel import host
@@ -41,7 +42,7 @@ def run(cfg: ConfigDict, args) -> None:
     if jax.process_index() == 0:
         print(table(report))
         if args.json:
-            Path(args.json).write_text(json.dumps(report, indent=2) + "\n")
+            atomic.write_text(args.json, json.dumps(report, indent=2) + "\n")
 
 
 def _blocks(text: str | None, keys: BenchKeys) -> tuple[int, ...]:

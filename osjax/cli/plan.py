@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from osjax import atomic
 from osjax.errors import UserError
 from osjax.pages import plan as plan_page
 from osjax.parallel import mesh as device_mesh
@@ -60,11 +61,11 @@ def run(cfg: ConfigDict, args) -> None:
         print(f"The compiler for {target.says} is not installed (pip install 'osjax[{extra}]'): figures are estimates.")
     print(plan_page.total(planned))
     if args.json:
-        Path(args.json).write_text(json.dumps(whole, indent=2) + "\n")
+        atomic.write_text(args.json, json.dumps(whole, indent=2) + "\n")
     if args.html:
         plan_page.write(Path(args.html), whole)
     if args.markdown:
-        Path(args.markdown).write_text(plan_page.page(whole))
+        atomic.write_text(args.markdown, plan_page.page(whole))
 
 
 def _stages(checked: Run, names: list[str] | None) -> dict[str, DiffusionRecipe]:

@@ -9,6 +9,7 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from osjax import atomic
 from osjax.errors import UserError
 from osjax.parallel import mesh as device_mesh
 from osjax.parts import pipeline, sampling
@@ -52,7 +53,7 @@ def report(pipe: Pipeline, folder: Path, mesh: Mesh | None = None) -> None:
     table = memory.table(programs, title)
     print(table)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "memory.md").write_text(table + "\n")
+    atomic.write_text(folder / "memory.md", table + "\n")
     figures = {
         "settings": pipe.describe(settings),
         "device": device.device_kind,
@@ -60,4 +61,4 @@ def report(pipe: Pipeline, folder: Path, mesh: Mesh | None = None) -> None:
         "peak": memory.together(programs),
         "peak_offloaded": memory.offloaded(programs),
     }
-    (folder / "memory.json").write_text(json.dumps(figures, indent=2) + "\n")
+    atomic.write_text(folder / "memory.json", json.dumps(figures, indent=2) + "\n")

@@ -36,8 +36,11 @@ class _Work:
 
 
 def run(step: engine.Step, work: Path, names: Sequence[str], limits: Limits, options: Sequence[str]) -> None:
-    """Work the named shards below `work`, a folder that all workers must see. options: Beam's, such as
-    ("--runner=FlinkRunner", "--flink_master=host:8081"). A shard that ran twice is written twice, with equal content.
+    """Work the shards called `names` below `work`, a folder that all workers must see.
+
+    step: what is done with each. limits: of one clip. options: Beam's, such as ("--runner=FlinkRunner",
+    "--flink_master=host:8081"). UserError for options that are wrong, and where a clip's error stops the step.
+    A shard that ran twice is written twice, with equal content.
     """
     root = logging.getLogger()
     level, root.level = root.level, logging.ERROR  # it warns of clients for Google's services, which nobody asked for

@@ -26,7 +26,7 @@ class Box:
 def find(path: Path | str) -> Box | None:
     """The box of a video without its borders; None when there is none to crop. Looks at key frames all over it.
 
-    UserError for a file that cannot be decoded.
+    path: of the video. UserError for a file that cannot be decoded.
     """
     brightest_HW = None
     try:
@@ -41,15 +41,18 @@ def find(path: Path | str) -> Box | None:
 
 
 def box(luma_HW: np.ndarray) -> Box | None:
-    """The box from the first to the last line whose mean luma exceeds BLACK; None when that is all of it, or little."""
+    """The box from the first to the last line whose mean luma exceeds BLACK; None when that is all of it, or little.
+
+    luma_HW: of the brightest that each pixel gets, 0 to 255.
+    """
     H, W = luma_HW.shape
     rows = np.flatnonzero(luma_HW.mean(1) > BLACK)
     columns = np.flatnonzero(luma_HW.mean(0) > BLACK)
     if not len(rows) or not len(columns):
         return None
     top, left = int(rows[0]), int(columns[0])
-    found = Box(top, left, int(rows[-1]) + 1 - top, int(columns[-1]) + 1 - left)
-    return found if SMALLEST <= found.height * found.width / (H * W) < 1 else None
+    inner = Box(top, left, int(rows[-1]) + 1 - top, int(columns[-1]) + 1 - left)
+    return inner if SMALLEST <= inner.height * inner.width / (H * W) < 1 else None
 
 
 def _samples(path: Path | str):

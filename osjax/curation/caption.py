@@ -61,7 +61,10 @@ class Captioning:
 
 
 def work(rows: Sequence[Row], pool: Pool, options: Captioning) -> list[Row]:
-    """Rows with a caption as `text` and its six parts as `caption_<aspect>`; UserError when the server fails."""
+    """Rows with a caption as `text` and its six parts as `caption_<aspect>`; UserError when the server fails.
+
+    rows: with `path`. pool: where frames are decoded. options: of the server and the requests.
+    """
     openai = need("openai", "data")
     shown = pool.each(partial(_look, options=options), rows)
     gate = _Gate(options.per_minute)
@@ -126,12 +129,12 @@ def parse(answer: str | None) -> dict[str, str]:
     if begin < 0 or end < begin:
         raise ValueError(f"the answer holds no JSON object: {_line(answer)!r}")
     try:
-        found = json.loads(answer[begin : end + 1], strict=False)
+        said = json.loads(answer[begin : end + 1], strict=False)
     except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"the answer is not JSON ({error})") from error
     aspects = {}
     for name in ASPECTS:
-        text = found.get(name)
+        text = said.get(name)
         if not isinstance(text, str) or not text.strip():
             raise ValueError(f"the answer lacks {name}")
         text = " ".join(text.split())

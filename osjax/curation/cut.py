@@ -43,7 +43,10 @@ class Cutting:
 
 
 def work(rows: Sequence[Row], pool: Pool, options: Cutting, folder: str) -> list[Row]:
-    """A row for every clip, written below `folder`; shots that are too short have a `reason` and no file."""
+    """A row for every clip, written below `folder`; shots that are too short have a `reason` and no file.
+
+    rows: of videos, with `path`. pool: where they are cut. options: how.
+    """
     Path(folder).mkdir(parents=True, exist_ok=True)
     return pool.each(partial(cut, options=options, folder=folder), rows)
 
@@ -51,7 +54,8 @@ def work(rows: Sequence[Row], pool: Pool, options: Cutting, folder: str) -> list
 def cut(row: Row, options: Cutting, folder: str) -> list[Row]:
     """Cut one video. Clips are named by the source's path and their number, so a repeated run writes the same files.
 
-    UserError for a video that cannot be decoded to its end; nothing of it is left then.
+    row: with `path`. options: how. folder: where clips are written, which is there. UserError for a video that cannot
+    be decoded to its end; nothing of it is left then.
     """
     source = Path(row["path"])
     stem = f"{source.stem[:64]}-{hashlib.sha256(str(source).encode()).hexdigest()[:12]}"

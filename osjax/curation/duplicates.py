@@ -8,17 +8,30 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from osjax.curation.isolate import need
+
 BANDS = 8
 BYTES = 24
 MOST = BANDS - 1  # bits; beyond it a pair may share no band
 
-_BITS = np.array([bin(i).count("1") for i in range(256)], np.uint8)
+
+def perceptual_hash(images: Sequence[np.ndarray]) -> str:
+    """The score `hash`: perceptual hashes of the first, middle and last of some images, 16 hex digits each.
+
+    images: uint8 (H, W, 3).
+    """
+    from PIL import Image
+
+    imagehash = need("imagehash", "data")
+    shown = images[0], images[len(images) // 2], images[-1]
+    return "".join(str(imagehash.phash(Image.fromarray(image))) for image in shown)
 
 
 def find(paths: Sequence[str], hashes: Sequence[str], distance: int = MOST) -> dict[str, str]:
-    """{path: path of an earlier clip that it repeats}. hashes: 48 hex digits each. distance: at most `MOST` bits.
+    """The repetitions {path: path of an earlier clip that it repeats}.
 
-    The first of a group in the table's order stays. ValueError for a larger distance.
+    paths: in the order of the table. hashes: of those, 48 hex digits each. distance: bits, at most `MOST`. The first of
+    a group in the table's order stays. ValueError for a larger distance.
     """
     if not 0 <= distance <= MOST:
         raise ValueError(f"distance {distance} is not in 0 to {MOST}")
@@ -35,10 +48,14 @@ def find(paths: Sequence[str], hashes: Sequence[str], distance: int = MOST) -> d
 
 
 def _mark(codes: np.ndarray, members: np.ndarray, distance: int, twin: np.ndarray) -> None:
-    """Among clips that share a band, each that is near an earlier one takes it as its twin."""
+    """Among clips that share a band, each that is near an earlier one takes it as its twin.
+
+    Groups are not the connected components of near pairs: a chain of small changes, such as frames of one scene, would
+    then be a single group, of which only its first clip stays.
+    """
     while len(members) > 1:
         first, rest = members[0], members[1:]
-        near = _BITS[codes[rest] ^ codes[first]].sum(1) <= distance
+        near = np.bitwise_count(codes[rest] ^ codes[first]).sum(1) <= distance
         close = rest[near]
         twin[close] = np.minimum(twin[close], twin[first])
         members = rest[~near]

@@ -1,12 +1,12 @@
 """One clip on its way into an H.264 file."""
 
-import os
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 import av
 
+from osjax import atomic
 from osjax.curation import frames
 from osjax.curation.borders import Box
 from osjax.data.video import SAME_BYTES
@@ -19,7 +19,11 @@ TURNS[-180] = TURNS[180]
 
 @dataclass(frozen=True)
 class Format:
-    """Of all clips of one video. box: what is kept of a frame, before it is turned by `rotation` degrees."""
+    """How all clips of one video are written.
+
+    box: what is kept of a frame, before it is turned by `rotation` degrees. max_side: pixels of the long side.
+    source_fps, fps: frames per second, read and written. crf, preset: of x264. key_seconds: between key frames.
+    """
 
     box: Box
     rotation: int
@@ -32,11 +36,14 @@ class Format:
 
 
 class ClipWriter:
-    """Frames of one shot into `path`. The file has its name only after `keep`; `discard` removes what was not kept."""
+    """Writes the frames of one shot to `path`. The file has its name only after `keep`.
+
+    form: how. first: frame of the shot. start: its seconds in the source.
+    """
 
     def __init__(self, path: Path, form: Format, first: av.VideoFrame, start: float):
         self.path, self.form, self.start, self.count, self.seconds = path, form, start, 0, 0.0
-        self._partial = path.with_name(f".{path.stem}.{os.getpid()}.partial.mp4")
+        self._partial = atomic.beside(path)
         box, turned = form.box, form.rotation in (90, -90)
         self.height, self.width = size(*((box.width, box.height) if turned else (box.height, box.width)), form.max_side)
         self._graph = frames.graph(
@@ -77,15 +84,17 @@ class ClipWriter:
             self.count += 1
 
     def keep(self) -> None:
-        os.replace(self._partial, self.path)
+        """Give the file its name."""
+        atomic.place(self._partial, self.path)
 
     def discard(self) -> None:
+        """Remove what was written and not kept."""
         self._container.close()
         self._partial.unlink(missing_ok=True)
 
 
 def size(height: int, width: int, max_side: int) -> tuple[int, int]:
-    """Even (height, width) with the long side at most `max_side`. UserError for frames too thin to encode."""
+    """The even (height, width), in pixels, with the long side at most `max_side`. UserError for too thin frames."""
     scale = min(1.0, max_side / max(height, width))
     height, width = (int(side * scale) // 2 * 2 for side in (height, width))
     if min(height, width) < 16:

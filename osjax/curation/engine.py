@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from osjax import atomic
 from osjax.curation import tables
 from osjax.curation.isolate import Limits, Pool
 from osjax.curation.tables import Row
@@ -56,10 +57,11 @@ def run(
     limits: Limits | None = None,
     beam_options: Sequence[str] | None = None,
 ) -> Outcome:
-    """Work `source`, a folder or a table, through `step` into the tables OUT.parquet and OUT.dropped.parquet.
+    """Work `source`, a folder or a table, through `step` into the table `out` and OUT.dropped beside it.
 
-    root: the folder that clips must lie in. beam_options: None runs the shards in a plain loop; a list goes to Apache
-    Beam, where () is its in-process runner. UserError for bad input, or when the machine fails.
+    out: a .parquet or .csv file. root: the folder that clips must lie in. limits: of one clip. beam_options: None runs
+    the shards in a plain loop; a list goes to Apache Beam, where () is its in-process runner. UserError for bad input,
+    or when the machine fails.
     """
     out = Path(out)
     if out.suffix not in (".csv", ".parquet"):
@@ -84,18 +86,18 @@ def run(
     kept = tables.merge(out, parts, kept=True)
     if not dropped:
         dropped_table.unlink()  # an empty one that was written a line above
-    with tables.complete(work / "done.json") as partial:
-        partial.write_text(json.dumps({"kept": kept, "dropped": dropped, "files": _state([out, dropped_table])}))
+    made = {"kept": kept, "dropped": dropped, "files": _state([out, dropped_table])}
+    atomic.write_text(work / "done.json", json.dumps(made))
     return Outcome(kept, dropped, dropped_table if dropped else None)
 
 
 def _done(work: Path, out: Path, dropped_table: Path) -> Outcome | None:
     """What a step made of all its shards, None when it did not, or when its tables are not as it left them."""
     listing = work / "done.json"
-    found = json.loads(listing.read_text()) if listing.exists() else {}
-    if found.get("files") != _state([out, dropped_table]):
+    done = json.loads(listing.read_text()) if listing.exists() else {}
+    if done.get("files") != _state([out, dropped_table]):
         return None
-    return Outcome(found["kept"], found["dropped"], dropped_table if found["dropped"] else None)
+    return Outcome(done["kept"], done["dropped"], dropped_table if done["dropped"] else None)
 
 
 def _state(files: Iterable[Path]) -> list[list[Any]]:
@@ -103,7 +105,10 @@ def _state(files: Iterable[Path]) -> list[list[Any]]:
 
 
 def fingerprint(step: Step, source: Path | str, root: Path | str | None) -> str:
-    """Of the step, its options and the state of its input: 16 hex digits."""
+    """A name for the step, its options and the state of its input: 16 hex digits.
+
+    source: folder or table; UserError where it does not exist. root: see `run`.
+    """
     source = Path(source)
     if not source.exists():
         raise UserError(f"{source} does not exist: give a folder of videos or a .csv or .parquet table")
@@ -128,8 +133,7 @@ def _prepare(step: Step, source: Path | str, root: Path | str | None, work: Path
             tables.write(work / "in" / names[-1], chunk)
         if not names:
             raise UserError(f"table {source} has no rows: list at least one clip")
-        with tables.complete(listing) as partial:
-            partial.write_text(json.dumps(names))
+        atomic.write_text(listing, json.dumps(names))
     return json.loads(listing.read_text())
 
 
@@ -142,7 +146,10 @@ def _loop(step: Step, work: Path, names: Sequence[str], limits: Limits) -> None:
 
 
 def shard(step: Step, work: Path, name: str, pool: Pool) -> None:
-    """Work one shard and write it in one piece; a finished one is left as it is."""
+    """Work the shard called `name` through `step` and write it in one piece; a finished one is left as it is.
+
+    work: folder of the run. pool: where clips are worked on.
+    """
     done = work / "out" / name
     if not done.exists():
         made = step.work(tables.read(work / "in" / name), pool)

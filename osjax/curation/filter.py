@@ -46,8 +46,14 @@ class Count:
     dropped: int
 
 
-def run(source: Path | str, out: Path | str, options: Filtering, root=None) -> tuple[engine.Outcome, list[Count]]:
-    """Filter a table into `out`; what is dropped goes to the table of the dropped with stage and reason."""
+def run(
+    source: Path | str, out: Path | str, options: Filtering, root: Path | str | None = None
+) -> tuple[engine.Outcome, list[Count]]:
+    """Filter the table `source` into `out`; what is dropped goes to the table of the dropped with stage and reason.
+
+    Returns what became of the clips, in all and by stages. options: thresholds; UserError for columns that are not
+    there. root: the folder that clips must lie in.
+    """
     _has_columns(source, options)
     twins = {}
     if options.duplicates is not None:
@@ -74,12 +80,15 @@ def _has_columns(source: Path | str, options: Filtering) -> None:
 
 
 def work(rows: Sequence[Row], pool: Pool, options: Filtering, twins: Mapping[str, str]) -> list[Row]:
-    """Rows, those that fail with a `reason` and the name of the stage they `failed`."""
+    """Rows, those that fail with a `reason` and the name of the stage they `failed`.
+
+    rows: scored. pool: not needed. options: thresholds. twins: {path: path of the clip that it repeats}.
+    """
     return [judge(row, options, twins) for row in rows]
 
 
 def judge(row: Row, options: Filtering, twins: Mapping[str, str]) -> Row:
-    """One row, with `reason` and `failed` when a stage drops it: the first that does."""
+    """The row, with `reason` and `failed` when a stage drops it: the first that does. options, twins: see `work`."""
     for stage in options.stages:
         value = row.get(stage.column)
         if value is None or value == "":
@@ -94,7 +103,10 @@ def judge(row: Row, options: Filtering, twins: Mapping[str, str]) -> Row:
 
 
 def counts(failed: Mapping[str, int], total: int, options: Filtering) -> list[Count]:
-    """Clips kept and dropped stage by stage."""
+    """Clips kept and dropped stage by stage. failed: how many at each. total: clips before the first stage.
+
+    options: the stages.
+    """
     names = [stage.column for stage in options.stages] + ([DUPLICATE] if options.duplicates is not None else [])
     out = []
     for name in names:

@@ -14,9 +14,10 @@ LONGEST_GAP = 10.0  # seconds between two frames; a damaged time stamp may claim
 
 
 def timed(path: Path | str) -> Iterator[tuple[float, av.VideoFrame]]:
-    """(seconds since the first frame, frame) for every frame; times rise strictly, sizes and formats stay the first's.
+    """Gives (seconds since the first frame, frame) for every frame of the file `path`.
 
-    Decodes on one thread: the caller works on several files. UserError for files that cannot be decoded to their end.
+    Times rise strictly, sizes and formats stay the first's. Decodes on one thread: the caller works on several files.
+    UserError for files that cannot be decoded to their end.
     """
     try:
         with av.open(str(path)) as container:
@@ -51,7 +52,7 @@ def _steady(decoded, step: float) -> Iterator[tuple[float, av.VideoFrame]]:
 
 
 def graph(frame: av.VideoFrame, filters: Sequence[tuple[str, str]]) -> Graph:
-    """A chain of libavfilter filters, (name, arguments) each, for frames like this one with times in `CLOCK`."""
+    """A chain of libavfilter `filters`, (name, arguments) each, for frames like `frame` with times in `CLOCK`."""
     chain = Graph()
     nodes = [chain.add_buffer(width=frame.width, height=frame.height, format=frame.format.name, time_base=CLOCK)]
     nodes += [chain.add(name, arguments) for name, arguments in (*filters, ("buffersink", ""))]
@@ -62,7 +63,7 @@ def graph(frame: av.VideoFrame, filters: Sequence[tuple[str, str]]) -> Graph:
 
 
 def push(chain: Graph, frame: av.VideoFrame | None, seconds: float = 0.0) -> list[av.VideoFrame]:
-    """Send a frame (None: the end) through a chain; the frames that come out."""
+    """The frames that come out of a chain when `frame`, shown at `seconds`, goes in; None is the end."""
     if frame is not None:
         frame.pts, frame.time_base = round(seconds / CLOCK), CLOCK
     chain.push(frame)

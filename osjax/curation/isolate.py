@@ -1,18 +1,17 @@
-"""Work on files of unknown origin in processes of their own: one that hangs, crashes or eats memory costs one row.
-
-Source of the pool: Pebble, whose workers are killed at a task's deadline and replaced when they die.
-"""
+"""Work on files of unknown origin in processes of their own: one that hangs, crashes or eats memory costs one row."""
 
 import errno
 import logging
 import os
 import resource
 from collections.abc import Callable, Sequence
-from concurrent.futures import TimeoutError as DeadlineError
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
+from functools import partial
+from types import ModuleType
 
 from osjax.curation.tables import Row
+from osjax.data.workers import Lost, Workers
 from osjax.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -47,18 +46,14 @@ class Pool:
         self.limits = limits
 
     def __enter__(self) -> "Pool":
-        pebble = need("pebble", "data")
-        self._pool = pebble.ProcessPool(
-            max_workers=self.limits.workers or len(os.sched_getaffinity(0)),
-            initializer=_limit_memory,
-            initargs=[self.limits.memory_gb],
-            context=get_context("forkserver"),  # a fork of this process would copy its threads' locks
-        )
+        count = self.limits.workers or len(os.sched_getaffinity(0))
+        self._workers = Workers(count, partial(_limit_memory, self.limits.memory_gb))
+        self._threads = ThreadPoolExecutor(count)  # one for each process, which waits for it
         return self
 
     def __exit__(self, *error) -> None:
-        self._pool.stop()
-        self._pool.join()
+        self._workers.close()
+        self._threads.shutdown(cancel_futures=True)
 
     def each(self, function: Callable[[Row], list[Row]], rows: Sequence[Row]) -> list[Row]:
         """The rows that `function` makes of each row, in order.
@@ -66,33 +61,25 @@ class Pool:
         A row whose clip is at fault comes back with a `reason`: the UserError's line, or "quarantined: ..." when the
         clip ran past its deadline, took its process down or raised anything else. Rows that have a reason pass.
         """
-        jobs = [
-            None
-            if row.get("reason")
-            else self._pool.schedule(_guarded, args=[function, row], timeout=self.limits.deadline(row))
-            for row in rows
-        ]
-        return [out for row, job in zip(rows, jobs, strict=True) for out in ([row] if job is None else _wait(row, job))]
+        return [out for made in self._threads.map(partial(self._one, function), rows) for out in made]
+
+    def _one(self, function: Callable[[Row], list[Row]], row: Row) -> list[Row]:
+        if row.get("reason"):
+            return [row]
+        try:
+            made, reason, fatal = self._workers.call(_guarded, function, row, timeout_s=self.limits.deadline(row))
+        except Lost as error:
+            made, reason, fatal = [], f"quarantined: {error}", None
+        if fatal:
+            raise UserError(fatal)
+        if reason:
+            log.warning("dropped: %s", reason if str(row["path"]) in reason else f"{row['path']}: {reason}")
+            return [{**row, "reason": reason}]
+        return made
 
 
-def _wait(row: Row, job) -> list[Row]:
-    from pebble import ProcessExpired
-
-    try:
-        made, reason, fatal = job.result()
-    except DeadlineError:
-        made, reason, fatal = [], "quarantined: ran past its deadline", None
-    except ProcessExpired as error:
-        made, reason, fatal = [], f"quarantined: took its process down (exit code {error.exitcode})", None
-    if fatal:
-        raise UserError(fatal)
-    if reason:
-        log.warning("dropped: %s", reason if str(row["path"]) in reason else f"{row['path']}: {reason}")
-        return [{**row, "reason": reason}]
-    return made
-
-
-def _guarded(function: Callable[[Row], list[Row]], row: Row) -> tuple[list[Row], str | None, str | None]:
+def _guarded(held: None, function: Callable[[Row], list[Row]], row: Row) -> tuple[list[Row], str | None, str | None]:
+    """(rows, the clip's fault, the machine's fault), of which one counts."""
     try:
         return function(row), None, None
     except UserError as error:
@@ -112,8 +99,8 @@ def _limit_memory(gigabytes: float) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (size, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
-def need(module: str, extra: str):
-    """Import a library of an optional extra; UserError that names the extra when it is not there."""
+def need(module: str, extra: str) -> ModuleType:
+    """The library `module` of an optional `extra` of osjax; UserError that names the extra when it is not there."""
     from importlib import import_module
 
     try:

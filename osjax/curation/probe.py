@@ -4,12 +4,12 @@ import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import av
 from tqdm import tqdm
 
 from osjax.curation import tables
+from osjax.curation.tables import Row
 from osjax.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -17,14 +17,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Probed:
-    """kept: rows with measured sizes. dropped: rows with a `reason`."""
+    """The rows of a table after a first look. kept: those with measured sizes. dropped: those with a `reason`."""
 
-    kept: list[dict[str, Any]]
-    dropped: list[dict[str, Any]]
+    kept: list[Row]
+    dropped: list[Row]
 
 
 def probe(source: Path | str, min_frames: int = 1, root: Path | str | None = None) -> Probed:
-    """Probe every captioned clip of a table, or of a folder (captions from a .txt beside each video).
+    """Probe every captioned clip of `source`: a table, or a folder (captions from a .txt beside each video).
 
     The quick look before a data set is built; `raw.py` has the rules for raw video. root: the folder that clips must
     lie in, see `tables.rows`.
@@ -50,11 +50,11 @@ def probe(source: Path | str, min_frames: int = 1, root: Path | str | None = Non
     return Probed(kept, dropped)
 
 
-def measure(path: Path) -> dict[str, Any]:
-    """num_frames, height, width, aspect_ratio (h / w), resolution (pixels) and fps of a file, by decoding one frame.
+def measure(path: Path) -> Row:
+    """The num_frames, height, width, aspect_ratio (h / w), resolution (pixels) and fps of the file `path`.
 
-    fps is NaN for images, as buckets have it. Files whose header does not count their frames are decoded to the end.
-    UserError for a file that is no video.
+    One frame is decoded. fps is NaN for images, as buckets have it. Files whose header does not count their frames are
+    decoded to the end. UserError for a file that is no video.
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist")

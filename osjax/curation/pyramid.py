@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from osjax import atomic
 from osjax.curation import engine, tables
 from osjax.curation import filter as filtering
 from osjax.curation.isolate import Limits
@@ -97,5 +98,4 @@ def _lines(counts: Sequence[filtering.Count]) -> list[str]:
 
 
 def _write_counts(out: Path, counts: Sequence[filtering.Count]) -> None:
-    with tables.complete(out) as partial_file:
-        partial_file.write_text(json.dumps([vars(count) for count in counts], indent=1))
+    atomic.write_text(out, json.dumps([vars(count) for count in counts], indent=1))

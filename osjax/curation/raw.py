@@ -30,7 +30,10 @@ class Rules:
 
 
 def work(rows: Sequence[Row], pool: Pool, rules: Rules) -> list[Row]:
-    """Rows with what `inspect` measures, those that break a rule with a `reason`."""
+    """Rows with what `inspect` measures, those that break one of `rules` with a `reason`.
+
+    rows: with `path`. pool: where they are looked at.
+    """
     return pool.each(partial(_look, rules=rules), rows)
 
 
@@ -42,7 +45,8 @@ def _look(row: Row, rules: Rules) -> list[Row]:
 def inspect(path: Path) -> Row:
     """What `measure` gives, and duration (s), codec, profile, pixel_format, rotation (degrees) and bits_per_pixel.
 
-    A frame near the end is decoded, too: a file that was cut off in a download is broken. UserError for broken files.
+    path: of the video. A frame near the end is decoded, too: a file that was cut off in a download is broken. UserError
+    for broken files.
     """
     measured = measure(path)
     try:
@@ -55,7 +59,7 @@ def inspect(path: Path) -> Row:
             duration = length or (measured["num_frames"] / fps if fps else 0.0)
             _reach_end(container, stream)
             bits = 8 * path.stat().st_size if not stream.bit_rate else stream.bit_rate * duration
-            found = {
+            stated = {
                 "duration": duration,
                 "codec": stream.codec_context.name,
                 "profile": str(stream.codec_context.profile or ""),
@@ -65,7 +69,7 @@ def inspect(path: Path) -> Row:
     except (av.FFmpegError, OSError, ValueError, StopIteration) as error:
         raise UserError(f"{path} cannot be decoded ({error})") from error
     pixels = measured["num_frames"] * measured["resolution"]
-    return {**measured, **found, "bits_per_pixel": bits / pixels}
+    return {**measured, **stated, "bits_per_pixel": bits / pixels}
 
 
 def _reach_end(container, stream) -> None:
@@ -78,7 +82,7 @@ def _reach_end(container, stream) -> None:
 
 
 def reason(row: Row, rules: Rules) -> str | None:
-    """Why a measured row is dropped, None when it is kept."""
+    """Why a measured row is dropped by `rules`, None when it is kept."""
     if row["duration"] < rules.min_seconds:
         return f"{row['duration']:.2f} s long, needs {rules.min_seconds:g}"
     if row["fps"] < rules.min_fps:

@@ -5,10 +5,11 @@ from pathlib import Path
 import av
 
 from osjax.curation import frames
+from osjax.curation.tables import Row
 from osjax.errors import UserError
 
 
-def uniform(row, count: int) -> list[av.VideoFrame]:
+def uniform(row: Row, count: int) -> list[av.VideoFrame]:
     """`count` frames at the middles of as many equal parts of a clip. `row`: needs path.
 
     Seeks to the key frame before each. UserError for files that hold no frame there.
@@ -22,14 +23,14 @@ def uniform(row, count: int) -> list[av.VideoFrame]:
             stream.codec_context.thread_count = 1
             if stream.duration:
                 length = float(stream.duration * stream.time_base)
-                found = [_at(container, stream, length * (i + 0.5) / count) for i in range(count)]
+                picked = [_at(container, stream, length * (i + 0.5) / count) for i in range(count)]
             else:
-                found = _of_all(path, count)
+                picked = _of_all(path, count)
     except (av.FFmpegError, OSError, ValueError) as error:
         raise UserError(f"{path} cannot be decoded ({error})") from error
-    if any(frame is None for frame in found):
+    if any(frame is None for frame in picked):
         raise UserError(f"{path} holds no frame at one of {count} places")
-    return found
+    return picked
 
 
 def _at(container, stream, seconds: float) -> av.VideoFrame | None:

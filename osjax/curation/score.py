@@ -5,156 +5,142 @@ frames by majority; PySceneDetect's change from frame to frame; text boxes with 
 first, middle and last frame).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
+from typing import Protocol
 
 import av
 import numpy as np
 
 from osjax.curation import frames, sample
+from osjax.curation.blur import blur
+from osjax.curation.duplicates import perceptual_hash
 from osjax.curation.isolate import Pool, need
+from osjax.curation.jitter import Jitter
+from osjax.curation.motion import Motion
 from osjax.curation.tables import Row
+from osjax.curation.text_area import text_area
 
-METRICS = ("motion", "jitter", "blur", "hash", "text_area", "aesthetic")
-SAMPLED = 5  # frames for blur; the first, middle and last of them are hashed
-CONFIDENT = 0.7  # of the OCR
-JITTER_SIDE = 256  # pixels; PySceneDetect scales frames down to about this width itself
+SAMPLED = 5  # frames, evenly spread; a judge sees the first, middle and last of them
+
+
+class Running(Protocol):
+    """A score of one clip while its frames are read."""
+
+    def add(self, frame: av.VideoFrame, seconds: float) -> None:
+        """Take the next frame, shown `seconds` after the first."""
+        ...
+
+    def value(self) -> float:
+        """The score, after all frames."""
+        ...
+
+
+@dataclass(frozen=True)
+class OfAllFrames:
+    """A score that sees every frame. begin: for each clip. needs: (module, extra) of the library behind it."""
+
+    begin: Callable[[], Running]
+    needs: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class OfSampled:
+    """A score of SAMPLED frames. measure: of uint8 (H, W, 3) each. needs: (module, extra) of the library behind it."""
+
+    measure: Callable[[Sequence[np.ndarray]], float | str]
+    needs: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A score by a model, the mean over three frames. `work` is given the model: it runs in this process, once."""
+
+    needs: None = None
+
+
+SCORES: dict[str, OfAllFrames | OfSampled | Judged] = {
+    "motion": OfAllFrames(Motion),
+    "jitter": OfAllFrames(Jitter, ("scenedetect", "data")),
+    "blur": OfSampled(blur, ("cv2", "data")),
+    "hash": OfSampled(perceptual_hash, ("imagehash", "data")),
+    "text_area": OfSampled(text_area, ("rapidocr", "ocr")),
+    "aesthetic": Judged(),
+}
+
+
+class Judge(Protocol):
+    """A model that scores frames, uint8 (N, H, W, 3) -> N numbers. Picklable, for runners elsewhere."""
+
+    def __call__(self, frames_NHWC: np.ndarray) -> np.ndarray: ...
+
+    def fingerprint(self) -> str:
+        """What the scores depend on, the weights, in few characters."""
+        ...
 
 
 @dataclass(frozen=True)
 class Scoring:
-    """metrics: which of METRICS. text_area needs osjax[ocr], aesthetic a score function given to `work`."""
+    """metrics: which of SCORES, each a column. ValueError for others, and for none."""
 
     metrics: tuple[str, ...] = ("motion", "jitter", "blur", "hash")
 
     def __post_init__(self):
-        unknown = [name for name in self.metrics if name not in METRICS]
+        unknown = [name for name in self.metrics if name not in SCORES]
         if unknown or not self.metrics:
-            raise ValueError(f"metrics {', '.join(unknown) or '()'}: choose from {', '.join(METRICS)}")
+            raise ValueError(f"metrics {', '.join(unknown) or '()'}: choose from {', '.join(SCORES)}")
+
+    def chosen(self, kind: type) -> dict[str, OfAllFrames | OfSampled | Judged]:
+        """The scores of a kind that are asked for, in the order of SCORES."""
+        return {name: s for name, s in SCORES.items() if name in self.metrics and isinstance(s, kind)}
 
     def check(self) -> None:
         """UserError when a library that the metrics need is not there, before any clip is looked at."""
-        for metric, (module, extra) in {
-            "jitter": ("scenedetect", "data"),
-            "blur": ("cv2", "data"),
-            "hash": ("imagehash", "data"),
-            "text_area": ("rapidocr_onnxruntime", "ocr"),
-        }.items():
-            if metric in self.metrics:
-                need(module, extra)
+        for name in self.metrics:
+            if SCORES[name].needs:
+                need(*SCORES[name].needs)
 
 
-Beauty = Callable[[np.ndarray], np.ndarray]
+def work(rows: Sequence[Row], pool: Pool, options: Scoring, judges: Mapping[str, Judge] | None = None) -> list[Row]:
+    """Rows with a column for each metric, or with a `reason` where their clip does not decode.
 
-
-def work(rows: Sequence[Row], pool: Pool, options: Scoring, beauty: Beauty | None = None) -> list[Row]:
-    """Rows with a column for each metric. beauty: uint8 frames (N, H, W, 3) -> N scores, called in this process."""
-    if ("aesthetic" in options.metrics) != (beauty is not None):
-        raise ValueError("metric aesthetic and a function that gives it belong together")
+    rows: with `path`. pool: where clips are decoded. options: which metrics. judges: the model of each `Judged` score
+    among them, by its name; ValueError where they are not just those.
+    """
+    judges = judges or {}
+    if judges.keys() != options.chosen(Judged).keys():
+        raise ValueError(f"judges of {', '.join(judges) or 'nothing'} for the metrics {', '.join(options.metrics)}")
     scored = pool.each(partial(score, options=options), rows)
-    if beauty is None:
-        return scored
-    return [_add_beauty(row, beauty) for row in scored]
+    return [_judged(row, judges) for row in scored] if judges else scored
 
 
-def _add_beauty(row: Row, beauty: Beauty) -> Row:
+def _judged(row: Row, judges: Mapping[str, Judge]) -> Row:
     if row.get("reason"):
         return row
     row = dict(row)
     frames_NHWC = np.stack([np.frombuffer(data, np.uint8).reshape(row["shown_size"]) for data in row.pop("shown")])
     del row["shown_size"]
-    return {**row, "aesthetic": float(np.mean(beauty(frames_NHWC)))}
+    return {**row, **{name: float(np.mean(judge(frames_NHWC))) for name, judge in judges.items()}}
 
 
 def score(row: Row, options: Scoring) -> list[Row]:
-    """One row with its scores; UserError for clips that cannot be decoded."""
-    wanted, found = options.metrics, {}
-    if "motion" in wanted or "jitter" in wanted:
-        found |= _moving(row["path"], "motion" in wanted, "jitter" in wanted)
-    if set(wanted) & {"blur", "hash", "text_area", "aesthetic"}:
-        images = [frame.to_ndarray(format="rgb24") for frame in sample.uniform(row, SAMPLED)]
-        first_middle_last = [images[0], images[SAMPLED // 2], images[-1]]
-        if "blur" in wanted:
-            found["blur"] = blur(images)
-        if "hash" in wanted:
-            found["hash"] = fingerprint(first_middle_last)
-        if "text_area" in wanted:
-            found["text_area"] = text_area(images[SAMPLED // 2])
-        if "aesthetic" in wanted:
-            found["shown"] = [image.tobytes() for image in first_middle_last]
-            found["shown_size"] = images[0].shape
-    return [{**row, **found}]
+    """One row with its scores, and for judges with the frames they will see: `shown`, bytes, of `shown_size` each.
 
-
-def _moving(path: str, motion: bool, jitter: bool) -> Row:
-    """Scores over all frames, in one pass."""
-    chain, changes, motions = None, _Changes() if jitter else None, []
-    for seconds, frame in frames.timed(path):
-        if motion:
-            chain = chain or frames.graph(frame, [("format", "yuv420p"), ("vmafmotion", "")])
-            motions += [float(f.metadata["lavfi.vmafmotion.score"]) for f in frames.push(chain, frame, seconds)]
-        if jitter:
-            changes.add(frame)
-    found = {}
-    if motion:
-        found["motion"] = float(np.mean(motions[1:])) if len(motions) > 1 else 0.0  # the first has none before it
-    if jitter:
-        found["jitter"] = changes.mean()
-    return found
-
-
-class _Changes:
-    """PySceneDetect's content value of every frame against the one before."""
-
-    def __init__(self):
-        scenedetect = need("scenedetect", "data")
-        self._detector = scenedetect.ContentDetector()
-        self._detector.stats_manager = self._stats = scenedetect.StatsManager()
-        self._time, self._count = scenedetect.FrameTimecode, 0
-
-    def add(self, frame: av.VideoFrame) -> None:
-        scale = min(1.0, JITTER_SIDE / max(frame.width, frame.height))
-        small = frame.reformat(max(2, round(frame.width * scale)), max(2, round(frame.height * scale)), "bgr24")
-        self._detector.process_frame(self._time(self._count, 24.0), small.to_ndarray())
-        self._count += 1
-
-    def mean(self) -> float:
-        key = self._detector.FRAME_SCORE_KEY
-        values = [self._stats.get_metrics(self._time(i, 24.0), [key])[0] for i in range(1, self._count)]
-        return float(np.mean(values)) if values else 0.0
-
-
-def blur(images: Sequence[np.ndarray]) -> float:
-    """Sharpness: median over frames of the variance of the Laplacian of grey uint8 (H, W, 3) frames; low is blurred.
-
-    The median of five is below a threshold just when three of five frames are: the report's majority vote.
+    row: with `path`. options: which metrics. UserError for a clip that cannot be decoded.
     """
-    cv2 = need("cv2", "data")
-    grey = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in images]
-    return float(np.median([cv2.Laplacian(image_HW, cv2.CV_64F).var() for image_HW in grey]))
-
-
-def fingerprint(images: Sequence[np.ndarray]) -> str:
-    """Perceptual hash of three frames, 16 hex digits each."""
-    from PIL import Image
-
-    imagehash = need("imagehash", "data")
-    return "".join(str(imagehash.phash(Image.fromarray(image))) for image in images)
-
-
-@lru_cache(1)
-def _reader():
-    return need("rapidocr_onnxruntime", "ocr").RapidOCR(intra_op_num_threads=1)
-
-
-def text_area(image_HWC: np.ndarray) -> float:
-    """Area of text that is read with confidence above 0.7, as a fraction of the frame's."""
-    found, _ = _reader()(image_HWC[..., ::-1])
-    area = sum(_area(np.asarray(corners)) for corners, _, confidence in found or () if float(confidence) > CONFIDENT)
-    return min(1.0, area / (image_HWC.shape[0] * image_HWC.shape[1]))
-
-
-def _area(corners_N2: np.ndarray) -> float:
-    x, y = corners_N2.T
-    return float(abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) / 2)
+    values = {}
+    running = {name: s.begin() for name, s in options.chosen(OfAllFrames).items()}
+    if running:
+        for seconds, frame in frames.timed(row["path"]):
+            for one in running.values():
+                one.add(frame, seconds)
+        values |= {name: one.value() for name, one in running.items()}
+    of_sampled, judged = options.chosen(OfSampled), options.chosen(Judged)
+    if of_sampled or judged:
+        images = [frame.to_ndarray(format="rgb24") for frame in sample.uniform(row, SAMPLED)]
+        values |= {name: s.measure(images) for name, s in of_sampled.items()}
+        if judged:
+            shown = images[0], images[SAMPLED // 2], images[-1]
+            values |= {"shown": [image.tobytes() for image in shown], "shown_size": images[0].shape}
+    return [{**row, **values}]

@@ -3,9 +3,7 @@
 A file appears under its name only when it is complete, so a step that is killed leaves nothing half-written.
 """
 
-import contextlib
 import itertools
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from osjax import atomic
 from osjax.data import table
 from osjax.errors import UserError
 
@@ -24,15 +23,15 @@ OWN_SUFFIXES = (".work", ".clips")  # folders that steps write, which may lie am
 
 
 def rows(source: Path | str, root: Path | str | None = None) -> Iterator[Row]:
-    """Rows of a table, or of a folder of videos (captions from a .txt beside each, empty without one).
+    """The rows of `source`: a table, or a folder of videos (captions from a .txt beside each, empty without one).
 
     Paths become absolute. A path that leads out of `root` (default: the folder itself, or the table's) is a UserError:
     a table from elsewhere must not reach other files of this machine. Parquet is read in batches.
     """
     source = Path(source)
     root = Path(root) if root else source if source.is_dir() else source.absolute().parent
-    found = _of_folder(source) if source.is_dir() else _of_table(source)
-    for row in found:
+    listed = _of_folder(source) if source.is_dir() else _of_table(source)
+    for row in listed:
         yield {**row, "path": str(inside(row["path"], root))}
 
 
@@ -46,8 +45,8 @@ def inside(path: Path | str, root: Path | str) -> Path:
 
 def videos(folder: Path) -> list[Path]:
     """The video files below a folder, in order; hidden ones and what steps wrote there are left out."""
-    found = (p for p in sorted(folder.rglob("*")) if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
-    return [p for p in found if not any(_is_own(part) for part in p.relative_to(folder).parts)]
+    files = (p for p in sorted(folder.rglob("*")) if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
+    return [p for p in files if not any(_is_own(part) for part in p.relative_to(folder).parts)]
 
 
 def _is_own(part: str) -> bool:
@@ -55,10 +54,10 @@ def _is_own(part: str) -> bool:
 
 
 def _of_folder(folder: Path) -> Iterator[Row]:
-    found = videos(folder)
-    if not found:
+    files = videos(folder)
+    if not files:
         raise UserError(f"folder {folder} holds no video ({', '.join(VIDEO_SUFFIXES)}): give another one or a table")
-    return ({"path": str(p), "text": _caption(p.with_suffix(".txt"))} for p in found)
+    return ({"path": str(p), "text": _caption(p.with_suffix(".txt"))} for p in files)
 
 
 def _caption(path: Path) -> str:
@@ -91,14 +90,14 @@ def _of_parquet(source: Path) -> Iterator[Row]:
 
 
 def shards(source: Iterable[Row], size: int) -> Iterator[list[Row]]:
-    """Rows in lists of `size`."""
+    """The rows of `source` in lists of `size`; the last has the rest."""
     source = iter(source)
     while chunk := list(itertools.islice(source, size)):
         yield chunk
 
 
 def to_arrow(chunk: Sequence[Row]) -> pa.Table:
-    """Rows with any columns, what a row lacks as null. UserError for a column of mixed types."""
+    """The rows of `chunk`, of any columns, as an Arrow table; what a row lacks is null. UserError for mixed types."""
     names = dict.fromkeys(name for row in chunk for name in row)
     try:
         return pa.table({name: [row.get(name) for row in chunk] for name in names})
@@ -106,37 +105,25 @@ def to_arrow(chunk: Sequence[Row]) -> pa.Table:
         raise UserError(f"a column mixes types ({error}): give every value of a column one type") from error
 
 
-@contextlib.contextmanager
-def complete(path: Path | str) -> Iterator[Path]:
-    """A path to write to, renamed to `path` when the block ends well and removed when it does not."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def write(path: Path | str, chunk: Sequence[Row]) -> None:
-    """Write rows as .parquet, or as .csv with the original's columns first."""
-    with complete(path) as partial:
-        if partial.suffix == ".csv":
-            table.write_csv(partial, chunk)
-        else:
-            pq.write_table(to_arrow(chunk), partial)
+    """Write the rows of `chunk` to `path`: .parquet, or .csv with the original's columns first."""
+    if Path(path).suffix == ".csv":
+        table.write_csv(path, chunk)
+        return
+    with atomic.complete(path) as partial:
+        pq.write_table(to_arrow(chunk), partial)
 
 
 def read(path: Path | str) -> list[Row]:
-    """All rows of a Parquet file that `write` made, paths as they stand."""
+    """All rows of a Parquet file `path` that `write` made, their own paths as they stand."""
     return pq.read_table(path).to_pylist()
 
 
 def merge(path: Path, parts: Sequence[Path], kept: bool) -> int:
-    """Join Parquet parts into the table `path`: rows without a `reason`, or those with one. Returns how many.
+    """Join Parquet `parts` into the table `path`. Returns how many rows it has.
 
-    Parts are read one after the other. CSV is the original's format and is put together in memory.
+    kept: take rows without a `reason`; else those with one. Parts are read one after the other. CSV is the original's
+    format and is put together in memory.
     """
     if path.suffix == ".csv":
         chosen = [row for part in parts for row in read(part) if (row.get("reason") is None) == kept]
@@ -146,7 +133,7 @@ def merge(path: Path, parts: Sequence[Path], kept: bool) -> int:
     if kept:
         schema = pa.schema([field for field in schema if field.name not in ("reason", "stage")])
     count = 0
-    with complete(path) as partial, pq.ParquetWriter(partial, schema) as writer:
+    with atomic.complete(path) as partial, pq.ParquetWriter(partial, schema) as writer:
         for chunk in _gathered((_chosen(batch, schema, kept) for part in parts for batch in _batches(part)), GROUP):
             writer.write_table(chunk)
             count += len(chunk)
@@ -159,12 +146,12 @@ def _batches(part: Path) -> Iterator[pa.Table]:
             yield pa.Table.from_batches([batch])
 
 
-def _chosen(found: pa.Table, schema: pa.Schema, kept: bool) -> pa.Table:
+def _chosen(part: pa.Table, schema: pa.Schema, kept: bool) -> pa.Table:
     """The rows without a reason, or those with one, in the columns of `schema`."""
-    reasons = found["reason"] if "reason" in found.column_names else pa.nulls(len(found))
-    found = found.filter(pc.is_null(reasons) if kept else pc.is_valid(reasons))
+    reasons = part["reason"] if "reason" in part.column_names else pa.nulls(len(part))
+    part = part.filter(pc.is_null(reasons) if kept else pc.is_valid(reasons))
     columns = [
-        found[field.name].cast(field.type) if field.name in found.column_names else pa.nulls(len(found), field.type)
+        part[field.name].cast(field.type) if field.name in part.column_names else pa.nulls(len(part), field.type)
         for field in schema
     ]
     return pa.table(columns, schema=schema)

@@ -4,7 +4,6 @@ Aspect names are width:height, sizes (height, width). Source: Open-Sora opensora
 """
 
 import math
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -37,8 +36,17 @@ class Rule:
     skip: float | None = None
 
 
+class Certain(NamedTuple):
+    """What becomes of a sample without a draw: its bucket, or None where it fits nowhere."""
+
+    bucket: Bucket | None
+
+
 def pixels(resolution: str) -> int:
-    """Pixels of "256px" (a square of that side) or "720p" (16:9 of that height); a setting after "_" is ignored."""
+    """The number of pixels that a resolution names: "256px" is a square of that side, "720p" 16:9 of that height.
+
+    resolution: a setting after "_" is ignored. UserError for other words.
+    """
     name = resolution.split("_")[0]
     number = name.removesuffix("px").removesuffix("p")
     if not number.isdigit() or number == name:
@@ -48,9 +56,10 @@ def pixels(resolution: str) -> int:
 
 
 def sizes(total_pixels: int, multiple: int = 16, training: bool = True) -> Sizes:
-    """aspect -> (height, width) near a pixel count, multiples of the autoencoder's spatial compression.
+    """The size table {aspect: (height, width)} of about `total_pixels` pixels.
 
-    Training tables move one side by one multiple where that comes closer, and leave out sizes seen already.
+    multiple: what heights and widths divide by, the autoencoder's spatial compression. training: move one side by one
+    multiple where that comes closer, and leave out sizes seen already.
     """
     wide: Sizes = {}
     tall: Sizes = {}
@@ -76,7 +85,11 @@ def _nudged(size: tuple[int, int], total_pixels: int, multiple: int) -> tuple[in
 
 
 def table(resolution: str, multiple: int = 16) -> Sizes:
-    """Training sizes of a resolution; "256px_ar1:1" is that aspect alone, "256px_max" the one with most pixels."""
+    """The training sizes {aspect: (height, width)} of a resolution.
+
+    resolution: "256px_ar1:1" is that aspect alone, "256px_max" the one with most pixels; UserError for other settings.
+    multiple: what heights and widths divide by.
+    """
     everything = sizes(pixels(resolution), multiple)
     _, _, setting = resolution.partition("_")
     if not setting:
@@ -91,27 +104,34 @@ def table(resolution: str, multiple: int = 16) -> Sizes:
     return {aspect: everything[aspect]}
 
 
-def image_size(resolution: str, aspect: str, multiple: int = 16, training: bool = False) -> tuple[int, int]:
-    """(height, width) to generate at."""
-    everything = sizes(pixels(resolution), multiple, training)
+def image_size(resolution: str, aspect: str, multiple: int = 16) -> tuple[int, int]:
+    """The size (height, width) to generate at.
+
+    resolution: such as 256px or 720p. aspect: such as 16:9; UserError for one that no table has. multiple: what both
+    sides divide by.
+    """
+    everything = sizes(pixels(resolution), multiple, training=False)
     if aspect not in everything:
         raise UserError(f"aspect ratio {aspect!r} is unknown: take one of {', '.join(everything)}")
     return everything[aspect]
 
 
 def ratio(aspect: str) -> float:
-    """height / width of a name width:height."""
+    """The ratio height / width of an aspect's name, width:height."""
     across, down = aspect.split(":")
     return float(down) / float(across)
 
 
 def closest(height: float, width: float, names: Sequence[str] | Mapping) -> str:
-    """The aspect name nearest in height / width; the first of equals."""
+    """The aspect nearest in height / width among `names`, each width:height; the first of equals."""
     return min(names, key=lambda name: abs(height / width - ratio(name)))
 
 
 def reduce_fps(fps: float, fps_max: float) -> tuple[float, int]:
-    """(fps after keeping every n-th frame, n) so that it is at most fps_max; (0, 1) for images, whose fps is NaN."""
+    """The pair (rate after keeping every n-th frame, n) that brings `fps` to at most `fps_max`, both per second.
+
+    (0, 1) for images, whose fps is NaN.
+    """
     if math.isnan(fps):
         return 0, 1
     if fps < fps_max:
@@ -121,7 +141,11 @@ def reduce_fps(fps: float, fps_max: float) -> tuple[float, int]:
 
 
 class Buckets:
-    """The buckets of a configuration {resolution: {frames: Rule}}, searched from the largest resolution down."""
+    """The buckets of a configuration, searched from the largest resolution down.
+
+    config: {resolution: {frames: Rule}}. multiple: what heights and widths divide by. fps_max: frames per second, to
+    which videos are brought by leaving out frames. count: of all buckets.
+    """
 
     def __init__(self, config: Mapping[str, Mapping[int, Rule]], multiple: int = 16, fps_max: float = 24):
         self.multiple, self.fps_max = multiple, fps_max
@@ -130,18 +154,19 @@ class Buckets:
         self.count = sum(len(self.tables[name]) * len(rules) for name, rules in self.rules.items())
 
     def find(self, num_frames: int, height: int, width: int, fps: float, seed: int) -> Bucket | None:
-        """The bucket of a sample, None if it fits nowhere. seed: of its own draws, one for each rule that is tested.
+        """The bucket of a sample, None if it fits nowhere.
 
-        num_frames: 1 is an image, which only enters buckets of one frame; a video never does.
+        num_frames: 1 is an image, which only enters buckets of one frame; a video never does. height, width: pixels.
+        fps: frames per second, NaN for images. seed: of its own draws, one for each rule that is tested.
         """
         return self._find(num_frames, height, width, fps, np.random.default_rng(seed))
 
-    def find_certain(self, num_frames: int, height: int, width: int, fps: float) -> "Bucket | None | Draws":
-        """The bucket of all samples like this one, or a `Draws` where each sample draws its own."""
+    def find_certain(self, num_frames: int, height: int, width: int, fps: float) -> Certain | None:
+        """The bucket of all samples of such num_frames, height, width and fps; None where each sample draws its own."""
         try:
-            return self._find(num_frames, height, width, fps, _Unwilling())
-        except Draws as draws:
-            return draws
+            return Certain(self._find(num_frames, height, width, fps, _Unwilling()))
+        except _Draws:
+            return None
 
     def _find(self, num_frames, height, width, fps, rng) -> Bucket | None:
         _, interval = reduce_fps(fps, self.fps_max)
@@ -155,23 +180,15 @@ class Buckets:
         return None
 
     def shape(self, bucket: Bucket) -> tuple[int, int, int]:
-        """(frames, height, width)."""
+        """The shape (frames, height, width) of a bucket's samples, in pixels."""
         return bucket.num_frames, *self.tables[bucket.resolution][bucket.aspect]
 
     def batch_size(self, bucket: Bucket) -> int:
+        """Samples of one step in a bucket, of all hosts together."""
         return self.rules[bucket.resolution][bucket.num_frames].batch_size
 
-    def group(self, samples: Sequence[tuple[int, int, int, float]], seed: int) -> dict[Bucket, list[int]]:
-        """Indices of (num_frames, height, width, fps) by bucket, in order of first appearance."""
-        members: dict[Bucket, list[int]] = defaultdict(list)
-        for index, sample in enumerate(samples):
-            bucket = self.find(*sample, seed=seed + index * self.count)
-            if bucket is not None:
-                members[bucket].append(index)
-        return dict(members)
-
     def every_shape(self) -> list[tuple[int, int, int, int, int]]:
-        """(batch, frames, height, width, 3) of every bucket, to warm up or compile ahead."""
+        """The batch shapes (batch, frames, height, width, 3) of all buckets, to warm up or compile ahead."""
         return [
             (rule.batch_size, frames, height, width, 3)
             for name, rules in self.rules.items()
@@ -180,7 +197,7 @@ class Buckets:
         ]
 
 
-class Draws(Exception):
+class _Draws(Exception):
     """A bucket depends on a draw."""
 
 
@@ -188,7 +205,7 @@ class _Unwilling:
     """A generator that does not draw."""
 
     def random(self) -> float:
-        raise Draws
+        raise _Draws
 
 
 def _image(rules: Mapping[int, Rule], rng: np.random.Generator) -> int | None:

@@ -15,7 +15,8 @@ _STATED = re.compile(r"[\d.]+ FPS(, \d+ motion score)?\.$")
 def suffixed(text: str, fps: float | None, motion: float | None = None) -> str:
     """The text with " 24 FPS, 4 motion score." at its end, of the two what is given.
 
-    A text that ends so already stays as it is. The score is rounded half up, as the original does.
+    fps: frames per second; None or 0 is not stated. motion: vmafmotion's score; None or NaN is not stated. A text that
+    ends so already stays as it is. The score is rounded half up, as the original does.
     """
     notes = [f"{fps:g} FPS"] if fps else []
     if motion is not None and not math.isnan(motion):
@@ -27,6 +28,9 @@ def suffixed(text: str, fps: float | None, motion: float | None = None) -> str:
 
 
 def training_caption(text: str, fps: float, fps_max: float, motion: float = math.nan) -> str:
-    """The caption with the rate that the clip trains at, after frames were left out. fps: NaN for images."""
+    """The caption `text` with the rate that its clip trains at, after frames were left out.
+
+    fps: of the clip, per second; NaN for images. fps_max: see `buckets.reduce_fps`. motion: score, NaN where unknown.
+    """
     rate, _ = reduce_fps(fps, fps_max)
     return suffixed(text, rate, motion)

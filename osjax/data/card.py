@@ -7,11 +7,16 @@ from typing import Any
 
 import numpy as np
 
+from osjax import atomic
+
 FILE = "README.md"
 
 
 def write(folder: Path, rows: Iterable[Mapping[str, Any]], identity: str) -> None:
-    """Write the card of the clips that `rows` list (text, num_frames, height, width, fps)."""
+    """Write the card of a data set into its `folder`: README.md.
+
+    rows: of its clips (text, num_frames, height, width, fps). identity: of its contents (`dataset.Records.identity`).
+    """
     clips, frames, hours, words = 0, 0, 0.0, 0
     sizes, rates = Counter(), Counter()
     for row in rows:
@@ -31,7 +36,7 @@ def write(folder: Path, rows: Iterable[Mapping[str, Any]], identity: str) -> Non
         "",
         "Made by `osjax data build`. Who made the videos, and on what terms they may be used, belongs here.",
     ]
-    (folder / FILE).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    atomic.write_text(folder / FILE, "\n".join(lines) + "\n")
 
 
 def _most(counts: Counter) -> str:

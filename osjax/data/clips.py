@@ -46,6 +46,7 @@ class ClipSpec:
 
     @property
     def caption(self) -> str:
+        """What the clip shows, in a sentence."""
         return f"a {self.colour} {self.shape} moves {self.direction} over a {self.background} background"
 
 
@@ -55,9 +56,10 @@ def combinations() -> list[Combination]:
 
 
 def split(seed: int = 0) -> tuple[list[Combination], list[Combination]]:
-    """(training, held-out) combinations, a quarter held out.
+    """The combinations for training and those held out, a quarter of all.
 
-    A Latin pattern: each colour, shape and direction, and each pair of them, keeps most of its clips in training.
+    seed: shifts the pattern. A Latin one: each colour, shape and direction, and each pair of them, keeps most of its
+    clips in training.
     """
     held_out = []
     for c, s, d in product(range(len(COLOURS)), range(len(SHAPES)), range(len(DIRECTIONS))):
@@ -93,7 +95,7 @@ def _draw(combination: Combination, rng: np.random.Generator) -> ClipSpec:
 
 
 def render(spec: ClipSpec, size: int, frames: int = 8) -> np.ndarray:
-    """The clip as uint8 (frames, size, size, 3)."""
+    """The clip that `spec` describes, as uint8 (frames, size, size, 3)."""
     y, x = (np.mgrid[0:size, 0:size] + 0.5) / size
     texture = _texture(spec)
     colour = np.array(COLOURS[spec.colour], np.float64)
@@ -123,8 +125,11 @@ def _texture(spec: ClipSpec):
 
 
 def distance(shape: str, u: np.ndarray, v: np.ndarray, r: float) -> np.ndarray:
-    """Signed distance to the outline, negative inside; no shape reaches farther than LONGEST * r from the centre
-    along an axis."""
+    """Signed distance to the outline of a shape of radius `r`, negative inside.
+
+    u, v: places right of and below the centre, in the unit of r. No shape reaches farther than LONGEST * r along an
+    axis.
+    """
     if shape == "circle":
         return np.hypot(u, v) - r
     if shape == "slash":
@@ -134,7 +139,10 @@ def distance(shape: str, u: np.ndarray, v: np.ndarray, r: float) -> np.ndarray:
 
 
 def write_clips(folder: Path, clips: Sequence[ClipSpec], size: int, frames: int, fps: int) -> Path:
-    """Render every clip to `folder/NNNNN.mp4` and list them in `folder/clips.csv`; returns the CSV's path."""
+    """Render every clip to `folder/NNNNN.mp4` and list them in `folder/clips.csv`; returns the CSV's path.
+
+    size: pixels of a side. frames: of a clip. fps: frames per second.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     rows = []

@@ -33,7 +33,7 @@ CLIP_FEATURES = {
 
 
 class ClipsBuilder(tfds.core.GeneratorBasedBuilder):
-    """A builder whose features and examples come from the caller."""
+    """A TFDS builder whose features and examples come from the caller. examples: gives (key, example) in order."""
 
     VERSION = tfds.core.Version("1.0.0")
 
@@ -53,15 +53,18 @@ class ClipsBuilder(tfds.core.GeneratorBasedBuilder):
         yield from self._examples()
 
 
-def write(folder: Path | str, features: Mapping[str, Any], examples: Callable[[], Iterable[dict[str, Any]]]) -> Any:
+def write(
+    folder: Path | str, features: Mapping[str, Any], examples: Callable[[], Iterable[dict[str, Any]]]
+) -> Path | str:
     """Write examples as a TFDS data set below `folder`; returns the folder to `open_source`. Complete or not there.
 
+    folder: local or a URL. features: {name: TFDS feature}. examples: gives the records, dicts with those names.
     A data set that lies there already is replaced. A URL gets a copy of what is first written on this machine.
     """
     return _place(folder, lambda local: _write(local, features, examples))
 
 
-def _place(folder: Path | str, make: Callable[[Path], Path]) -> Any:
+def _place(folder: Path | str, make: Callable[[Path], Path]) -> Path | str:
     """What `make` wrote below a folder or, by way of a temporary one, below a URL."""
     if not remote.is_url(folder):
         return make(Path(folder))
@@ -94,12 +97,15 @@ def _write(folder: Path, features: Mapping[str, Any], examples: Callable[[], Ite
     return Path(builder.data_path)
 
 
-def build_clips(rows: Sequence[Mapping[str, Any]], folder: Path | str) -> Any:
-    """Data set of MP4 files with captions, from probed table rows (path, text, num_frames, height, width, fps), with
-    an index for the loader and a card for readers.
+def build_clips(rows: Sequence[Mapping[str, Any]], folder: Path | str) -> Path | str:
+    """Build a data set of MP4 files with captions; returns the folder or URL to open. It has an index and a card.
 
-    folder: local or a URL such as gs://bucket/clips; so may be the paths of the rows.
+    rows: of a probed table (path, text, num_frames, height, width, fps). UserError without any. folder: local or a URL
+    such as gs://bucket/clips; so may be the paths of the rows. Where all rows have a `motion` score, the records keep
+    it for their captions.
     """
+    scored = all(row.get("motion") not in (None, "") for row in rows)
+    features = {**CLIP_FEATURES, **({"motion": np.float32} if scored else {})}
 
     def examples():
         for row in rows:
@@ -108,13 +114,14 @@ def build_clips(rows: Sequence[Mapping[str, Any]], folder: Path | str) -> Any:
                 "text": row["text"],
                 "path": str(row["path"]),
                 **{name: row[name] for name in ("num_frames", "height", "width", "fps")},
+                **({"motion": float(row["motion"])} if scored else {}),
             }
 
     if not rows:
         raise UserError("no clip is left to build a data set from: look at the dropped clips' reasons")
 
     def make(local: Path) -> Path:
-        made = _write(local, CLIP_FEATURES, examples)
+        made = _write(local, features, examples)
         index.write(made / index.FILE, [{name: [row[name] for row in rows] for name in index.ENTRY.names}])
         card.write(made, rows, _identity(made))
         return made
@@ -123,7 +130,10 @@ def build_clips(rows: Sequence[Mapping[str, Any]], folder: Path | str) -> Any:
 
 
 class Records(Sequence):
-    """Random access to a data set's records: dicts of numpy values. A damaged shard is a UserError that names it."""
+    """Random access to a data set's records: dicts of numpy values. A damaged shard is a UserError that names it.
+
+    folder: of the data set, local. source: its records, as TFDS gives them.
+    """
 
     def __init__(self, folder: Path, source: Sequence[dict[str, Any]]):
         self.folder, self._source = folder, source
@@ -144,7 +154,7 @@ class Records(Sequence):
             ) from error
 
     def identity(self) -> str:
-        """Of the contents: 16 hex digits, the same wherever the data set lies."""
+        """A name for the contents: 16 hex digits, the same wherever the data set lies."""
         return _identity(self.folder)
 
     def index(self) -> np.ndarray:
@@ -177,5 +187,8 @@ def open_source(folder: Path | str) -> Records:
 
 
 def verify(folder: Path | str) -> int:
-    """Read every shard of a data set and compare it with its fingerprint: their number. UserError names a bad one."""
+    """The number of a data set's shards, after each was read and compared with its fingerprint.
+
+    folder: local or a URL. UserError that names a shard which differs.
+    """
     return fingerprints.check(remote.local_folder(folder))

@@ -4,38 +4,44 @@ import hashlib
 import json
 from pathlib import Path
 
+from osjax import atomic
 from osjax.errors import UserError
 
 FILE = "fingerprints.json"
 
 
 def of_file(path: Path) -> dict[str, int | str]:
+    """The fingerprint of the file `path`: {"bytes": its size, "sha256": hex digits of its sum}."""
     with path.open("rb") as file:
         return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
 def write(folder: Path, pattern: str) -> None:
-    """Fingerprints of the files in a folder that match a pattern; complete or not there."""
-    found = {path.name: of_file(path) for path in sorted(folder.glob(pattern))}
-    part = folder / f"{FILE}.part"
-    part.write_text(json.dumps(found, indent=1))
-    part.replace(folder / FILE)
+    """Write the fingerprints of the files in `folder` whose names match `pattern`; hidden ones are nobody's shards."""
+    shards = [path for path in sorted(folder.glob(pattern)) if not path.name.startswith(".")]
+    atomic.write_text(folder / FILE, json.dumps({path.name: of_file(path) for path in shards}, indent=1))
 
 
 def read(folder: Path) -> dict[str, dict[str, int | str]]:
-    """name -> bytes, sha256; empty for data sets without fingerprints."""
+    """The fingerprints {file name: {"bytes", "sha256"}} of the data set in `folder`; empty where it has none.
+
+    UserError for a damaged list.
+    """
     path = folder / FILE
     if not path.is_file():
         return {}
     try:
-        found = json.loads(path.read_text())
-        return {str(Path(name).name): {"bytes": int(x["bytes"]), "sha256": x["sha256"]} for name, x in found.items()}
+        listed = json.loads(path.read_text())
+        return {str(Path(name).name): {"bytes": int(x["bytes"]), "sha256": x["sha256"]} for name, x in listed.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}): copy the data set again, or build it anew") from error
 
 
 def check_sizes(folder: Path) -> None:
-    """UserError that names a shard which is missing, cut short or too long. Reads no shard."""
+    """Compare the sizes of the shards in `folder` with their fingerprints; reads no shard.
+
+    UserError that names one which is missing, cut short or too long.
+    """
     for name, want in read(folder).items():
         path = folder / name
         if not path.is_file():
@@ -48,10 +54,13 @@ def check_sizes(folder: Path) -> None:
 
 
 def check(folder: Path) -> int:
-    """As `check_sizes`, and UserError that names a shard whose contents changed. Reads all; the number of shards."""
+    """The number of shards in `folder`, after all of each was read and compared with its fingerprint.
+
+    UserError that names one which is missing or whose contents changed.
+    """
     check_sizes(folder)
-    found = read(folder)
-    for name, want in found.items():
+    fingerprints = read(folder)
+    for name, want in fingerprints.items():
         if of_file(folder / name)["sha256"] != want["sha256"]:
             raise UserError(f"shard {folder / name} is damaged: copy it again, or build the data set anew")
-    return len(found)
+    return len(fingerprints)

@@ -6,7 +6,7 @@ from osjax.errors import UserError
 
 
 def latest_start(total: int, num_frames: int, interval: int) -> int:
-    """The last frame that a window of num_frames * interval frames may start at.
+    """The last frame that a window of num_frames * interval frames may start at, in a clip of `total` frames.
 
     One earlier than would fit, as the original has it. Source: Open-Sora opensora/datasets/video_transforms.py.
     """
@@ -14,9 +14,10 @@ def latest_start(total: int, num_frames: int, interval: int) -> int:
 
 
 def pick(total: int, num_frames: int, interval: int = 1, start: int = 0) -> np.ndarray:
-    """Indices of num_frames frames, from the first to the last of the window that begins at `start`.
+    """The indices of num_frames frames, int (num_frames,), of the window that begins at `start`, first to last.
 
-    They are spread evenly over the whole window, so the last step is a little longer than `interval`. A window that
+    total: frames of the clip. interval: every so many frames one is taken, about.
+    Indices are spread evenly over the whole window, so the last step is a little longer than `interval`. A window that
     the clip's end cuts short gives denser frames; UserError when it has fewer than num_frames.
     Source: Open-Sora opensora/datasets/utils.py.
     """

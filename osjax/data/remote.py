@@ -6,17 +6,19 @@ from pathlib import Path
 
 import fsspec
 
+from osjax import atomic
 from osjax.errors import UserError
 
 CACHE = "~/.cache/osjax/data"  # OSJAX_DATA_CACHE names another folder
 
 
 def is_url(path: str | os.PathLike) -> bool:
+    """Whether `path` names a file system other than the local one."""
     return "://" in str(path)
 
 
 def read_bytes(path: str | os.PathLike) -> bytes:
-    """The contents of a file. UserError, one line, where it cannot be read."""
+    """The contents of the file or URL `path`. UserError, one line, where it cannot be read."""
     try:
         with fsspec.open(str(path), "rb") as file:
             return file.read()
@@ -51,15 +53,13 @@ def local_folder(path: str | os.PathLike) -> Path:
             raise UserError(f"{path} names the file {inside} outside its folder: build the data set anew")
         if copy.is_file() and copy.stat().st_size == files.size(name):
             continue
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        part = copy.with_name(f"{copy.name}.{os.getpid()}.part")
-        files.get_file(name, str(part))
-        os.replace(part, copy)
+        with atomic.complete(copy) as partial:
+            files.get_file(name, str(partial))
     return target
 
 
 def upload_folder(folder: Path, url: str) -> None:
-    """Copy a local folder's files to a URL."""
+    """Copy the files below a local `folder` to the folder `url`."""
     files, root = fsspec.core.url_to_fs(url)
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         to = f"{root.rstrip('/')}/{path.relative_to(folder)}"

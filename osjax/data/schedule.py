@@ -29,7 +29,7 @@ class Plan:
 
     @cached_property
     def buckets(self) -> tuple[Bucket, ...]:
-        """Those that fill a batch, in an order that every host finds."""
+        """The buckets that fill a batch, in an order that every host finds."""
         return tuple(sorted(self.counts))
 
     @cached_property
@@ -38,6 +38,7 @@ class Plan:
 
     @property
     def batches_per_pass(self) -> int:
+        """Steps of one pass over the data."""
         return int(self._ends[-1])
 
     def _place(self, step: int) -> tuple[int, Bucket, int]:
@@ -61,7 +62,11 @@ class Plan:
 
 
 def plan(members: Mapping[Bucket, Sequence[int]], batch_sizes: Mapping[Bucket, int], seed: int) -> Plan:
-    """Plan of whole batches; what is left of a bucket waits for another pass's shuffle. UserError if none is full."""
+    """The plan of whole batches; what is left of a bucket waits for another pass's shuffle.
+
+    members: indices of each bucket's samples. batch_sizes: of each bucket, all hosts together. seed: of the orders.
+    UserError if no bucket fills a batch.
+    """
     counts = {b: len(m) // batch_sizes[b] for b, m in members.items() if len(m) >= batch_sizes[b]}
     if not counts:
         filled = ", ".join(f"{b.resolution} x {b.num_frames}: {len(m)} of {batch_sizes[b]}" for b, m in members.items())
@@ -75,33 +80,3 @@ def _permuted(place: int, length: int, *seeds: int) -> int:
         return int(np.random.default_rng(seeds).permutation(length)[place])
     seed = int(np.random.SeedSequence(seeds).generate_state(1)[0])
     return index_shuffle(place, max_index=length - 1, seed=seed, rounds=ROUNDS)
-
-
-def batches_in_order(
-    members: Mapping[Bucket, Sequence[int]], batch_sizes: Mapping[Bucket, int], replicas: int, drop_last: bool
-) -> list[tuple[Bucket, list[int]]]:
-    """Every batch once, unshuffled, bucket by bucket, for evaluation; the n-th goes to replica n modulo `replicas`.
-
-    drop_last: leave out what does not fill a batch or does not serve all replicas; otherwise batches are filled up
-    from the bucket's own start (once over: a tiny bucket stays short), and the list from its first buckets' next
-    samples, which may be none. Source: Open-Sora opensora/datasets/sampler.py.
-    """
-    filled = {b: _whole(list(m), batch_sizes[b], drop_last) for b, m in members.items()}
-    order = [b for b in filled for _ in range(len(filled[b]) // batch_sizes[b])]
-    if drop_last:
-        order = order[: len(order) - len(order) % replicas]
-    elif len(order) % replicas:
-        order += order[: replicas - len(order) % replicas]
-    out, used = [], dict.fromkeys(filled, 0)
-    for bucket in order:
-        start, size = used[bucket], batch_sizes[bucket]
-        out.append((bucket, filled[bucket][start : start + size]))
-        used[bucket] += size
-    return out
-
-
-def _whole(samples: list[int], size: int, drop_last: bool) -> list[int]:
-    left = len(samples) % size
-    if not left:
-        return samples
-    return samples[:-left] if drop_last else samples + samples[: size - left]

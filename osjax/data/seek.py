@@ -54,17 +54,17 @@ def timeline(packets: Sequence[av.Packet]) -> Timeline | None:
     return Timeline(np.sort(times), np.sort([p.pts for p in packets if p.is_keyframe]))
 
 
-def decode_at(source: Path | str | bytes, at: np.ndarray, threads: int = 1) -> np.ndarray:
-    """Frames number `at` (rising) as uint8 (len(at), H, W, 3), see `read`."""
-    found = dict(read(source, at, threads))
-    return np.stack([found[place] for place in range(len(found))])
+def decode_at(source: Path | str | bytes, at: np.ndarray) -> np.ndarray:
+    """Frames number `at` (rising) of a video as uint8 (len(at), H, W, 3). source: a path or bytes, see `read`."""
+    by_place = dict(read(source, at))
+    return np.stack([by_place[place] for place in range(len(by_place))])
 
 
-def read(source: Path | str | bytes, at: np.ndarray, threads: int = 1) -> Iterator[tuple[int, np.ndarray]]:
-    """(place in `at`, frame as uint8 (H, W, 3)) for the frames number `at` (rising), one after the other.
+def read(source: Path | str | bytes, at: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Gives (place in `at`, frame as uint8 (H, W, 3)) for the frames number `at` (rising), one after the other.
 
     Frames come upright where the file says that it is turned. All places come; where one comes again, the later frame
-    counts. source: a path, or the bytes of a file. threads: of the decoder; one, as loaders decode many clips at once.
+    counts. source: a path, or the bytes of a file. Decodes on one thread, as loaders read many clips at once.
     UserError naming the file when it holds no video, does not decode or has too few frames.
     """
     name = "video bytes" if isinstance(source, bytes) else str(source)
@@ -75,7 +75,7 @@ def read(source: Path | str | bytes, at: np.ndarray, threads: int = 1) -> Iterat
             if not container.streams.video:
                 raise UserError(f"{name} holds no video: remove it from the table")
             stream = container.streams.video[0]
-            stream.thread_count = threads
+            stream.thread_count = 1
             for place, image in _frames(container, stream, at):
                 places.add(place)
                 shape = shape or image.shape
@@ -91,17 +91,17 @@ def read(source: Path | str | bytes, at: np.ndarray, threads: int = 1) -> Iterat
 
 
 def _frames(container, stream, at: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    upright, found = Upright(), 0
+    upright, given = Upright(), 0
     packets = [p for p in container.demux(stream) if p.size and not p.is_discard]
     when = timeline(packets)
     if when is not None and len(when.times) > at[-1] and stream.codec_context is not None:
         times = when.times[when.resampled(at)]
         for frame in _wanted(stream.codec_context, packets, when, times):
             image = upright(frame)
-            for place in range(found, int(np.searchsorted(times, frame.pts, side="right"))):
+            for place in range(given, int(np.searchsorted(times, frame.pts, side="right"))):
                 yield place, image
-                found = place + 1
-        if found == len(at):
+                given = place + 1
+        if given == len(at):
             return
     container.seek(0)  # the slow way, which needs nothing but frames
     for number, frame in enumerate(container.decode(stream)):
@@ -142,7 +142,7 @@ def _decoded(decoder, packets: Sequence[av.Packet]) -> Iterator[av.VideoFrame]:
 
 
 class Upright:
-    """Frame -> uint8 (H, W, 3), 8 bits whatever the file has, turned as the frame's display matrix says.
+    """Makes a frame uint8 (H, W, 3), 8 bits whatever the file has, turned as the frame's display matrix says.
 
     One object for a video's frames: it keeps what it needs to convert them, which costs more to set up than a small
     frame to convert.

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from osjax import atomic
 from osjax.errors import UserError
 
 COLUMNS = ("path", "text", "num_frames", "height", "width", "aspect_ratio", "resolution", "fps")
@@ -81,9 +82,9 @@ def _read_parquet(path: Path) -> list[dict[str, Any]]:
 
 
 def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write rows with the original's columns first, then any others; what a row lacks stays empty."""
+    """Write `rows` to the CSV file `path`: the original's columns first, then others; what a row lacks stays empty."""
     extra = dict.fromkeys(name for row in rows for name in row if name not in COLUMNS)
-    with Path(path).open("w", newline="", encoding="utf-8") as file:
+    with atomic.complete(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [*COLUMNS, *extra])
         writer.writeheader()
         writer.writerows(rows)

@@ -22,7 +22,11 @@ CLIP_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 class PromptTokenizer:
-    """Prompts to ids of one length. `pad_id`: what fills up short ones."""
+    """Makes ids of one length from prompts. pad_id: what fills up short ones.
+
+    tokenizer: of one text, whose truncation and padding are set here. max_length: ids of a prompt. pad_token: its
+    word for filling; UserError where it has none.
+    """
 
     def __init__(self, tokenizer: Tokenizer, max_length: int, pad_token: str):
         self.max_length, self.pad_id = max_length, tokenizer.token_to_id(pad_token)
@@ -32,15 +36,13 @@ class PromptTokenizer:
         tokenizer.enable_padding(pad_id=self.pad_id, pad_token=pad_token, length=max_length)
         self._tokenizer = tokenizer
 
-    def __call__(self, prompts: Sequence[str], added_tokens: int = 0, align: int = 1) -> np.ndarray:
-        """Ids, int32 (B, M). M is max_length, or more where M + added_tokens has to be a multiple of `align`."""
-        ids = np.array([e.ids for e in self._tokenizer.encode_batch(list(prompts))], np.int32)
-        extra = -(ids.shape[1] + added_tokens) % align
-        return np.pad(ids, ((0, 0), (0, extra)), constant_values=self.pad_id)
+    def __call__(self, prompts: Sequence[str]) -> np.ndarray:
+        """Ids of B prompts, int32 (B, max_length)."""
+        return np.array([e.ids for e in self._tokenizer.encode_batch(list(prompts))], np.int32)
 
 
 def t5(folder: Path | str, max_length: int = T5_LENGTH) -> PromptTokenizer:
-    """The tokenizer of a T5 folder in the Hugging Face layout. UserError where it cannot be read."""
+    """The tokenizer of a T5 `folder` in the Hugging Face layout. max_length: ids. UserError where it cannot be read."""
     folder = Path(folder)
     if not (folder / "tokenizer.json").is_file() and (folder / "spiece.model").is_file():
         raise UserError(
@@ -51,7 +53,10 @@ def t5(folder: Path | str, max_length: int = T5_LENGTH) -> PromptTokenizer:
 
 
 def clip(folder: Path | str, max_length: int = CLIP_LENGTH) -> PromptTokenizer:
-    """The tokenizer of a CLIP folder: tokenizer.json, or vocab.json with merges.txt. UserError where neither reads."""
+    """The tokenizer of a CLIP `folder`: of its tokenizer.json, or of vocab.json with merges.txt.
+
+    max_length: ids of a prompt. UserError where neither reads.
+    """
     folder = Path(folder)
     if (folder / "tokenizer.json").is_file() or not (folder / "vocab.json").is_file():
         return PromptTokenizer(_read(folder), max_length, CLIP_END)

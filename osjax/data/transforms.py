@@ -4,10 +4,11 @@ import numpy as np
 from PIL import Image
 
 
-def resize_crop_clip(video_THWC: np.ndarray, height: int, width: int, antialias: bool = False) -> np.ndarray:
-    """uint8 or float (T, H, W, C) -> float32 (T, height, width, C): scaled until it covers, then centre-cropped.
+def resize_crop_clip(video_THWC: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The clip as float32 (T, height, width, C): scaled until it covers that, then centre-cropped.
 
-    antialias: every pixel weighs in when a clip gets smaller; without, fine patterns flicker, as the original's do.
+    video_THWC: uint8 or float. height, width: pixels.
+    Fine patterns flicker where a clip gets smaller, as the original's do: not every pixel weighs in.
     Source: Open-Sora opensora/datasets/utils.py and video_transforms.py.
     """
     _, H, W, _ = video_THWC.shape
@@ -20,13 +21,13 @@ def resize_crop_clip(video_THWC: np.ndarray, height: int, width: int, antialias:
         slice((whole - wanted) // 2, (whole - wanted) // 2 + wanted)
         for whole, wanted in zip(scaled, (height, width), strict=True)
     )
-    one_axis = _triangle if antialias else _bilinear
-    return one_axis(one_axis(video, scaled[0], 1, rows), scaled[1], 2, columns)
+    return _bilinear(_bilinear(video, scaled[0], 1, rows), scaled[1], 2, columns)
 
 
 def resize_crop_image(image_HWC: np.ndarray, height: int, width: int) -> np.ndarray:
-    """uint8 (H, W, 3) -> uint8 (height, width, 3), scaled until it covers, then centre-cropped.
+    """The image as uint8 (height, width, 3): scaled until it covers that, then centre-cropped.
 
+    image_HWC: uint8. height, width: pixels.
     Source: Open-Sora opensora/datasets/utils.py.
     """
     scaled = _covering(*image_HWC.shape[:2], height, width)
@@ -54,14 +55,3 @@ def _bilinear(video: np.ndarray, size: int, axis: int, part: slice) -> np.ndarra
     shape[axis] = len(at)
     weight = (at - low).astype(np.float32).reshape(shape)
     return np.take(video, low, axis) * (1 - weight) + np.take(video, high, axis) * weight
-
-
-def _triangle(video: np.ndarray, size: int, axis: int, part: slice) -> np.ndarray:
-    """Resample one axis by a triangle filter as wide as the scale, which is `_bilinear` where the axis grows."""
-    old = video.shape[axis]
-    if size >= old:
-        return _bilinear(video, size, axis, part)
-    centre = ((np.arange(size) + 0.5) * old / size)[part]
-    weights = np.maximum(0, 1 - np.abs(np.arange(old) + 0.5 - centre[:, None]) * size / old)
-    weights = (weights / weights.sum(1, keepdims=True)).astype(np.float32)
-    return np.moveaxis(np.tensordot(weights, video.astype(np.float32), (1, axis)), 0, axis)

@@ -13,37 +13,36 @@ from osjax.errors import UserError
 SAME_BYTES = {"x264-params": "mbtree=0"}
 
 
-def decode(source: Path | str | bytes, num_frames: int | None = None, start: int = 0) -> np.ndarray:
-    """Frames `start` to `start + num_frames` (or to the end) as uint8 (T, H, W, 3).
+def decode(source: Path | str | bytes, num_frames: int | None = None) -> np.ndarray:
+    """The first `num_frames` frames of a video, or all, as uint8 (T, H, W, 3).
 
     source: a path, or the bytes of a file. UserError naming the file when it is empty, corrupt, holds no video or is
     too short.
     """
     name = "video bytes" if isinstance(source, bytes) else str(source)
     file = io.BytesIO(source) if isinstance(source, bytes) else str(source)
-    end = None if num_frames is None else start + num_frames
     frames = []
     try:
         with av.open(file) as container:
             if not container.streams.video:
                 raise UserError(f"{name} holds no video: remove it from the table")
             for i, frame in enumerate(container.decode(video=0)):
-                if end is not None and i >= end:
+                if i == num_frames:
                     break
-                if i >= start:
-                    frames.append(frame.to_ndarray(format="rgb24"))
+                frames.append(frame.to_ndarray(format="rgb24"))
     except (av.FFmpegError, OSError, ValueError) as error:
         raise UserError(f"{name} cannot be decoded ({error}): remove it from the table or make it anew") from error
     if not frames or (num_frames is not None and len(frames) < num_frames):
-        wanted = f"{num_frames} from frame {start}" if num_frames else "at least 1"
+        wanted = num_frames or "at least 1"
         raise UserError(f"{name} has too few frames ({len(frames)}, needs {wanted}): remove it from the table")
     return np.stack(frames)
 
 
 def encode(video_THWC: np.ndarray, fps: float, crf: int = 18) -> bytes:
-    """uint8 (T, H, W, 3) -> bytes of an H.264 MP4, always the same ones for the same frames.
+    """The bytes of an H.264 MP4, always the same ones for the same frames.
 
-    crf: 0 is lossless, 23 x264's default. UserError for odd sizes.
+    video_THWC: uint8 (T, H, W, 3). fps: frames per second. crf: 0 is lossless, 23 x264's default. UserError for odd
+    sizes.
     """
     T, H, W, _ = video_THWC.shape
     if H % 2 or W % 2:
@@ -62,5 +61,5 @@ def encode(video_THWC: np.ndarray, fps: float, crf: int = 18) -> bytes:
 
 
 def write_mp4(path: Path, video_THWC: np.ndarray, fps: float, crf: int = 18) -> None:
-    """Write uint8 (T, H, W, 3) as an H.264 MP4; see `encode`."""
+    """Write a video to the file `path` as an H.264 MP4. video_THWC, fps, crf: see `encode`."""
     Path(path).write_bytes(encode(video_THWC, fps, crf))

@@ -1,111 +1,186 @@
-"""Batches read ahead by processes of their own, which may die or hang without taking the training run along.
+"""Processes that work for this one, each call within a deadline: one that hangs or dies costs its call and is replaced.
 
-Each batch is a pure function of its step, so a batch whose process died is read again by a new one, and comes out the
-same. Processes suit decoding: they share no interpreter lock, and a decoder that crashes ends only one of them.
+Every process has a pipe of its own, so what one leaves half-written as it is killed reaches no other call; with one
+pipe for all, as the pools of Pebble and of the standard library have, it would. Arrays come in memory that both
+processes see: through a pipe a clip of 100 MB takes 0.5 s, three times as long.
 """
 
-import logging
-import multiprocessing
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures import TimeoutError as Late
-from concurrent.futures.process import BrokenProcessPool
+import contextlib
+import itertools
+import mmap
+import os
+import pickle
+import queue
+import signal
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing import get_context, parent_process, reduction
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import Any
 
-from osjax.errors import UserError
-
-log = logging.getLogger(__name__)
-MAX_DEATHS = 3  # of workers, in a row, for one batch
-
-_read: Callable[[int], Any] | None = None  # of this worker
+LARGE = 1 << 20  # bytes of arrays that are worth a file in memory
 
 
-def _start(read: Callable[[int], Any]) -> None:
-    global _read
-    _read = read
+class Lost(Exception):
+    """A call that has no answer, because its process ran past the deadline (`late`) or died. The message says which."""
 
-
-def _call(step: int) -> Any:
-    return _read(step)
+    def __init__(self, message: str, late: bool):
+        super().__init__(message)
+        self.late = late
 
 
 @dataclass(frozen=True)
-class Ahead:
-    """Iterable over read(0), read(1), ... without end. read: picklable; sent to every worker once.
+class _Worker:
+    """A process that is ready, and this side's end of its pipe."""
 
-    workers: processes. ahead: batches that are read before they are asked for. timeout_s: for one batch, from when it
-    is asked for; then a UserError says which step hung.
+    process: BaseProcess
+    pipe: Connection
+
+
+class Workers:
+    """Up to `count` processes, started when they are first needed. Calls may come from several threads.
+
+    count: processes, 1 or more. start: called once in each process, without arguments; what it returns is the first
+    argument of every call there. Must be picklable, as must be functions, arguments and results.
     """
 
-    read: Callable[[int], Any]
-    workers: int
-    ahead: int
-    timeout_s: float = 600.0
+    def __init__(self, count: int, start: Callable[[], Any]):
+        self._start, self._closed, self._lock = start, False, threading.Lock()
+        self._running: set[_Worker] = set()
+        self._free: queue.LifoQueue[_Worker | None] = queue.LifoQueue()  # None: a place without a process yet
+        for _ in range(count):
+            self._free.put(None)
 
-    def __iter__(self) -> "AheadIterator":
-        return AheadIterator(self)
+    def call(self, function: Callable[..., Any], *args: Any, timeout_s: float) -> Any:
+        """function(what `start` returned, *args) in the next process that is free; raises what it raises.
 
+        timeout_s: seconds of work, counted from when the process takes the call. `Lost` where there is no answer.
+        """
+        worker = self._free.get()
+        try:
+            worker = worker or self._begun()
+            worker.pipe.send((function, args))
+            if not worker.pipe.poll(timeout_s):
+                raise Lost("ran past its deadline", late=True)
+            result, error = _receive(worker.pipe)
+        except (EOFError, ConnectionError) as gone:
+            status = self._end(worker)
+            worker = None
+            raise Lost(f"took its process down (exit code {status})", late=False) from gone
+        except BaseException:
+            if worker is not None:
+                self._end(worker)
+            worker = None
+            raise
+        finally:
+            self._free.put(worker)
+        if error is not None:
+            raise error
+        return result
 
-class AheadIterator(Iterator):
-    def __init__(self, of: Ahead):
-        self._of, self._next = of, 0
-        self._pool: ProcessPoolExecutor | None = None
-        self._waiting: deque[Future] = deque()
+    def _begun(self) -> _Worker:
+        # Not forked from here: a copy of a process with JAX's threads may never wake up.
+        context = get_context("forkserver")
+        pipe, other = context.Pipe()
+        process = context.Process(target=_serve, args=(other, self._start), daemon=True)
+        process.start()
+        other.close()  # so that the end of the process is the end of the pipe
+        worker = _Worker(process, pipe)
+        with self._lock:
+            self._running.add(worker)
+            if self._closed:
+                process.kill()
+        try:
+            error = pipe.recv()
+        except (EOFError, ConnectionError) as gone:
+            raise Lost(f"took its process down as it started (exit code {self._end(worker)})", late=False) from gone
+        if error is not None:
+            self._end(worker)
+            raise error
+        return worker
 
-    def __next__(self) -> Any:
-        for death in range(MAX_DEATHS):
-            try:
-                self._fill()
-                batch = self._waiting[0].result(self._of.timeout_s)
-            except BrokenProcessPool:
-                log.warning("a loader process died at step %d and is started again (%d)", self._next, death + 1)
-                self._drop()
-                continue
-            except Late as error:
-                self._drop()
-                raise UserError(
-                    f"no batch for step {self._next} after {self._of.timeout_s:g} s: a file or its disk hangs; "
-                    "probe the data, or raise the loader's timeout"
-                ) from error
-            self._waiting.popleft()
-            self._next += 1
-            return batch
-        raise UserError(
-            f"loader processes died {MAX_DEATHS} times at step {self._next}: a clip of it crashes the decoder, or "
-            "memory runs out; probe the data, or use fewer workers"
-        )
-
-    def _fill(self) -> None:
-        if self._pool is None:
-            # Not forked: a copy of a process with JAX's threads may never wake up.
-            context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self._of.workers, context, _start, (self._of.read,))
-        while len(self._waiting) <= self._of.ahead:
-            self._waiting.append(self._pool.submit(_call, self._next + len(self._waiting)))
-
-    def _drop(self) -> None:
-        """End all workers, also those that hang."""
-        self._waiting.clear()
-        if self._pool is None:
-            return
-        processes = list((self._pool._processes or {}).values())  # before 3.14 an executor has no way to kill them
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        for process in processes:
-            process.kill()
-        self._pool = None
-
-    def get_state(self) -> dict[str, int]:
-        """The same as a Grain iterator's, so that either goes on where the other stopped."""
-        return {"next_index": self._next}
-
-    def set_state(self, state: dict[str, int]) -> None:
-        self._drop()
-        self._next = int(state["next_index"])
+    def _end(self, worker: _Worker) -> int | None:
+        """Kill a process, also one that hangs; its exit status."""
+        with self._lock:
+            self._running.discard(worker)
+        # One whose pipe has ended is about to exit by itself, with the status that tells why.
+        worker.process.join(1.0 if worker.pipe.poll(0) else 0.0)
+        worker.process.kill()
+        worker.process.join()
+        worker.pipe.close()
+        return worker.process.exitcode
 
     def close(self) -> None:
-        self._drop()
+        """Kill all processes. Calls under way are `Lost`."""
+        with self._lock:
+            self._closed, running = True, list(self._running)
+        for worker in running:
+            worker.process.kill()
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def __del__(self):
-        self._drop()
+        self.close()
+
+
+def _serve(pipe: Connection, start: Callable[[], Any]) -> None:
+    """The life of a process: say that it is ready, then answer calls until the other end of the pipe is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-c is for the process that this one works for
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    held, error = _outcome(start, ())
+    pipe.send(error)
+    with contextlib.suppress(EOFError, ConnectionError):
+        while error is None:
+            function, args = pipe.recv()
+            _send(pipe, _outcome(function, (held, *args)))
+
+
+def _end_with_parent() -> None:
+    parent_process().join()
+    os._exit(1)
+
+
+def _outcome(function: Callable[..., Any], args: tuple) -> tuple[Any, Exception | None]:
+    """(result, None) or (None, the error, which travels only where it can be pickled)."""
+    try:
+        return function(*args), None
+    except Exception as error:
+        try:
+            pickle.loads(pickle.dumps(error))
+        except Exception:
+            return None, RuntimeError(f"{type(error).__name__}: {error}")
+        return None, error
+
+
+def _send(pipe: Connection, value: Any) -> None:
+    """Send a value whose arrays, if they are large, are in a file that has no name and is in memory: none is left."""
+    arrays: list[pickle.PickleBuffer] = []
+    rest = pickle.dumps(value, 5, buffer_callback=arrays.append)
+    sizes = [array.raw().nbytes for array in arrays]
+    if sum(sizes) < LARGE or not hasattr(os, "memfd_create"):  # which Linux alone has
+        pipe.send((pickle.dumps(value), None))
+        return
+    with os.fdopen(os.memfd_create("osjax"), "wb", buffering=0) as file:
+        for array in arrays:
+            left = array.raw()
+            while left:  # at most 2 GiB are written at once
+                left = left[file.write(left) :]
+        pipe.send((rest, sizes))
+        reduction.send_handle(pipe, file.fileno(), None)
+
+
+def _receive(pipe: Connection) -> Any:
+    """What `_send` sent. Large arrays stay where the other process wrote them, until they are dropped."""
+    rest, sizes = pipe.recv()
+    if sizes is None:
+        return pickle.loads(rest)
+    with os.fdopen(reduction.recv_handle(pipe), "r+b", buffering=0) as file:
+        memory = memoryview(mmap.mmap(file.fileno(), 0))
+    ends = list(itertools.accumulate(sizes))
+    return pickle.loads(rest, buffers=[memory[end - size : end] for size, end in zip(sizes, ends, strict=True)])

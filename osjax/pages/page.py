@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from osjax import atomic
+
 STYLE = """
 body{font:15px sans-serif;margin:2em;max-width:75em;overflow-wrap:anywhere}
 table{display:block;overflow-x:auto;border-collapse:collapse}
@@ -20,7 +22,7 @@ figure{display:inline-block;margin:.4em;vertical-align:top;max-width:100%}
 def write(path: Path, title: str, body: str) -> None:
     """Write one page. title: as text. body: HTML, whose texts are escaped already."""
     head = f'<!doctype html><meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
-    path.write_text(f"{head}{body}\n", encoding="utf-8")
+    atomic.write_text(path, f"{head}{body}\n")
 
 
 def heading(text: Any, level: int = 2) -> str:

@@ -9,6 +9,7 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
+from osjax import atomic
 from osjax.data import video
 from osjax.pages import page
 
@@ -74,7 +75,7 @@ def write(folder: Path, report: Mapping[str, Any], shown: Sequence[str]) -> None
 
     report: model, videos (rows), mean, latents, seams. shown: stems of the videos that have pictures there.
     """
-    (folder / "recon.json").write_text(json.dumps(report, indent=2) + "\n")
+    atomic.write_text(folder / "recon.json", json.dumps(report, indent=2) + "\n")
     page.write(folder / "recon.html", "osjax eval recon", _body(report, shown))
 
 

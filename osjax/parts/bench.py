@@ -88,7 +88,7 @@ class BenchKeys:
         if self.blocks and (len(self.blocks) != 2 or min(self.blocks) < 0 or not any(self.blocks)):
             raise UserError(f"blocks {self.blocks} must be two counts, double and single, such as 2,4", status=2)
         check_optimizer(self.optimizer, "optimizer")
-        read = ("source", "buckets", "batch_per_device", "fps_max", "random_start", "threads")
+        read = ("source", "buckets", "batch_per_device", "fps_max", "random_start", "threads", "workers", "timeout_s")
         refuse(self.data, "data", read, "`data` measures the reading of clips alone")
 
 

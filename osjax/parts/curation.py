@@ -1,5 +1,6 @@
 """The steps of curation from config keys."""
 
+import importlib
 import importlib.util
 import shlex
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from osjax.errors import UserError
 from osjax.parts.groups import group, refuse, refuse_all, to_dataclass
 
 ENGINES = ("auto", "beam", "loop")
+JUDGES = {"aesthetic": "osjax.parts.aesthetic"}  # scores by models: where `of_keys` makes the model
 THRESHOLDS: Mapping[str, tuple[float | None, float | None]] = {  # column: what a clip must have at least and at most
     "motion": (0.3, 20.0),  # vmafmotion: stills below, chaos above
     "jitter": (None, 30.0),
@@ -146,14 +148,16 @@ def _cut(given: CurationKeys, out: Path) -> engine.Step:
 def _score(given: CurationKeys, out: Path) -> engine.Step:
     options = given.score
     options.check()
-    if "aesthetic" not in options.metrics:
-        refuse(given.aesthetic, "aesthetic", (), "aesthetic is not in score.metrics")
-        return engine.Step("score", partial(score.work, options=options), options, given.shard)
-    from osjax.parts import scores  # only this metric needs jax
-
-    beauty = scores.aesthetic(given.aesthetic.clip, given.aesthetic.predictor)
-    work = partial(score.work, options=options, beauty=beauty)
-    return engine.Step("score", work, [vars(options), beauty.fingerprint()], given.shard)
+    for metric in JUDGES.keys() - set(options.metrics):
+        refuse(getattr(given, metric), metric, (), f"{metric} is not in score.metrics")
+    # A judge's module is imported here, for it alone needs jax.
+    judges = {
+        metric: importlib.import_module(JUDGES[metric]).of_keys(getattr(given, metric))
+        for metric in options.chosen(score.Judged)
+    }
+    work = partial(score.work, options=options, judges=judges)
+    depends_on = [vars(options), *(judge.fingerprint() for judge in judges.values())] if judges else options
+    return engine.Step("score", work, depends_on, given.shard)
 
 
 def _caption(given: CurationKeys, out: Path) -> engine.Step:

@@ -20,13 +20,18 @@ class DataKeys:
     buckets: tuple = ()  # rows (resolution, frames, probability to keep, batch), such as ("256px", 33, 1.0, 12)
     batch_per_device: bool = False  # batches are of one data-parallel device, not of all together
     fps_max: float = 24.0  # frames are left out by whole factors down to this rate
+    state_fps: bool = False  # captions end with their clip's frame rate, as prompts do under sample.state_fps
     random_start: bool = True  # clips longer than their bucket start anywhere
     threads: int = 2  # decoding, per process
+    workers: int = 0  # processes that decode instead; one that dies or hangs is replaced. 0: the threads do
+    timeout_s: float = 60.0  # seconds that one clip may take in a worker; a clip beyond them counts as undecodable
     image_ratio: float = 0.0  # autoencoders: share of the batches that is cut to single frames: images
 
     def __post_init__(self):
         if self.threads < 1:
             raise UserError(f"threads is {self.threads}: give 1 or more", status=2)
+        if self.workers < 0 or not self.timeout_s > 0:
+            raise UserError(f"workers {self.workers} must be 0 or more, timeout_s {self.timeout_s} above 0", status=2)
         if not self.fps_max > 0:
             raise UserError(f"fps_max is {self.fps_max}: give frames per second, such as 24", status=2)
         if not 0 <= self.image_ratio <= 1:
@@ -45,5 +50,9 @@ def check(keys: DataKeys, kind: str, evaluates: bool, key: str = "data") -> None
         refuse(keys, key, [k for k in everything if k != "image_ratio"], "images have buckets of their own (1 frame)")
         if not keys.cached:
             refuse(keys, key, [k for k in everything if k not in CACHED], f"{key}.cached is off")
+    if not keys.workers:
+        refuse(keys, key, [k for k in everything if k != "timeout_s"], f"{key}.workers is 0")
+    if kind == "autoencoder":
+        refuse(keys, key, [k for k in everything if k != "state_fps"], "an autoencoder takes no text")
     if not evaluates:
         refuse(keys, key, [k for k in everything if k != "held_out"], "evaluate.every is 0")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from osjax import atomic
 from osjax.models.autoencoder import LatentScale
 
 FILE = "latent_scale.json"
@@ -20,7 +21,7 @@ def measured(latents_BTHWC: np.ndarray) -> LatentScale:
 def write(folder: Path, scale: LatentScale) -> None:
     """Keep a scale (one number a channel) in the folder of the stage that measured it."""
     values = {"scale": np.asarray(scale.scale).tolist(), "shift": np.asarray(scale.shift).tolist()}
-    (folder / FILE).write_text(json.dumps(values))
+    atomic.write_text(folder / FILE, json.dumps(values))
 
 
 def read(folder: Path) -> LatentScale:

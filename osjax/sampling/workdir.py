@@ -4,7 +4,6 @@ Paths are relative to the workdir, which may therefore be moved, and never lead 
 """
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from osjax import models
+from osjax import atomic, models
 from osjax.conditioning.text import TextEncoder
 from osjax.errors import UserError
 from osjax.models.autoencoder import LatentScale
@@ -63,9 +62,7 @@ def save(workdir: Path, description: Workdir) -> Path:
         "settings": dict(description.settings),
     }
     SampleSettings(**description.settings)  # a wrong key is the caller's, not the reader's
-    unfinished = Path(workdir) / f".{FILE}.part"
-    unfinished.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(unfinished, Path(workdir) / FILE)
+    atomic.write_text(Path(workdir) / FILE, json.dumps(content, indent=2) + "\n")
     return Path(workdir) / FILE
 
 

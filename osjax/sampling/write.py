@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from osjax import atomic
 from osjax.data import video
 from osjax.errors import UserError
 from osjax.sampling.names import LAYOUTS, file_stem
@@ -83,10 +83,10 @@ def write(path: Path, settings_path: Path, video_THWC: np.ndarray, settings: Map
         folder.mkdir(parents=True, exist_ok=True)
     for place, content in ((path, data), (settings_path, text.encode("utf-8", "backslashreplace"))):
         # Unfinished files lie beside the settings: VBench would take the suffix of all videos from one of them.
-        unfinished = settings_path.with_name(f".{place.name}.part")
+        unfinished = atomic.beside(settings_path.with_name(place.name))
         try:
             unfinished.write_bytes(content)
-            os.replace(unfinished, place)
+            atomic.place(unfinished, place)
         finally:
             unfinished.unlink(missing_ok=True)
 

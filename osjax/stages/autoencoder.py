@@ -97,7 +97,7 @@ class AutoencoderStage:
         if (folder / latent_scale.FILE).exists():
             return
         source = data.training_source(keys.data, own)
-        reader = loader.ClipReader(source, *recipe.measured, fps_max=keys.data.fps_max)
+        reader = loader.ClipReader(source, loader.Window(*recipe.measured, fps_max=keys.data.fps_max))
         mesh = device_mesh.make(devices=jax.local_devices()[:1])
         part = autoencoder.AutoencoderPart(recipe.model, np.dtype("float32"), stage=recipe.name)
         bare = autoencoder.read(part, self.place, mesh)

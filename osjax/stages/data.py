@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
+from osjax import atomic
 from osjax.curation.probe import probe
 from osjax.data import bucketed, buckets, clips, dataset, index, loader, schedule
 from osjax.errors import UserError
@@ -103,7 +104,7 @@ class OwnData:
         table = clips.write_clips(folder / "mp4", specs, cfg.size, cfg.frames, cfg.fps)
         kept = probe(table, min_frames=cfg.frames).kept
         path = dataset.build_clips(kept, folder)
-        done.write_text(json.dumps({"made_from": made_from, "data_set": str(path.relative_to(folder))}))
+        atomic.write_text(done, json.dumps({"made_from": made_from, "data_set": str(path.relative_to(folder))}))
         return path
 
 
@@ -134,15 +135,15 @@ def plan(source: dataset.Records, table: buckets.Buckets, seed: int) -> schedule
     return schedule.plan(members, {bucket: table.batch_size(bucket) for bucket in members}, seed)
 
 
-def video_batches(source: Source, table: buckets.Buckets, cfg: DataKeys, seed: int) -> loader.BatchIterator:
+def video_batches(source: Source, table: buckets.Buckets, cfg: DataKeys, seed: int) -> Batches:
     """Endless batches {"video" (B, T, H, W, 3), "text"} of this process, as the plan of the source says."""
+    planned = plan(source, table, seed)
+    options = {"fps_max": table.fps_max, "random_start": cfg.random_start, "state_fps": cfg.state_fps}
     return bucketed.batches(
         source,
-        plan(source, table, seed),
-        table.shape,
+        planned,
+        {bucket: loader.Window(*table.shape(bucket), **options) for bucket in planned.buckets},
         process_index=jax.process_index(),
         process_count=jax.process_count(),
-        threads=cfg.threads,
-        fps_max=table.fps_max,
-        random_start=cfg.random_start,
+        readers=bucketed.Readers(cfg.threads, cfg.workers, cfg.timeout_s),
     )

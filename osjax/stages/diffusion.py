@@ -89,7 +89,8 @@ class DiffusionStage:
         if recipe.keys.data.cached_text:
             made_by["text"] = recipe.text.fingerprint()
         plan = data.plan(source, recipe.table, recipe.keys.seed)
-        return features.Clips(source, plan, recipe.table, made_by, self._encoders().cached_shapes)
+        shapes, stated = self._encoders().cached_shapes, recipe.keys.data.state_fps
+        return features.Clips(source, plan, recipe.table, made_by, shapes, stated)
 
     def _batches(self, source: data.Source, encoders: Encoders) -> data.Batches:
         keys = self.recipe.keys.data

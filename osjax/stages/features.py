@@ -19,6 +19,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from tqdm import tqdm
 
+from osjax import atomic
 from osjax.data import bucketed, buckets, cache, dataset, loader
 from osjax.data.schedule import Plan
 from osjax.errors import UserError
@@ -49,7 +50,7 @@ class Clips:
     """The clips of a stage, as its batches take them.
 
     encoders: fingerprints of what encodes them by `autoencoder` and, where text features are kept as well, `text`.
-    shapes: `Encode.cached_shapes`.
+    shapes: `Encode.cached_shapes`. state_fps: see `loader.Window`.
     """
 
     source: dataset.Records
@@ -57,6 +58,7 @@ class Clips:
     table: buckets.Buckets
     encoders: Mapping[str, str]
     shapes: Callable[[tuple[int, int, int]], dict[str, tuple[int, int, int, int]]]
+    state_fps: bool = False
 
     @property
     def has_text(self) -> bool:
@@ -73,6 +75,7 @@ class Clips:
             "fps_max": self.table.fps_max,
             "features": sorted(self.shapes(shape)),
             **self.encoders,
+            **({"state_fps": True} if self.state_fps else {}),  # absent from older features
         }
 
     def kinds(self, bucket: buckets.Bucket) -> Any:
@@ -88,7 +91,7 @@ class Features:
     states: Mapping[str, Any] | None
     null: tuple[np.ndarray, np.ndarray] | None
 
-    def batches(self, threads: int) -> loader.BatchIterator:
+    def batches(self, threads: int) -> grain.DatasetIterator:
         """Endless batches of this process: those that the videos would have come in."""
         # Members rise, so a clip's place is found without a table of them all.
         members = {bucket: np.asarray(self.plan.members[bucket]) for bucket in self.records}
@@ -130,7 +133,8 @@ def make(root: Path, clips: Clips, encode: Encode, mesh: Mesh, threads: int = 2,
         if _agreed((folder / ABOUT).is_file()):
             continue
         shape = clips.table.shape(bucket)
-        reader = loader.ClipReader(clips.source, *shape, fps_max=clips.table.fps_max, members=members)
+        window = loader.Window(*shape, fps_max=clips.table.fps_max, state_fps=clips.state_fps)
+        reader = loader.ClipReader(clips.source, window, members)
         work = _Work(reader, members, encode, mesh, threads, size // jax.process_count(), clips.has_text)
         parts = cache.shards(len(members), size * max(1, shard // size))
         _make_shards(folder, parts, clips.kinds(bucket), work)
@@ -138,8 +142,7 @@ def make(root: Path, clips: Clips, encode: Encode, mesh: Mesh, threads: int = 2,
         if jax.process_index() == 0:
             states = _write_null(folder, encode) if clips.has_text else None
             cache.finish(folder, clips.kinds(bucket), parts)
-            (folder / f"{ABOUT}.part").write_text(json.dumps({**about, "states": states}, indent=1))
-            (folder / f"{ABOUT}.part").replace(folder / ABOUT)  # written last
+            atomic.write_text(folder / ABOUT, json.dumps({**about, "states": states}, indent=1))  # written last
         multihost_utils.sync_global_devices(f"finished {folder.name}")
     return find(root, clips)
 
@@ -226,5 +229,7 @@ def _nearest(root: Path, about: Mapping[str, Any]) -> str:
     found = [json.loads(path.read_text()) for path in sorted(root.glob(f"{about['shape']}-*/{ABOUT}"))]
     if not found:
         return f" in {about['shape']} (frames x height x width): run `osjax encode` with this config"
-    differ = min(([name for name in about if other.get(name) != about[name]] for other in found), key=len)
+    for other in found:
+        del other["states"]
+    differ = min(([name for name in {**about, **o} if o.get(name) != about.get(name)] for o in found), key=len)
     return f": those in {about['shape']} are of another {', '.join(differ)}; run `osjax encode` with this config"

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from osjax import atomic
 from osjax.parallel import host, rules, sharding
 from osjax.parts.lpips import Distance
 from osjax.training import ae_losses
@@ -58,7 +59,7 @@ def report(name: str, folder: Path, found: dict[str, float] | None) -> None:
         return
     if found:
         folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(found) + "\n")
+        atomic.write_text(path, json.dumps(found) + "\n")
     else:
         found = json.loads(path.read_text())
     print(f"{name}, held-out clips: {', '.join(how.format(found[k]) for k, how in SHOWN.items() if k in found)}")

@@ -23,7 +23,8 @@ from osjax.training.throughput import Throughput
 
 log = logging.getLogger(__name__)
 BASE = "base_checksum"  # beside a LoRA stage's config in its checkpoints: of the weights that it does not hold
-MAY_CHANGE = ("steps", "mesh", "checkpoint", "health", "hang", "evaluate", "data.threads", "start", "sample")
+READERS = ("data.threads", "data.workers", "data.timeout_s")  # who reads changes no batch
+MAY_CHANGE = ("steps", "mesh", "checkpoint", "health", "hang", "evaluate", *READERS, "start", "sample")
 FREE = ("modes.", "autoencoder.config.", "lpips.config.", "dinov2.config.")  # groups whose keys are the user's choice
 
 

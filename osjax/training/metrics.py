@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from osjax import atomic
 from osjax.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -29,9 +30,7 @@ class MetricsLog:
         """Drop this stage's lines at or after `first_step`."""
         self.close()
         kept = [line for line in read(self.path) if line["stage"] != self.stage or line["step"] < first_step]
-        partial = self.path.with_suffix(".partial")
-        partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        partial.replace(self.path)
+        atomic.write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
         self._file = self.path.open("a", buffering=1)
 
     def write(self, step: int, values: dict[str, Any]) -> None:

@@ -102,6 +102,5 @@ def size_of(out: Path) -> int:
 
 def _remove(out: Path) -> None:
     """Remove what a failed conversion leaves; OUT was not there before, or empty."""
-    out.with_name(out.name + ".part").unlink(missing_ok=True)
     if out.is_dir():
         shutil.rmtree(out)

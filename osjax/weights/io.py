@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from osjax import atomic
 from osjax.errors import UserError
 from osjax.weights import safetensors_file, torch_file
 from osjax.weights.tensor_file import FileTensor
@@ -118,7 +119,7 @@ def _save_shards(folder: Path, shards: list[dict], fetch: Callable[[str], np.nda
         places = {name: path.name for path, shard in zip(paths, shards, strict=True) for name in shard}
         total = sum(_size(*entry) for shard in shards for entry in shard.values())
         content = {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))}
-        (folder / INDEX).write_text(json.dumps(content, indent=2) + "\n")
+        atomic.write_text(folder / INDEX, json.dumps(content, indent=2) + "\n")
     return paths
 
 

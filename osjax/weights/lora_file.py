@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from osjax import atomic
 from osjax.errors import UserError
 from osjax.models.lora import LoRAConfig
 from osjax.weights import io, lora, safetensors_file
@@ -56,7 +57,7 @@ def write(out: Path, cfg, adapters: Adapters, layout: Layout = OPEN_SORA_V2) -> 
         "alpha_pattern": {name: adapters.cfg.scale * rank for name, rank in ranks.items()},
         "inference_mode": True,
     }
-    (out / PEFT_CONFIG).write_text(json.dumps(content, indent=2) + "\n")
+    atomic.write_text(out / PEFT_CONFIG, json.dumps(content, indent=2) + "\n")
     return [path, out / PEFT_CONFIG]
 
 

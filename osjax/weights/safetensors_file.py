@@ -4,7 +4,6 @@ The safetensors library reads whole tensors of its own dtypes and writes what is
 """
 
 import json
-import os
 import struct
 from collections.abc import Callable, Mapping
 from math import prod
@@ -13,6 +12,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
+from osjax import atomic
 from osjax.errors import UserError
 from osjax.weights.tensor_file import FileTensor, in_file
 
@@ -126,13 +126,11 @@ def write(
         place += size
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
+    with atomic.complete(path) as partial, partial.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for name in order(tensors):
             value = np.ascontiguousarray(fetch(name))
             file.write(memoryview(value.reshape(-1).view(np.uint8)))
-    os.replace(part, path)
 
 
 def order(tensors: Mapping[str, tuple[tuple[int, ...], np.dtype]]) -> list[str]:

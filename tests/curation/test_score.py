@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 from osjax.curation import duplicates, filter, score, stats, tables
+from osjax.curation.blur import blur
 from osjax.curation.isolate import Limits, Pool
+from osjax.curation.text_area import text_area
 from osjax.errors import UserError
 from tests.curation.conftest import picture, write
 
@@ -46,9 +48,9 @@ def test_blur_is_the_variance_of_the_laplacian_of_the_middle_of_five_frames(scor
     assert scored["blurred"]["blur"] < 20 < 100 < scored["slow"]["blur"]
     frames = picture(5, 32, 48)
     want = sorted(cv2.Laplacian(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.CV_64F).var() for image in frames)
-    assert score.blur(frames) == pytest.approx(want[2])
+    assert blur(frames) == pytest.approx(want[2])
     blurred = [*frames[:2], *(np.full_like(image, 90) for image in frames[2:])]  # three of five: the majority
-    assert score.blur(blurred) == 0.0 < score.blur([*frames[:3], *blurred[3:]])
+    assert blur(blurred) == 0.0 < blur([*frames[:3], *blurred[3:]])
 
 
 def test_copies_of_another_size_are_near_duplicates_and_other_clips_are_not(scored):
@@ -127,9 +129,33 @@ def test_metrics_that_do_not_exist_are_refused():
         score.Scoring(("beauty",))
 
 
+class Brightness:
+    """A judge without weights."""
+
+    def __call__(self, frames_NHWC):
+        assert frames_NHWC.dtype == np.uint8 and len(frames_NHWC) == 3
+        return frames_NHWC.mean((1, 2, 3))
+
+    def fingerprint(self):
+        return "mean"
+
+
+def test_a_judge_scores_the_first_middle_and_last_of_the_sampled_frames(tmp_path):
+    rising = np.stack([np.full((64, 64, 3), 10 * n, np.uint8) for n in range(20)])
+    rows = [{"path": str(write(tmp_path / f"{n}.mp4", rising // (n + 1), crf=1)), "text": ""} for n in range(2)]
+    rows.append({"path": "gone.mp4", "reason": "broken"})
+    options = score.Scoring(("blur", "aesthetic"))
+    with Pool(Limits(workers=1)) as pool:
+        made = score.work(rows, pool, options, {"aesthetic": Brightness()})
+        with pytest.raises(ValueError, match="judges of nothing"):
+            score.work(rows, pool, options)
+    assert made[0]["aesthetic"] == pytest.approx(100, abs=6) and made[1]["aesthetic"] == pytest.approx(50, abs=4)
+    assert "blur" in made[0] and not {"shown", "shown_size"} & made[0].keys() and made[2] == rows[2]
+
+
 def test_text_is_read_where_it_stands():
-    pytest.importorskip("rapidocr_onnxruntime")
+    pytest.importorskip("rapidocr")
     image = np.full((120, 480, 3), 255, np.uint8)
     cv2.putText(image, "HELLO WORLD", (30, 80), cv2.FONT_HERSHEY_SIMPLEX, 2, (0, 0, 0), 5)
-    assert score.text_area(np.full((120, 480, 3), 255, np.uint8)) == 0.0
-    assert 0.1 < score.text_area(image) < 0.9
+    assert text_area([np.full((120, 480, 3), 255, np.uint8)]) == 0.0
+    assert 0.1 < text_area([image]) < 0.9

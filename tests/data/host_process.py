@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from osjax.data import bucketed, buckets, dataset, index, schedule
+from osjax.data import bucketed, buckets, dataset, index, loader, schedule
 
 RULES = {"64px": {1: buckets.Rule(1.0, 4), 4: buckets.Rule(1.0, 2), 8: buckets.Rule(0.6, 2)}}
 SEED = 5
@@ -18,7 +18,8 @@ def batches(data_set: Path, process_index: int = 0, process_count: int = 1):
     members = index.group(source.index(), table, SEED)
     plan = schedule.plan(members, {bucket: table.batch_size(bucket) for bucket in members}, SEED)
     where = {"process_index": process_index, "process_count": process_count}
-    return bucketed.batches(source, plan, table.shape, fps_max=24, threads=1, **where)
+    windows = {bucket: loader.Window(*table.shape(bucket), fps_max=24, random_start=True) for bucket in members}
+    return bucketed.batches(source, plan, windows, readers=bucketed.Readers(threads=1), **where)
 
 
 def rows(batch) -> list:

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from osjax.data import bucketed, buckets, clips, schedule, transforms, video
+from osjax.data import bucketed, buckets, clips, loader, schedule, transforms, video
 from osjax.errors import UserError
 
 COUNT = 12
@@ -32,8 +32,9 @@ def _plan(seed=0):
     return schedule.plan({SHORT: range(8), LONG: range(8, COUNT)}, {SHORT: 4, LONG: 2}, seed)
 
 
-def _batches(source, **kwargs):
-    return bucketed.batches(source, _plan(), SHAPES.__getitem__, **kwargs)
+def _batches(source, random_start=True, fps_max=None, **kwargs):
+    windows = {b: loader.Window(*shape, fps_max=fps_max, random_start=random_start) for b, shape in SHAPES.items()}
+    return bucketed.batches(source, _plan(), windows, **kwargs)
 
 
 def test_every_batch_has_the_shape_and_samples_of_its_step(source):
@@ -74,18 +75,17 @@ def test_a_rate_cap_leaves_frames_out(source):
     assert short and all(not np.array_equal(a, b) for a, b in short)
 
 
-def test_a_saved_place_resumes_exactly_and_so_does_a_step_number(source):
+def test_a_saved_place_resumes_exactly(source):
     iterator = _batches(source)
     for _ in range(5):
         next(iterator)
     place = json.loads(json.dumps(iterator.get_state()))
-    again, by_step, fresh = _batches(source), _batches(source, first_step=5), _batches(source)
+    again, fresh = _batches(source), _batches(source)
     again.set_state(place)
     differs = False
     for _ in range(5):
-        want, got, other, start = next(iterator), next(again), next(by_step), next(fresh)
+        want, got, start = next(iterator), next(again), next(fresh)
         np.testing.assert_array_equal(got["video"], want["video"])
-        np.testing.assert_array_equal(other["video"], want["video"])
         differs |= list(start["index"]) != list(want["index"])
     assert differs
 

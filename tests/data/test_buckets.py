@@ -1,10 +1,10 @@
-"""Size tables, bucket choice and batch order against the original's."""
+"""Size tables and bucket choice against the original's."""
 
 import math
 
 import pytest
 
-from osjax.data import buckets, caption, schedule
+from osjax.data import buckets, caption
 from osjax.errors import UserError
 from tests import golden
 
@@ -84,19 +84,6 @@ def test_an_image_with_a_frame_rate_above_the_cap_matches_nothing():
     found = buckets.Buckets({"256px": {1: buckets.Rule(1.0, 2), 5: buckets.Rule(1.0, 2)}}, fps_max=24)
     assert found.find(1, 256, 256, math.nan, seed=0) is not None
     assert found.find(1, 256, 256, 25.0, seed=0) is None
-
-
-@pytest.mark.parametrize(
-    "run", BUCKETS["unshuffled_batches"]["runs"], ids=lambda r: f"{r['replicas']}-{r['drop_last']}"
-)
-def test_unshuffled_batches_match_the_original(run):
-    found = buckets.Buckets(_rules(BUCKETS["unshuffled_batches"]["config"]), 16, 24)
-    members = found.group(SAMPLES, SEED)
-    batches = schedule.batches_in_order(
-        members, {b: found.batch_size(b) for b in members}, run["replicas"], run["drop_last"]
-    )
-    text = [[f"{i}-" + "-".join(map(str, found.shape(b))) for i in samples] for b, samples in batches]
-    assert [text[rank :: run["replicas"]] for rank in range(run["replicas"])] == run["batches_per_rank"]
 
 
 def test_every_shape_lists_all_buckets():

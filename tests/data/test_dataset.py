@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from osjax.curation import probe
-from osjax.data import cache, clips, dataset, video
+from osjax.data import cache, clips, dataset, loader, video
 from osjax.errors import UserError
 
 
@@ -74,7 +74,7 @@ def test_neither_tensorflow_nor_jax_is_imported(table_path, tmp_path):
         "from osjax.curation import probe\n"
         "from osjax.data import dataset, loader\n"
         f"source = dataset.open_source(dataset.build_clips(probe.probe({str(table_path)!r}).kept, {str(tmp_path)!r}))\n"
-        "next(loader.batches(len(source), loader.ClipReader(source, 8, 32, 32), 2, 0))\n"
+        "loader.ClipReader(source, loader.Window(8, 32, 32))(0)\n"
         "print([m for m in ('tensorflow', 'torch') if m in sys.modules])\n"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
@@ -87,6 +87,15 @@ def test_building_again_replaces_the_older_data_set(table_path, tmp_path):
     assert len(dataset.open_source(dataset.build_clips(rows[:1], tmp_path))) == 1
     source = dataset.open_source(dataset.build_clips(rows[1:], tmp_path))
     assert [source[i]["text"].decode() for i in range(len(source))] == [row["text"] for row in rows[1:]]
+
+
+def test_captions_state_the_motion_that_all_clips_of_a_table_were_scored_with(table_path, tmp_path):
+    rows = probe.probe(table_path).kept
+    window = loader.Window(4, 32, 32, state_fps=True)
+    for name, scored, words in (("all", rows, " 8 FPS, 4 motion score."), ("some", rows[1:], " 8 FPS.")):
+        table = [{**row, "motion": "3.6"} if row in scored else row for row in rows]  # as a CSV file gives it
+        source = dataset.open_source(dataset.build_clips(table, tmp_path / name))
+        assert loader.ClipReader(source, window)(0)["text"] == rows[0]["text"] + words
 
 
 def test_an_empty_list_and_a_missing_data_set_are_user_errors(tmp_path):

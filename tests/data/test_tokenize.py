@@ -33,12 +33,6 @@ def test_t5_prompts_are_filled_up_with_zero_and_cut_before_their_end_token(t5_fo
     assert ids[2, -1] == 1 and 0 not in ids[2]
 
 
-def test_extra_padding_aligns_text_and_image_together(t5_folder):
-    read = tokenize.t5(t5_folder, max_length=10)
-    assert read(["a"], added_tokens=33, align=8).shape == (1, 15)
-    assert read(["a"], added_tokens=30, align=8).shape == (1, 10) and not read(["a"], 33, 8)[0, 10:].any()
-
-
 def test_clip_prompts_are_filled_up_with_their_end_token(clip_folder):
     ids = tokenize.clip(clip_folder)(["Red  DOGS's 24", "x" * 200])
     vocabulary = json.loads((clip_folder / "vocab.json").read_text())

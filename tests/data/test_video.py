@@ -22,13 +22,13 @@ def test_a_clip_comes_back_from_mp4_nearly_unchanged(tmp_path):
     assert np.abs(back - clip).mean() < 2 < np.abs(back[::-1] - clip).mean()
 
 
-def test_decoding_starts_and_stops_where_asked(tmp_path):
+def test_decoding_stops_where_asked(tmp_path):
     clip = _ramp()
     data = video.encode(clip, 8, crf=10)
     (tmp_path / "a.mp4").write_bytes(data)
-    part = video.decode(data, num_frames=2, start=3)
-    np.testing.assert_array_equal(part, video.decode(tmp_path / "a.mp4")[3:5])
-    assert not np.array_equal(part, video.decode(data, num_frames=2))
+    part = video.decode(data, num_frames=2)
+    np.testing.assert_array_equal(part, video.decode(tmp_path / "a.mp4")[:2])
+    assert not np.array_equal(part, video.decode(data)[1:3])
 
 
 def test_a_clip_is_always_the_same_bytes():

@@ -61,7 +61,7 @@ def rates(source: list[dict], count: int, num_frames: int, size: int) -> list[fl
     """Of whole files, and of wanted frames."""
     latest = frames.latest_start(count, num_frames, 1)
     starts = np.random.default_rng(0).integers(latest, endpoint=True, size=4096)
-    reader = loader.ClipReader(source, num_frames, size, size, random_start=True)
+    reader = loader.ClipReader(source, loader.Window(num_frames, size, size, random_start=True))
     return rates_of(
         lambda n: whole(source[n % len(source)], num_frames, size, int(starts[n % 4096])),
         lambda n: reader(n % len(source), np.random.default_rng(n)),

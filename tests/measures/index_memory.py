@@ -1,18 +1,17 @@
 """What a loader holds of ten million clips: `python -m tests.measures.index_memory [CLIPS]`.
 
-Writes a synthetic Parquet table, makes the index and the buckets of the original's 256px stage from it, plans, and asks
-for steps all over the plan. Memory is that of the process without the pages of mapped files, which are the kernel's to
+Writes the index of a synthetic table, sorts it into the buckets of the original's 256px stage, plans, and asks for
+steps all over the plan. Memory is that of the process without the pages of mapped files, which are the kernel's to
 drop, and with them.
 """
 
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from osjax.data import buckets, index, schedule
 
@@ -26,31 +25,25 @@ def memory() -> dict[str, float]:
     return {name: int(found[name].split()[0]) * 1024 for name in ("RssAnon", "RssFile")}
 
 
-def write_table(path: Path, count: int) -> None:
+def columns(count: int) -> Iterator[dict[str, np.ndarray]]:
     rng = np.random.default_rng(0)
-    schema = pa.schema({**dict.fromkeys(("num_frames", "height", "width"), pa.int32()), "fps": pa.float32()})
-    with pq.ParquetWriter(path, schema) as writer:
-        for start in range(0, count, 1 << 20):
-            n = min(1 << 20, count - start)
-            size = np.array(SIZES)[rng.integers(len(SIZES), size=n)]
-            rates = np.array([23.976, 24, 25, 29.97], np.float32)[rng.integers(4, size=n)]
-            columns = [rng.integers(48, 240, n), size[:, 0], size[:, 1], rates]
-            writer.write_table(pa.table([pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema))
+    for start in range(0, count, 1 << 20):
+        n = min(1 << 20, count - start)
+        size = np.array(SIZES)[rng.integers(len(SIZES), size=n)]
+        fps = np.array([23.976, 24, 25, 29.97], np.float32)[rng.integers(4, size=n)]
+        yield {"num_frames": rng.integers(48, 240, n), "height": size[:, 0], "width": size[:, 1], "fps": fps}
 
 
 def main(count: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        write_table(folder / "clips.parquet", count)
         before = memory()
         marks = [("write the index", time.perf_counter())]
-        index.write(folder / index.FILE, index.of_parquet(folder / "clips.parquet"))
+        index.write(folder / index.FILE, columns(count))
         entries = index.open_index(folder / index.FILE)
-        marks.append(("sort into buckets, once", time.perf_counter()))
+        marks.append(("sort into buckets", time.perf_counter()))
         table = buckets.Buckets(RULES, 16, 24)
-        index.group(entries, table, 0, folder / "buckets")
-        marks.append(("open again", time.perf_counter()))
-        members = index.group(entries, table, 0, folder / "buckets")
+        members = index.group(entries, table, 0)
         plan = schedule.plan(members, {bucket: table.batch_size(bucket) for bucket in members}, 0)
         marks.append(("1000 steps", time.perf_counter()))
         rng = np.random.default_rng(0)
@@ -59,9 +52,9 @@ def main(count: int) -> None:
         marks.append(("", time.perf_counter()))
         for (name, start), (_, end) in zip(marks, marks[1:], strict=False):
             print(f"{name}: {end - start:.2f} s")
-        size = sum(path.stat().st_size for path in (folder / index.FILE, *(folder / "buckets").rglob("*.u4")))
+        size = (folder / index.FILE).stat().st_size
         after = memory()
-        print(f"files: {size / count:.1f} bytes a clip, {sum(map(len, members.values()))} of {count} clips in buckets")
+        print(f"index: {size / count:.1f} bytes a clip; {sum(map(len, members.values()))} of {count} clips in buckets")
         for name in after:
             more = after[name] - before[name]
             print(f"{name}: {more / 1e6:.0f} MB more, {more / count:.1f} bytes a clip")

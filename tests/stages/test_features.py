@@ -1,11 +1,12 @@
 """Features on disk: what is in them, in which order, after a run that died, and made by two processes at once."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
-from osjax.data import bucketed, clips, dataset
+from osjax.data import bucketed, clips, dataset, loader
 from osjax.data.table import read
 from osjax.errors import UserError
 from osjax.stages import features
@@ -36,7 +37,8 @@ def files(folder):
 def test_batches_of_features_are_those_of_the_videos(source, made):
     _, found = made
     wanted = clips_of(source)
-    videos = bucketed.batches(wanted.source, wanted.plan, wanted.table.shape, random_start=False)
+    windows = {bucket: loader.Window(*wanted.table.shape(bucket)) for bucket in wanted.plan.buckets}
+    videos = bucketed.batches(wanted.source, wanted.plan, windows)
     cached = found.batches(2)
     for _ in range(12):
         video, row = next(videos), next(cached)
@@ -82,3 +84,10 @@ def test_two_processes_make_the_files_of_one(source, made, tmp_path):
         assert got["text"] == want["text"] and got["index"] == want["index"] == n
         for name in ("latents", "head_image", "vec"):
             np.testing.assert_allclose(got[name], want[name], atol=1e-6)
+
+
+def test_features_of_captions_that_state_the_rate_are_others(source, made):
+    folder, _ = made
+    stated = dataclasses.replace(clips_of(source), state_fps=True)
+    with pytest.raises(UserError, match="state_fps"):
+        features.find(folder, stated)

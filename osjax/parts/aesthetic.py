@@ -1,7 +1,4 @@
-"""Scores that are models, from config keys: aesthetic scores of frames by CLIP and the published predictor.
-
-Both come from the user's local files.
-"""
+"""The score `aesthetic` from config keys: frames by CLIP and the published predictor, both from local files."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -47,16 +44,16 @@ class Beauty:
         return model_folder.fingerprint(self.clip, self.predictor)
 
 
-def aesthetic(clip: str | None, predictor: str | None) -> Beauty:
-    """The aesthetic score by two local files. clip, predictor: as `Beauty` has them. UserError where one is missing."""
-    if not clip or not predictor:
+def of_keys(keys: Any) -> Beauty:
+    """The judge of an `aesthetic` group, `AestheticKeys` of curation.py. UserError where a file is missing."""
+    if not keys.clip or not keys.predictor:
         raise UserError(
             "metric aesthetic needs local weights: give --config.aesthetic.clip, a folder of "
             "openai/clip-vit-large-patch14, and --config.aesthetic.predictor, sac+logos+ava1-l14-linearMSE.pth; or "
             "leave it out of score.metrics",
             status=2,
         )
-    beauty = Beauty(clip, predictor)
+    beauty = Beauty(keys.clip, keys.predictor)
     beauty.check()
     return beauty
 

@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 from osjax import models, weights
 from osjax.__main__ import main
 from osjax.curation import tables
-from osjax.parts import scores
+from osjax.parts import aesthetic
 from tests import golden
 from tests.curation.conftest import picture, write
 from tests.models.test_clip_vision import TINY, generated
@@ -54,9 +54,9 @@ def test_clips_get_the_mean_score_of_three_frames(files, clips, tmp_path):
     assert score(clips, tmp_path / "out.parquet", *flags) == 0
     rows = list(tables.rows(tmp_path / "out.parquet", clips))
     assert len(rows) == 2 and rows[0]["aesthetic"] != rows[1]["aesthetic"] and "shown" not in rows[0]
-    beauty = scores.Beauty(str(clip), str(predictor))
+    beauty = aesthetic.Beauty(str(clip), str(predictor))
     frames = np.random.RandomState(0).randint(0, 256, (3, 20, 30, 3), np.uint8)
-    pixels = np.stack([scores.square(frame, 8) for frame in frames]) / np.float32(127.5) - 1
+    pixels = np.stack([aesthetic.square(frame, 8) for frame in frames]) / np.float32(127.5) - 1
     want = head.apply({"params": head_params}, vision.apply({"params": vision_params}, pixels))
     got = pickle.loads(pickle.dumps(beauty))(frames)
     assert golden.relative_error(got, want) < 1e-5 and np.std(want) > 1e-4
@@ -65,9 +65,9 @@ def test_clips_get_the_mean_score_of_three_frames(files, clips, tmp_path):
 def test_a_square_is_the_middle_of_a_frame():
     wide = np.zeros((30, 90, 3), np.uint8)
     wide[:, 30:60] = 200
-    assert scores.square(wide, 10).shape == (10, 10, 3) and scores.square(wide, 10)[:, 2:-2].min() > 190
+    assert aesthetic.square(wide, 10).shape == (10, 10, 3) and aesthetic.square(wide, 10)[:, 2:-2].min() > 190
     high = wide.transpose(1, 0, 2)
-    np.testing.assert_array_equal(scores.square(high, 10), scores.square(wide, 10).transpose(1, 0, 2))
+    np.testing.assert_array_equal(aesthetic.square(high, 10), aesthetic.square(wide, 10).transpose(1, 0, 2))
 
 
 @pytest.mark.parametrize(

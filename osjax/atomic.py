@@ -1,0 +1,58 @@
+"""Files that are there whole or not at all, whenever the process or the machine stops: written beside, then renamed."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def complete(path: Path | str) -> Iterator[Path]:
+    """A path to write to, which becomes `path` when the block ends well and is removed when it does not.
+
+    path: a local file, or a link to one; its folder is made. A pipe or a device, such as /dev/stdout, is written to as
+    it is. What a killed process leaves is hidden and ends in ".part".
+    """
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():
+        yield path
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = beside(path)
+    try:
+        yield partial
+        place(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def beside(path: Path) -> Path:
+    """Where this process writes what is to become `path`: hidden, in the same folder, with another suffix."""
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
+
+
+def place(partial: Path, path: Path) -> None:
+    """Rename a finished file to `path`, which other processes see whole from then on, and after a loss of power too."""
+    _to_disk(partial)
+    os.replace(partial, path)
+    with contextlib.suppress(OSError):  # file systems without folders of their own, such as a mounted bucket
+        _to_disk(path.parent)
+
+
+def _to_disk(path: Path) -> None:
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def write_bytes(path: Path | str, data: bytes) -> None:
+    """Make `data` the contents of the file `path`."""
+    with complete(path) as partial:
+        partial.write_bytes(data)
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Make `text`, in UTF-8, the contents of the file `path`."""
+    write_bytes(path, text.encode())

@@ -1,0 +1,54 @@
+"""The data of a stage as its config group asks for them."""
+
+import multiprocessing
+
+import numpy as np
+import pytest
+
+from osjax.curation.probe import probe
+from osjax.data import clips, dataset
+from osjax.errors import UserError
+from osjax.parallel import mesh
+from osjax.parts import buckets
+from osjax.parts.data import DataKeys
+from osjax.stages import data
+
+SLOWER = {"state_fps": True, "fps_max": 4.0}
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clips")
+    table = clips.write_clips(folder, clips.specs(16, 0, clips.combinations()), 64, 8, 8)
+    return dataset.open_source(dataset.build_clips(probe(table).kept, folder / "set"))
+
+
+def batches(source, **keys):
+    cfg = DataKeys(buckets=(("64px", 4, 1.0, 8),), **keys)
+    table = buckets.table(cfg.buckets, cfg.batch_per_device, cfg.fps_max, 8, mesh.make())
+    return data.video_batches(source, table, cfg, 3)
+
+
+def test_workers_of_a_config_read_the_batches_that_its_threads_read(source):
+    threads, before = batches(source), set(multiprocessing.active_children())
+    rows = [next(threads) for _ in range(3)]
+    assert set(multiprocessing.active_children()) == before
+    workers = batches(source, workers=2)
+    for row in rows:
+        np.testing.assert_array_equal(next(workers)["video"], row["video"])
+    assert set(multiprocessing.active_children()) - before
+    other = batches(source, workers=2, random_start=False)
+    assert not all(np.array_equal(next(other)["video"], row["video"]) for row in rows)
+
+
+def test_captions_state_the_rate_that_their_clips_train_at_where_a_config_asks_for_it(source):
+    plain, stated, slower = (next(batches(source, **keys))["text"] for keys in ({}, {"state_fps": True}, SLOWER))
+    assert list(stated) == [f"{text} 8 FPS." for text in plain]
+    assert list(slower) == [text.replace("8 FPS", "4 FPS") for text in stated] and list(plain) != list(stated)
+
+
+@pytest.mark.parametrize("keys", [{"workers": -1}, {"threads": 0}, {"timeout_s": 0.0}])
+def test_readers_that_read_nothing_are_refused(source, keys):
+    with pytest.raises(UserError, match="read no clip") as refused:
+        batches(source, **keys)
+    assert refused.value.status == 2

@@ -24,7 +24,10 @@ BRIGHTEST = 32.0  # grey levels of error that are the brightest colour of a map
 
 
 def heat(error_THW: np.ndarray) -> np.ndarray:
-    """Errors in grey levels (..., H, W) -> colours, uint8 (..., H, W, 3); black is none, bright BRIGHTEST or more."""
+    """Colours of errors, uint8 (..., H, W, 3): black is none, bright BRIGHTEST or more.
+
+    error_THW: grey levels (..., H, W).
+    """
     colours = matplotlib.colormaps["inferno"](np.clip(error_THW / BRIGHTEST, 0, 1))[..., :3]
     return np.round(colours * 255).astype(np.uint8)
 
@@ -32,7 +35,7 @@ def heat(error_THW: np.ndarray) -> np.ndarray:
 def write_clip(folder: Path, stem: str, want: np.ndarray, got: np.ndarray, error: np.ndarray, fps: float) -> None:
     """STEM.mp4 (original, reconstruction and error side by side) and STEM.png (error, the mean over frames).
 
-    want, got: uint8 (T, H, W, 3). error: grey levels (T, H, W).
+    They are written to `folder`. want, got: uint8 (T, H, W, 3). error: grey levels (T, H, W). fps: frames a second.
     """
     panels = np.concatenate([want, got, heat(error)], axis=2)
     _, H, W, _ = panels.shape
@@ -42,7 +45,7 @@ def write_clip(folder: Path, stem: str, want: np.ndarray, got: np.ndarray, error
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Mean of every measure over videos."""
+    """Mean of every measure over videos. rows: measures of one video each by name, those of the first in all."""
     measured = [name for name in MEASURES if rows and rows[0].get(name) is not None]
     return {name: float(np.mean([row[name] for row in rows])) for name in measured}
 
@@ -70,7 +73,10 @@ def _figures(mean: Mapping[str, float]) -> str:
 
 
 def write(folder: Path, report: Mapping[str, Any], shown: Sequence[str]) -> None:
-    """recon.json and recon.html. report: model, videos (rows), mean, latents, seams; shown: stems with pictures."""
+    """Write recon.json and recon.html to a folder.
+
+    report: model, videos (rows), mean, latents, seams. shown: stems of the clips that `write_clip` made pictures of.
+    """
     (folder / "recon.json").write_text(json.dumps(report, indent=2) + "\n")
     (folder / "recon.html").write_text(_page(report, shown))
 

@@ -16,9 +16,8 @@ from osjax.parallel import sharding
 from osjax.run.config import to_dataclass
 from osjax.weights import load, lora_file, orbax_stream
 from osjax.weights.layout import OPEN_SORA_V2, Layout
-from osjax.weights.leaves import Leaves, of_params, unflatten
+from osjax.weights.leaves import Leaves, of_params
 from osjax.weights.lora import Adapters, blank
-from osjax.weights.rules import whole
 
 DTYPES = ("float32", "bfloat16")
 
@@ -102,7 +101,7 @@ def read(path: Path, model_cfg: Any, layout: Layout = OPEN_SORA_V2, average: boo
     wanted = of_params(blank(model_cfg, cfg)).shapes
     if leaves.shapes != wanted:
         raise UserError(f"{path} holds adapters of another model: check the model config")
-    return Adapters(cfg, unflatten({p: leaves.read(p, whole(shape)) for p, shape in leaves.shapes.items()}))
+    return Adapters(cfg, leaves.tree())
 
 
 def _saved(item: Path) -> dict[str, Any]:

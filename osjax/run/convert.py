@@ -129,16 +129,12 @@ def _model(cfg: ConfigDict, name: str, layout_name: str | None) -> tuple[Any, An
     from osjax.run.config import to_dataclass
 
     group = _group(cfg, name)
-    layout_name = layout_name or group.get("layout")
-    if layout_name and layout_name not in weights.LAYOUTS:
-        raise UserError(f"unknown layout {layout_name}: use one of {', '.join(weights.LAYOUTS)}", status=2)
+    key, layout_name = ("--layout", layout_name) if layout_name else (f"{name}.layout", group.get("layout"))
+    layout = weights.layout_named(layout_name, key) if layout_name else weights.OPEN_SORA_V2
     if layout_name and group.family != "mmdit":
         raise UserError(f"--layout is for diffusion models; {name} has only one", status=2)
     fields = group.get("config") or ConfigDict()
-    return (
-        to_dataclass(models.config_class(group.family), fields, f"{name}.config"),
-        weights.LAYOUTS.get(layout_name, weights.OPEN_SORA_V2),
-    )
+    return to_dataclass(models.config_class(group.family), fields, f"{name}.config"), layout
 
 
 def _numpy_dtype(name: str | None):

@@ -137,16 +137,13 @@ def _text(cfg: ConfigDict) -> Any:
 
 def _model(cfg: ConfigDict, name: str, platform: str) -> tuple[nn.Module, Stored]:
     group = _group(cfg, name)
-    if group.layout not in weights.LAYOUTS:
-        raise UserError(
-            f"config key {name}.layout is {group.layout!r}: use one of {', '.join(weights.LAYOUTS)}", status=2
-        )
+    layout = weights.layout_named(group.layout, f"config key {name}.layout")
     attention = cfg.attention
     if attention == "auto":
         attention = "blockwise" if platform == "cpu" else "flash"
     fields = {"attention": attention, **group.config, "dtype": cfg.dtype}
     model_cfg = config.to_dataclass(models.config_class("mmdit"), fields, f"{name}.config")
-    return models.build(model_cfg), _file(model_cfg, group, cfg.dtype, layout=weights.LAYOUTS[group.layout])
+    return models.build(model_cfg), _file(model_cfg, group, cfg.dtype, layout=layout)
 
 
 def _autoencoder(cfg: ConfigDict, name: str) -> pipeline.Autoencoder:

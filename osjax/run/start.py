@@ -16,7 +16,7 @@ from osjax.run.place import Place
 from osjax.training import state
 from osjax.training.freeze import Freeze
 from osjax.weights import inflate, init, load, orbax_stream
-from osjax.weights.layout import LAYOUTS
+from osjax.weights.layout import layout_named
 from osjax.weights.leaves import Leaves
 
 
@@ -24,9 +24,8 @@ def base_leaves(cfg: ConfigDict, model_cfg: Any, place: Place) -> Leaves:
     """The model that the adapters of a stage are of."""
     start = cfg.start
     path = place.of(start.stage) if start.stage else start.weights
-    if start.layout not in LAYOUTS:
-        raise UserError(f"start.layout is {start.layout!r}: use one of {', '.join(LAYOUTS)}", status=2)
-    return load.open_leaves(model_cfg, path, layout=LAYOUTS[start.layout], average=start.average)
+    layout = layout_named(start.layout, "start.layout")
+    return load.open_leaves(model_cfg, path, layout=layout, average=start.average)
 
 
 def leaves_of(cfg: ConfigDict, model_cfg: Any, place: Place, lora: LoRAConfig | None = None) -> Leaves | None:
@@ -62,9 +61,7 @@ def _of_weights(start: ConfigDict, model_cfg: Any) -> Leaves:
         return of_checkpoint(start.weights, start.average)
     like = inflate.image_config(model_cfg) if start.inflate else model_cfg
     source_cfg = models.config(models.family_of(model_cfg), **{**asdict(like), **start.config.to_dict()})
-    if start.layout not in LAYOUTS:
-        raise UserError(f"start.layout is {start.layout!r}: use one of {', '.join(LAYOUTS)}", status=2)
-    return load.open_leaves(source_cfg, start.weights, layout=LAYOUTS[start.layout])
+    return load.open_leaves(source_cfg, start.weights, layout=layout_named(start.layout, "start.layout"))
 
 
 def put(leaves: Leaves, now: state.TrainState, shardings: Any, freeze: Freeze) -> state.TrainState:

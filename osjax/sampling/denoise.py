@@ -23,8 +23,9 @@ from osjax.sampling.settings import SampleSettings
 
 
 class Inputs(NamedTuple):
-    """What the model is told besides the latent. txt_2BMD, vec_2BC: prompts, then negative prompts.
+    """All that the model is told besides the latent.
 
+    txt_2BMD, vec_2BC: text states and pooled vectors of the prompts, then of the negative prompts.
     cond_BTHWC: condition (mask first); None for models without. strength_B: for guidance-distilled models, else None.
     """
 
@@ -36,7 +37,10 @@ class Inputs(NamedTuple):
 
 @partial(jax.jit, static_argnums=0, donate_argnums=2)
 def advance(module: nn.Module, params: Any, x_BTHWC: jax.Array, inputs: Inputs, calls: sampler.Calls, first, last):
-    """Latents after the model calls `first` to `last`; see `flow.sampler.advance`."""
+    """Latents (B, T, H, W, C) after the model calls `first` up to, but without, `last`; see `flow.sampler.advance`.
+
+    module, params: the velocity model. x_BTHWC: latents before; the buffer is donated. calls: of `plan`.
+    """
     B, T, H, W, _ = x_BTHWC.shape
     p = module.cfg.patch_size
     img_ids, txt_ids = patch.img_ids(B, T, H, W, p), patch.txt_ids(B, inputs.txt_2BMD.shape[2])
@@ -54,7 +58,10 @@ def advance(module: nn.Module, params: Any, x_BTHWC: jax.Array, inputs: Inputs, 
 
 
 def plan(settings: SampleSettings, module: nn.Module, latent_shape: tuple[int, int, int, int]):
-    """(calls, ends of steps) of `flow.sampler.plan` for these settings and this model."""
+    """(calls, ends of steps) of `flow.sampler.plan` for these settings and this velocity model.
+
+    latent_shape: (T, H, W, C), from which the timestep shift follows.
+    """
     T, H, W, _ = latent_shape
     p = module.cfg.patch_size
     times = shift.schedule(settings.steps, (H // p) * (W // p), T, settings.shift, settings.alpha)
@@ -86,7 +93,7 @@ class Denoiser:
         self.rows = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
 
     def check(self, latent_shape: tuple[int, int, int, int], text_tokens: int) -> None:
-        """UserError where the tokens do not divide over the mesh."""
+        """UserError where the tokens of a latent (T, H, W, C) or of a text do not divide over the mesh."""
         T, H, W, _ = latent_shape
         frames, rows, columns = patch.token_grid(T, H, W, self.module.cfg.patch_size)
         ways = 1 if self.mesh is None else self.mesh.shape["sequence"]
@@ -105,7 +112,11 @@ class Denoiser:
         settings: SampleSettings,
         on_step: Callable[[], None] | None = None,
     ) -> jax.Array:
-        """Latents (rows, T, H, W, C), float32. on_step: called after every step, which costs a wait each time."""
+        """The denoised latents (rows, T, H, W, C), float32.
+
+        params: of the module. noise_BTHWC: to start from, a row for each of `rows`. settings: steps, shift, guidance.
+        on_step: called after every step, which costs a wait each time. UserError: see `check`.
+        """
         calls, ends = plan(settings, self.module, noise_BTHWC.shape[1:])
         self.check(noise_BTHWC.shape[1:], inputs.txt_2BMD.shape[2])
         if self.module.cfg.guidance_embed:
@@ -122,7 +133,10 @@ class Denoiser:
     def lower(
         self, params: Any, latent_shape: tuple[int, int, int, int], text_tokens: int, settings: SampleSettings
     ) -> jax.stages.Lowered:
-        """The program of a latent (T, H, W, C). params: shapes. Allocates nothing."""
+        """The program that makes a latent of this shape (T, H, W, C) with these settings. Allocates nothing.
+
+        params: shapes. text_tokens: of a prompt. UserError: see `check`.
+        """
         cfg, calls = self.module.cfg, plan(settings, self.module, latent_shape)[0]
         everywhere = rows = None
         if self.mesh is not None:

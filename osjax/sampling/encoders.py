@@ -30,8 +30,9 @@ class TextModel:
 
 
 class T5AndCLIP:
-    """Has `encode_batch` and `max_length`, as the built-in encoder of conditioning/text.py has.
+    """The text encoder of the released models, used as the built-in one of conditioning/text.py is.
 
+    t5, clip: the two models.
     offload: keep both models' weights on the host; T5 visits the device first, then CLIP.
     mesh: of this host's devices, to split weights and prompts over; None is the first device.
     """
@@ -50,7 +51,7 @@ class T5AndCLIP:
         return self._t5.tokenizer.max_length
 
     def encode_batch(self, prompts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Prompts -> (states (B, M, C), pooled (B, C)), float32 on the host."""
+        """T5's states (B, M, C) and CLIP's pooled vectors (B, C) of B prompts, float32 on the host."""
         rows = len(prompts)
         with self._t5_params.on_device() as params, self._under():
             states = self._run_t5(self._t5.module, params, self._split(self._t5.tokenizer(prompts)))

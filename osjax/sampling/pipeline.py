@@ -103,8 +103,19 @@ class Pipeline:
         videos, latents = map(np.stack, zip(*made, strict=True))
         return Sample(videos, latents, self.describe(settings), [self.describe_row(job, settings) for job in jobs])
 
-    def jobs(self, settings, prompts, refs=None, negatives=None, seeds=None, samples=1) -> list[Job]:
-        """The videos of a call, checked; see `__call__`."""
+    def jobs(
+        self,
+        settings: SampleSettings,
+        prompts: Sequence[str],
+        refs: Sequence[Any] | None = None,
+        negatives: Sequence[str] | None = None,
+        seeds: Sequence[int] | None = None,
+        samples: int = 1,
+    ) -> list[Job]:
+        """The videos to make of these prompts, checked: `samples` a prompt, those of one prompt next to each other.
+
+        settings: complete. refs, negatives, seeds, UserError: see `__call__`.
+        """
         if not prompts or isinstance(prompts, str):
             raise UserError("prompts is a list of at least one text: give ['a red circle']")
         needs = bool(settings.condition.references) and settings.mode != T2I2V
@@ -139,24 +150,32 @@ class Pipeline:
             raise UserError("mode t2i2v needs an image model: give config.image its weights")
 
     def size(self, settings: SampleSettings) -> tuple[int, int]:
-        """(height, width) in pixels."""
+        """(height, width) in pixels of what these settings make with these models."""
         return settings.size(self._autoencoder.module.stride.space * self.module.cfg.patch_size)
 
     def latent_shape(self, settings: SampleSettings) -> tuple[int, int, int, int]:
-        """(T, H, W, C); UserError with the nearest valid size or number of frames where it does not fit."""
+        """(T, H, W, C) of the latents of these settings.
+
+        UserError with the nearest valid size or number of frames where the autoencoder cannot take theirs.
+        """
         return self._autoencoder.latent_shape(settings.frames, *self.size(settings))
 
     def describe(self, settings: SampleSettings) -> dict[str, Any]:
+        """The settings as JSON values, with the height and width in pixels that follow from them."""
         height, width = self.size(settings)
         return {**asdict(settings), "height": height, "width": width}
 
     def describe_row(self, job: Job, settings: SampleSettings) -> dict[str, Any]:
+        """What is a job's own, as JSON values: prompt, the text that the encoder gets, negative prompt and seed."""
         return {"prompt": job.prompt, "text": settings.says(job.prompt), "negative": job.negative, "seed": job.seed}
 
     def stream(
         self, jobs: Sequence[Job], settings: SampleSettings, on_step: Callable[[], None] | None = None
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(video (T, H, W, 3) uint8, latents (T, H, W, C)) of one job after the other, as they are made."""
+        """(video (T, H, W, 3) uint8, latents (T, H, W, C)) of one job after the other, as they are made.
+
+        jobs: of `jobs`, with these settings. on_step: called after every denoise step.
+        """
         rows = self._denoiser.rows
         for start in range(0, len(jobs), rows):
             group = list(jobs[start : start + rows])
@@ -198,8 +217,8 @@ class Pipeline:
         if not mode.references:
             return {}
         with self._autoencoder_on_device() as ae:
-            found = [references.encode(mode, references.load(job.reference, *size), ae) for job in jobs]
-            return jax.tree.map(lambda *rows: np.concatenate(rows), *found)
+            latents = [references.encode(mode, references.load(job.reference, *size), ae) for job in jobs]
+            return jax.tree.map(lambda *rows: np.concatenate(rows), *latents)
 
     def _text(self, jobs: Sequence[Job], settings: SampleSettings) -> tuple[np.ndarray, np.ndarray]:
         """Each prompt is encoded alone, so that its bits do not depend on its company."""

@@ -72,7 +72,9 @@ def run(
 ) -> TrainState:
     """Train from `state.step` to `cfg.total_steps`; returns the final state, saved.
 
-    step_fn: jit-compiled, donates its state. batches: this host's numpy rows, already at the state's place.
+    step_fn: jit-compiled, donates its state. batches: this host's numpy rows, already at the state's place. run_key:
+    on the mesh, what each step folds its number into. checkpoints: where states are saved, each with `config`.
+    workdir: where metrics.jsonl, profiles and the stacks of a hang go.
     data_state: gives the iterator's place for the checkpoint. evaluate: measures a state every `eval_every` steps; its
     numbers join the metrics of the step that follows. dashboards: get every line that metrics.jsonl gets.
     throughput: adds tokens per second and MFU to them.
@@ -93,7 +95,7 @@ def run(
         try:
             while step < cfg.total_steps:
                 stop = stopped(step)
-                found = evaluate(state) if evaluate and not stop and _due(step, cfg.eval_every) else {}
+                measured = evaluate(state) if evaluate and not stop and _due(step, cfg.eval_every) else {}
                 if stop or (_due(step, cfg.save_every) and step > first):
                     late.flush(bar)  # so that metrics.jsonl reaches as far as the checkpoint
                     saver.save(step, state)
@@ -108,7 +110,7 @@ def run(
                 with jax.transfer_guard("disallow"):  # a step that copies between host and device is a mistake
                     state, metrics = step_fn(state, batch, run_key)
                 ill = late.push(
-                    step, metrics, {**found, "data_s": took, "data_wait_s": waited, "batch": _shape(batch)}, bar
+                    step, metrics, {**measured, "data_s": took, "data_wait_s": waited, "batch": _shape(batch)}, bar
                 )
                 watchdog.beat()
                 step += 1
@@ -224,8 +226,8 @@ def _shape(batch: Any) -> str:
 
 def _memory() -> dict[str, float]:
     """Peak bytes of the first device, where it tells (a CPU does not)."""
-    found = jax.local_devices()[0].memory_stats() or {}
-    return {"peak_memory_gb": found["peak_bytes_in_use"] / 1e9} if "peak_bytes_in_use" in found else {}
+    stats = jax.local_devices()[0].memory_stats() or {}
+    return {"peak_memory_gb": stats["peak_bytes_in_use"] / 1e9} if "peak_bytes_in_use" in stats else {}
 
 
 def _due(step: int, every: int) -> bool:

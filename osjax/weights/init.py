@@ -3,13 +3,19 @@
 Source: Open-Sora 2.0 report, sections 4.1.1 (FLUX) and 4.3.3 (deep compression: new input and output layers).
 """
 
+from collections.abc import Mapping
+
 import flax.linen as nn
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from osjax import models, weights
 from osjax.errors import UserError
-from osjax.weights.leaves import Leaves, flatten
+from osjax.models import shapes
+from osjax.models.mmdit.config import MMDiTConfig
+from osjax.models.shapes import Shape
+from osjax.weights.leaves import Leaves
 from osjax.weights.rules import Path, Window
 
 # Layers between tokens and the model's width: taken over where they fit, else as the model initialises them (the layer
@@ -18,8 +24,8 @@ BOUNDARY: tuple[Path, ...] = (("img_in",), ("cond_in",), ("final_layer", "linear
 DROPPED: tuple[Path, ...] = (("guidance_in",),)  # of a distilled model; the video model learns guidance by dropout
 
 
-def from_model(cfg, source: Leaves, seed: int = 0) -> Leaves:
-    """Leaves of the MMDiT `cfg`, copied from those of another MMDiT. seed: of layers that are made anew.
+def from_model(cfg: MMDiTConfig, source: Leaves, seed: int = 0) -> Leaves:
+    """The leaves of the MMDiT `cfg`, copied from `source`, those of another MMDiT. seed: of layers that are made anew.
 
     Import has already split fused projections and permuted rotary pairs (`weights.FLUX`).
     UserError where anything but the layers at both ends differs.
@@ -37,27 +43,24 @@ def from_model(cfg, source: Leaves, seed: int = 0) -> Leaves:
     return Leaves(wanted, {path: dtype if path in fresh else source.dtypes[path] for path in wanted}, read)
 
 
-def _under(layer: Path, shapes) -> dict[Path, tuple[int, ...]]:
-    return {path: shape for path, shape in shapes.items() if path[: len(layer)] == layer}
+def _under(layer: Path, table: Mapping[Path, Shape]) -> dict[Path, Shape]:
+    return {path: shape for path, shape in table.items() if path[: len(layer)] == layer}
 
 
-def _check(wanted, source: Leaves, fresh: set[Path]) -> None:
+def _check(wanted: Mapping[Path, Shape], source: Leaves, fresh: set[Path]) -> None:
     dropped = {path for layer in DROPPED for path in _under(layer, source.shapes) if path not in wanted}
     dropped |= {path for layer in BOUNDARY for path in _under(layer, source.shapes)}
-    problems = [
-        f"{'/'.join(path)} is {source.shapes.get(path, 'nothing')} there and {wanted.get(path, 'nothing')} here"
-        for path in sorted(wanted.keys() | source.shapes.keys())
-        if path not in fresh and path not in dropped and wanted.get(path) != source.shapes.get(path)
-    ]
-    if problems:
-        raise UserError(f"one model cannot start from the other: {'; '.join(problems[:5])}. Check both configs.")
+    free = fresh | dropped
+    there, model = ({p: s for p, s in table.items() if p not in free} for table in (source.shapes, wanted))
+    if problems := shapes.differences(there, model):
+        raise UserError(f"one model cannot start from the other: {shapes.listed(problems, 5)}. Check both configs.")
 
 
-def _initial(cfg, paths: set[Path], seed: int) -> dict[Path, np.ndarray]:
+def _initial(cfg: MMDiTConfig, paths: set[Path], seed: int) -> dict[Path, np.ndarray]:
     """What the model initialises these leaves with; the compiler drops the making of all others."""
 
     def make(key: jax.Array) -> dict[str, jax.Array]:
-        params = flatten(nn.unbox(models.init_params(cfg, key)))
+        params = flatten_dict(nn.unbox(models.init_params(cfg, key)))
         return {"/".join(path): params[path] for path in paths}
 
     made = jax.jit(make)(jax.random.key(seed)) if paths else {}

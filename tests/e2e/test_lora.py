@@ -14,8 +14,6 @@ from osjax.run import adapters
 from osjax.run.pipeline import Pipeline
 from osjax.training import metrics
 from osjax.weights import lora_file, orbax_stream
-from osjax.weights.leaves import unflatten
-from osjax.weights.rules import whole
 from tests.e2e import faults
 
 STAGE = "stages.adapter"
@@ -60,7 +58,7 @@ def item(workdir, stage, name="params"):
     """Arrays of a stage's last checkpoint as a tree."""
     found = orbax_stream.find(workdir / stage / "checkpoints", average=name == "ema")
     leaves = orbax_stream.open_leaves(found)
-    return unflatten({path: leaves.read(path, whole(shape)) for path, shape in leaves.shapes.items()})
+    return leaves.tree()
 
 
 def lines(workdir):

@@ -119,13 +119,8 @@ def train(
             rows,
             sharding.random_key(cfg.seed, mesh),
             mesh,
-            store,
-            place.workdir,
-            saved,
-            data_state=rows.get_state,
+            loop.Records(store, place.workdir, saved, rows.get_state, options.dashboards, throughput),
             evaluate=evaluate,
-            dashboards=options.dashboards,
-            throughput=throughput,
         )
     finally:
         store.close()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import flax.linen as nn
 import jax
@@ -20,9 +20,23 @@ from osjax.parallel import sharding
 from osjax.sampling.placement import Placed, size_of
 
 
+class PromptEncoder(Protocol):
+    """A text encoder as a pipeline takes it: the built-in one of conditioning/text.py, `T5AndCLIP`, or another."""
+
+    @property
+    def max_length(self) -> int:
+        """Text states of a prompt."""
+
+    def encode_batch(self, prompts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """(states (B, M, C), pooled (B, C)) of B prompts, float32."""
+
+
 @dataclass(frozen=True)
 class TextModel:
-    """module, params: `t5` or `clip_text`; params may be host arrays or `Stored`."""
+    """A text model with its tokenizer.
+
+    module, params: `t5` or `clip_text`; params may be host arrays or `Stored`.
+    """
 
     tokenizer: PromptTokenizer
     module: nn.Module

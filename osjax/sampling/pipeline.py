@@ -1,6 +1,6 @@
 """Prompts to videos: text, condition, one compiled denoise loop, decode."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
@@ -20,6 +20,7 @@ from osjax.sampling import int8 as quantization
 from osjax.sampling import references, t2i2v
 from osjax.sampling.autoencoder import Autoencoder, to_float, to_uint8
 from osjax.sampling.denoise import Denoiser, Inputs
+from osjax.sampling.encoders import PromptEncoder
 from osjax.sampling.job import Job
 from osjax.sampling.placement import Placed, size_of
 from osjax.sampling.sample import Sample
@@ -40,7 +41,7 @@ class Pipeline:
         module: nn.Module,
         params: Any,
         autoencoder: Autoencoder,
-        text_encoder: Any,
+        text_encoder: PromptEncoder,
         *,
         settings: SampleSettings | None = None,
         mesh: Mesh | None = None,
@@ -50,7 +51,7 @@ class Pipeline:
     ):
         """module, params: a velocity model such as the MMDiT; params may be host arrays or `Stored`.
 
-        text_encoder: has `encode_batch(prompts)` -> (states (B, M, C), pooled (B, C)).
+        autoencoder, text_encoder: the ones that the velocity model was trained with.
         settings: what calls start from. mesh: to split the velocity model and its samples over; the rest runs on one
         device. offload: keep weights on the host and bring them to the device one model after the other.
         int8: the velocity model's blocks with int8 weights, quantised on the host (see sampling/int8.py).
@@ -69,15 +70,15 @@ class Pipeline:
         self,
         prompts: Sequence[str],
         *,
-        refs: Sequence[Any] | None = None,
+        refs: Sequence[references.Given] | None = None,
         negatives: Sequence[str] | None = None,
         seeds: Sequence[int] | None = None,
-        noise: Sequence[Any] | None = None,
+        noise: Sequence[np.ndarray | jax.Array] | None = None,
         samples: int = 1,
         batch_size: int = 16,
-        progress: Callable | None = None,
+        progress: Callable[[range], Iterable[int]] | None = None,
         settings: SampleSettings | None = None,
-        **changes,
+        **changes: Any,
     ) -> Sample:
         """Make `samples` videos a prompt, those of one prompt next to each other.
 
@@ -107,7 +108,7 @@ class Pipeline:
         self,
         settings: SampleSettings,
         prompts: Sequence[str],
-        refs: Sequence[Any] | None = None,
+        refs: Sequence[references.Given] | None = None,
         negatives: Sequence[str] | None = None,
         seeds: Sequence[int] | None = None,
         samples: int = 1,
@@ -230,7 +231,13 @@ class Pipeline:
         )
         return states, pooled
 
-    def _latents(self, jobs, given, settings, on_step) -> np.ndarray:
+    def _latents(
+        self,
+        jobs: Sequence[Job],
+        given: dict[str, np.ndarray],
+        settings: SampleSettings,
+        on_step: Callable[[], None] | None,
+    ) -> np.ndarray:
         shape = self.latent_shape(settings)
         noise_BTHWC = jnp.stack([job.noise(shape) for job in jobs])
         inputs = Inputs(*self._text(jobs, settings), self._condition(given, len(jobs), shape, settings))
@@ -243,7 +250,9 @@ class Pipeline:
                 x_BTHWC[:, -1:] = given[modes.TAIL_IMAGE.name]
         return x_BTHWC
 
-    def _condition(self, given, B, shape, settings) -> jax.Array | None:
+    def _condition(
+        self, given: dict[str, np.ndarray], B: int, shape: tuple[int, int, int, int], settings: SampleSettings
+    ) -> jax.Array | None:
         if not self.module.cfg.cond_embed:
             return None
         ae, mode_B = self._autoencoder, build.same_mode(settings.condition.name, B)

@@ -5,7 +5,6 @@ Source: Open-Sora opensora/utils/inference.py (collect_references_batch) and ope
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +19,9 @@ from osjax.sampling.autoencoder import Autoencoder, to_float
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 VIDEOS = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg")
 SEPARATOR = ";"  # between the files of one prompt
+
+One = np.ndarray | Path | str
+Given = One | Sequence[One]  # what `load` takes: arrays, paths, or text that names files
 
 
 def paths(text: str, folder: Path = Path()) -> tuple[Path, ...]:
@@ -57,7 +59,7 @@ def read(path: Path) -> np.ndarray:
         raise UserError(f"reference {path} is no readable image ({error}): give another") from error
 
 
-def load(reference: Any, height: int, width: int) -> tuple[np.ndarray, ...]:
+def load(reference: Given, height: int, width: int) -> tuple[np.ndarray, ...]:
     """The clips (T, height, width, 3) that one prompt is given, scaled until they cover and centre-cropped.
 
     reference: an array (T, H, W, 3) or (H, W, 3), uint8 or float in [-1, 1]; a path; text like "a.png;b.mp4"; or a

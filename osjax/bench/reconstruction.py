@@ -26,8 +26,7 @@ from osjax.parts.groups import refuse
 from osjax.sampling import workdir as finished_run
 from osjax.sampling.autoencoder import Autoencoder, to_uint8
 from osjax.weights import load
-from osjax.weights.leaves import Leaves, unflatten
-from osjax.weights.rules import whole
+from osjax.weights.leaves import Leaves
 
 
 @dataclass(frozen=True)
@@ -187,8 +186,7 @@ def _autoencoder(keys: AutoencoderChoice) -> Autoencoder:
 
 
 def _params(leaves: Leaves) -> Any:
-    leaves = leaves.cast(np.float32)
-    return jax.device_put(unflatten({path: leaves.read(path, whole(shape)) for path, shape in leaves.shapes.items()}))
+    return jax.device_put(leaves.cast(np.float32).tree())
 
 
 def _lpips(path: str):

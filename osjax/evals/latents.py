@@ -15,7 +15,10 @@ class LatentStatistics:
         self.smallest, self.largest = np.inf, -np.inf
 
     def add(self, latents_BTHWC: np.ndarray) -> None:
-        """Merges means and squares as Chan et al. 1979, so that large means cost no digits."""
+        """Take the latents of some clips, any (..., C).
+
+        Means and squares are merged as in Chan et al. 1979, so that large means cost no digits.
+        """
         x = np.asarray(latents_BTHWC, np.float64).reshape(-1, latents_BTHWC.shape[-1])
         mean, squares = x.mean(0), np.square(x - x.mean(0)).sum(0)
         if self.count == 0:

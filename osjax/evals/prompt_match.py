@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
+from scipy import ndimage
 
 from osjax.data.clips import COLOURS, DIRECTIONS, SHAPES, ClipSpec, distance
 
@@ -16,9 +17,9 @@ TEMPLATE = 24  # side of the grid that masks are compared on
 
 
 def match(video_THWC: np.ndarray) -> dict[str, str | None]:
-    """{"colour", "shape", "direction"} of a uint8 (T, H, W, 3) clip; None where nothing stands out."""
-    found = [_find(frame) for frame in video_THWC]
-    frames = [f for f in found if f is not None]
+    """{"colour", "shape", "direction"} of a clip, video_THWC in uint8; None where nothing stands out."""
+    objects = [_find(frame) for frame in video_THWC]
+    frames = [one for one in objects if one is not None]
     if len(frames) < 2:
         return {"colour": None, "shape": None, "direction": None}
     return {
@@ -29,7 +30,10 @@ def match(video_THWC: np.ndarray) -> dict[str, str | None]:
 
 
 def score(videos: Sequence[np.ndarray], specs: Sequence[ClipSpec]) -> dict[str, float | int]:
-    """Fraction of clips whose colour, direction and shape are read as specified, and the number of clips."""
+    """Fraction of clips whose colour, direction and shape are read as specified, and the number of clips, `samples`.
+
+    videos: uint8 (T, H, W, 3). specs: what each should show.
+    """
     read = [match(video) for video in videos]
     hits = {
         name: float(np.mean([r[name] == getattr(s, name) for r, s in zip(read, specs, strict=True)]))
@@ -65,24 +69,12 @@ def _nearest_colour(rgb: np.ndarray) -> str:
 
 
 def _largest(mask: np.ndarray) -> np.ndarray:
-    """The largest 4-connected region, grown from seeds by repeated dilation inside the mask."""
-    best, left = np.zeros_like(mask), mask.copy()
-    while left.sum() > best.sum():
-        seed = np.zeros_like(mask)
-        seed[np.unravel_index(np.argmax(left), mask.shape)] = True
-        while True:
-            grown = seed.copy()
-            grown[1:] |= seed[:-1]
-            grown[:-1] |= seed[1:]
-            grown[:, 1:] |= seed[:, :-1]
-            grown[:, :-1] |= seed[:, 1:]
-            grown &= left
-            if grown.sum() == seed.sum():
-                break
-            seed = grown
-        best = seed if seed.sum() > best.sum() else best
-        left = left & ~seed
-    return best
+    """The largest 4-connected region of a mask (H, W)."""
+    regions, count = ndimage.label(mask)
+    if not count:
+        return mask
+    sizes = np.bincount(regions.ravel())
+    return regions == 1 + sizes[1:].argmax()  # 0 is what lies outside
 
 
 def _majority(values: Sequence[str]) -> str:

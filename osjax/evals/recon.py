@@ -15,8 +15,9 @@ SSIM_WINDOW = 11  # pixels of the Gaussian window of Wang et al. 2004, cut off a
 
 
 def psnr(got_uint8: np.ndarray, want_uint8: np.ndarray) -> np.ndarray:
-    """Peak signal-to-noise ratio in dB of each clip: (B, ...) uint8 arrays of one shape -> (B,) float64.
+    """Peak signal-to-noise ratio in dB of each clip, (B,) float64.
 
+    got_uint8, want_uint8: (B, ...) arrays of one shape. UserError for others.
     Equal clips give 100 dB rather than infinity, so that a mean over clips stays finite.
     """
     _check("psnr", got_uint8, want_uint8)
@@ -25,9 +26,10 @@ def psnr(got_uint8: np.ndarray, want_uint8: np.ndarray) -> np.ndarray:
 
 
 def ssim(got_BTHWC: np.ndarray, want_BTHWC: np.ndarray) -> np.ndarray:
-    """Structural similarity of each clip, the mean over its frames: uint8 (B, T, H, W, 3) -> (B,) float64.
+    """Structural similarity of each clip, the mean over its frames: (B,) float64, 1 for equal clips.
 
-    As Wang et al. 2004 define it: Gaussian window, population covariance. scikit-image's, from osjax[evals].
+    got_BTHWC, want_BTHWC: uint8, of one shape. As Wang et al. 2004 define it: Gaussian window, population covariance.
+    UserError for other arrays, frames smaller than the window, or without scikit-image, from osjax[evals].
     """
     _check("ssim", got_BTHWC, want_BTHWC)
     if min(got_BTHWC.shape[2:4]) < SSIM_WINDOW:
@@ -49,8 +51,9 @@ def ssim(got_BTHWC: np.ndarray, want_BTHWC: np.ndarray) -> np.ndarray:
 
 
 def flicker(got_BTHWC: np.ndarray, want_BTHWC: np.ndarray) -> np.ndarray:
-    """Change from frame to frame that the original does not have, in grey levels: uint8 -> (B,) float64.
+    """Change from frame to frame that the original does not have, in grey levels: (B,) float64.
 
+    got_BTHWC, want_BTHWC: uint8, of one shape; UserError for others.
     The mean absolute difference of the two videos' steps in time. A constant offset costs nothing, an error that comes
     and goes costs twice. Clips of one frame have none.
     """
@@ -61,15 +64,19 @@ def flicker(got_BTHWC: np.ndarray, want_BTHWC: np.ndarray) -> np.ndarray:
 
 
 def error_map(got_THWC: np.ndarray, want_THWC: np.ndarray) -> np.ndarray:
-    """Absolute error of every pixel in grey levels, the mean over colours: uint8 (T, H, W, 3) -> (T, H, W) float64."""
+    """Absolute error of every pixel in grey levels, the mean over colours: (T, H, W) float64.
+
+    got_THWC, want_THWC: uint8, of one shape; UserError for others.
+    """
     _check("error_map", got_THWC, want_THWC)
     return np.abs(_difference(got_THWC, want_THWC)).mean(-1)
 
 
 def lpips(module: nn.Module, params: Any) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """Perceptual distance of each clip, the mean over its frames: uint8 (B, T, H, W, 3) twice -> (B,).
+    """The function (got_BTHWC, want_BTHWC) -> (B,): perceptual distance of each uint8 clip, the mean over its frames.
 
-    module: `models.lpips.LPIPS`. One frame at a time, so that memory does not grow with the clip.
+    module: `models.lpips.LPIPS`. params: its parameters. One frame at a time, so that memory does not grow with the
+    clip.
     """
 
     @jax.jit

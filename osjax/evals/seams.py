@@ -6,9 +6,10 @@ from osjax.models.autoencoder import Tiling
 
 
 def seam_lines(size: int, tile: int, overlap: float) -> np.ndarray:
-    """Which of `size` output lines are blended from two tiles, (size,) bool; none where one tile holds all.
+    """Marks of those of `size` output lines that are blended from two tiles: (size,) bool, none where one holds all.
 
-    Tiles and lines are pixels or frames. Every tile but the last keeps tile - seam lines, so seams begin there.
+    tile: lines of a tile. overlap: the part of it, 0 to 1, that the next one shares. Tiles and lines are pixels or
+    frames. Every tile but the last keeps tile - seam lines, so seams begin there.
     """
     lines = np.zeros(size, bool)
     seam = int(tile * overlap)
@@ -20,7 +21,7 @@ def seam_lines(size: int, tile: int, overlap: float) -> np.ndarray:
 
 
 def seam_mask(shape: tuple[int, int, int], tiling: Tiling) -> np.ndarray:
-    """Pixels in any seam of a video of this (T, H, W), bool."""
+    """Marks of the pixels in any seam of a video that is decoded with this tiling: bool of its shape (T, H, W)."""
     mask = np.zeros(shape, bool)
     overlap = tiling.tile_overlap_factor
     if tiling.use_temporal_tiling:
@@ -32,9 +33,10 @@ def seam_mask(shape: tuple[int, int, int], tiling: Tiling) -> np.ndarray:
 
 
 def seam_error(tiled_THWC: np.ndarray, whole_THWC: np.ndarray, tiling: Tiling) -> dict[str, float | None]:
-    """Mean absolute difference of the two, in grey levels, in seams and elsewhere (None where no such pixel is).
+    """Mean absolute difference of two videos, in grey levels, in seams and elsewhere (None where no such pixel is).
 
-    Both uint8. Elsewhere it is what a tile misses that sees less of the video; the excess in seams is their own.
+    tiled_THWC, whole_THWC: uint8, decoded with this tiling and without. `largest` is of any pixel. Elsewhere it is what
+    a tile misses that sees less of the video; the excess in seams is their own.
     """
     difference = np.abs(tiled_THWC.astype(np.float64) - whole_THWC.astype(np.float64)).mean(-1)
     mask = seam_mask(difference.shape, tiling)

@@ -25,7 +25,10 @@ BRIGHTEST = 32.0  # grey levels of error that are the brightest colour of a map
 
 
 def heat(error_THW: np.ndarray) -> np.ndarray:
-    """Errors in grey levels (..., H, W) -> colours, uint8 (..., H, W, 3); black is none, bright BRIGHTEST or more."""
+    """Colours of errors, uint8 (..., H, W, 3): black is none, bright BRIGHTEST or more.
+
+    error_THW: grey levels (..., H, W).
+    """
     colours = matplotlib.colormaps["inferno"](np.clip(error_THW / BRIGHTEST, 0, 1))[..., :3]
     return np.round(colours * 255).astype(np.uint8)
 
@@ -33,7 +36,7 @@ def heat(error_THW: np.ndarray) -> np.ndarray:
 def write_clip(folder: Path, stem: str, want: np.ndarray, got: np.ndarray, error: np.ndarray, fps: float) -> None:
     """STEM.mp4 (original, reconstruction and error side by side) and STEM.png (error, the mean over frames).
 
-    want, got: uint8 (T, H, W, 3). error: grey levels (T, H, W).
+    They are written to `folder`. want, got: uint8 (T, H, W, 3). error: grey levels (T, H, W). fps: frames a second.
     """
     panels = np.concatenate([want, got, heat(error)], axis=2)
     _, H, W, _ = panels.shape
@@ -43,7 +46,7 @@ def write_clip(folder: Path, stem: str, want: np.ndarray, got: np.ndarray, error
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Mean of every measure over videos."""
+    """Mean of every measure over videos. rows: measures of one video each by name, those of the first in all."""
     measured = [name for name in MEASURES if rows and rows[0].get(name) is not None]
     return {name: float(np.mean([row[name] for row in rows])) for name in measured}
 

@@ -16,8 +16,7 @@ from osjax.errors import UserError
 from osjax.models.aesthetic import AestheticConfig
 from osjax.parts import model_folder
 from osjax.weights import load
-from osjax.weights.leaves import Leaves, unflatten
-from osjax.weights.rules import whole
+from osjax.weights.leaves import Leaves
 
 
 @dataclass(frozen=True)
@@ -73,8 +72,8 @@ def _model(clip: str, predictor: str) -> tuple[int, Callable[[np.ndarray], jax.A
     """Pixels of a side, and the compiled (N, side, side, 3) -> (N,)."""
     parts = []
     for cfg, leaves in _opened(clip, predictor):
-        params = unflatten({path: leaves.read(path, whole(shape)) for path, shape in leaves.shapes.items()})
-        parts.append((models.build(cfg), jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params)))
+        params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), leaves.tree())
+        parts.append((models.build(cfg), params))
     (vision, vision_params), (head, head_params) = parts
 
     @jax.jit

@@ -34,10 +34,9 @@ def of_config(cfg: ConfigDict, name: str, layout: str | None = None) -> NamedMod
     group = cfg[name]
     if unknown := [key for key in group if key not in ("family", "config", "layout")]:
         raise UserError(f"unknown config key {name}.{unknown[0]}; valid keys are family, config, layout", status=2)
-    layout = layout or group.get("layout")
-    if layout and layout not in weights.LAYOUTS:
-        raise UserError(f"unknown layout {layout}: use one of {', '.join(weights.LAYOUTS)}", status=2)
-    if layout and group.family != "mmdit":
+    key, layout = ("--layout", layout) if layout else (f"{name}.layout", group.get("layout"))
+    named = weights.layout_named(layout, key) if layout else OPEN_SORA_V2
+    if layout and not weights.has_layouts(group.family):
         raise UserError(f"--layout is for diffusion models; {name} has only one", status=2)
     made = to_dataclass(models.config_class(group.family), group.get("config") or ConfigDict(), f"{name}.config")
-    return NamedModel(made, weights.LAYOUTS.get(layout, OPEN_SORA_V2), {"model": name, **group.to_dict()})
+    return NamedModel(made, named, {"model": name, **group.to_dict()})

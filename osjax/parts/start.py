@@ -6,7 +6,7 @@ from typing import Any
 
 from osjax.errors import UserError
 from osjax.parts.groups import refuse
-from osjax.weights.layout import LAYOUTS
+from osjax.weights.layout import layout_named
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,7 @@ def check(keys: StartKeys, before: Mapping[str, Any], kind: str, key: str = "sta
 
     before: stages of the run before this one, by name. kind: of the stage. key: the group's dotted name.
     """
-    if keys.layout not in LAYOUTS:
-        raise UserError(f"{key}.layout is {keys.layout!r}: use one of {', '.join(LAYOUTS)}", status=2)
+    layout_named(keys.layout, f"{key}.layout")
     if keys.stage and keys.weights:
         raise UserError(f"give one of {key}.stage and {key}.weights", status=2)
     if keys.stage and keys.stage not in before:

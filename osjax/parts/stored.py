@@ -7,11 +7,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import unflatten_dict
 
 from osjax import weights
 from osjax.sampling.placement import Stored
 from osjax.weights import load
-from osjax.weights.leaves import Leaves, unflatten
+from osjax.weights.leaves import Leaves
 from osjax.weights.rules import whole
 
 
@@ -29,7 +30,7 @@ def of_leaves(model_cfg: Any, open_leaves: Callable[[], Leaves], dtype: str) -> 
 
     def read(shardings: Any) -> Any:
         if shardings is None:
-            return unflatten({path: leaf(path) for path in shapes})
+            return unflatten_dict({path: leaf(path) for path in shapes})
         return load.place(opened(), shardings)
 
-    return Stored(unflatten(shapes), read, leaf)
+    return Stored(unflatten_dict(shapes), read, leaf)

@@ -33,20 +33,13 @@ class VideoModelKeys:
     adapter_strength: float = 1.0  # times the scale that it was trained with
 
 
-def layout_of(name: str, key: str) -> Layout:
-    """The layout of attention weights that a config key names. key: dotted, for the UserError of an unknown name."""
-    if name not in weights.LAYOUTS:
-        raise UserError(f"config key {key} is {name!r}: use one of {', '.join(weights.LAYOUTS)}", status=2)
-    return weights.LAYOUTS[name]
-
-
 def of_keys(keys: VideoModelKeys, key: str, computes: str, attention: str, platform: str) -> tuple[nn.Module, Stored]:
     """The module of a group of keys and its parameters, which are read when they are first used.
 
     key: the group's dotted name. computes: "float32" or "bfloat16", of weights and computation. attention: one by name,
     or "auto". platform: of the devices, such as "cpu" or "gpu". UserError for a file that is not there.
     """
-    layout = layout_of(keys.layout, f"{key}.layout")
+    layout = weights.layout_named(keys.layout, f"config key {key}.layout")
     dtype.named(computes, "config key dtype")
     check_adapter(keys, key)
     require(keys.weights, f"{key}.weights")

@@ -31,28 +31,35 @@ class Autoencoder:
 
     @property
     def causal(self) -> bool:
+        """Whether the first latent frame stands for the first frame alone."""
         return self.module.stride.causal
 
     @property
     def time_compression(self) -> int:
+        """Frames of a video to a latent frame."""
         return self.module.stride.time
 
     def latent_shape(self, T: int, H: int, W: int) -> tuple[int, int, int, int]:
-        """Latent (T, H, W, C) of a video; UserError where the stride does not divide it."""
+        """(T, H, W, C) of the latent of a video of T frames and H times W pixels.
+
+        UserError where the stride does not divide them.
+        """
         return *self.module.latent_shape(T, H, W), self.module.cfg.latent_channels
 
     def encode(self, video_BTHWC: jax.Array) -> jax.Array:
+        """Normalised latents (B, t, h, w, c), float32, of pixels in [-1, 1]; tile by tile where the module says so."""
         return self.scale.normalise(self._run("encode", video_BTHWC))
 
     def decode(self, latents_BTHWC: jax.Array) -> jax.Array:
+        """Pixels (B, T, H, W, 3) of normalised latents, about [-1, 1]; tile by tile where the module says so."""
         return self._run("decode", self.scale.restore(latents_BTHWC))
 
     def lower(
         self, method: str, params: Any, shape: tuple[int, ...], where: Sharding | None = None
     ) -> jax.stages.Lowered:
-        """The largest program that `encode` or `decode` runs on an input of this shape (B, T, H, W, C).
+        """The largest program that a method runs on an input of this shape (B, T, H, W, C). Allocates nothing.
 
-        where: the sharding of the input.
+        method: "encode" or "decode". params: shapes, with shardings or without. where: the sharding of the input.
         """
         asked, stride = self.module.tiling, self.module.stride
         space, time = (stride.space, stride.time) if method == "decode" else (1, 1)
@@ -84,11 +91,11 @@ def _apply(module: nn.Module, params: Any, x: jax.Array, method: str) -> jax.Arr
 
 
 def to_uint8(video: np.ndarray) -> np.ndarray:
-    """Pixels in [-1, 1] -> uint8, rounded."""
+    """The uint8 pixels nearest to the pixels of `video`, which are floats in [-1, 1]; same shape."""
     return np.clip(np.round((np.asarray(video, np.float32) + 1) * 127.5), 0, 255).astype(np.uint8)
 
 
 def to_float(video: np.ndarray) -> np.ndarray:
-    """uint8 -> float32 pixels in [-1, 1]; float pixels stay."""
+    """The pixels of `video` as float32 in [-1, 1]: uint8 ones are rescaled, floats stay; same shape."""
     video = np.asarray(video)
     return np.asarray(video, np.float32) / 127.5 - 1 if video.dtype == np.uint8 else video.astype(np.float32)

@@ -23,8 +23,9 @@ from osjax.sampling.settings import SampleSettings
 
 
 class Inputs(NamedTuple):
-    """What the model is told besides the latent. txt_2BMC, vec_2BC: prompts, then negative prompts.
+    """All that the model is told besides the latent.
 
+    txt_2BMC, vec_2BC: text states and pooled vectors of the prompts, then of the negative prompts.
     cond_BTHWC: condition (mask first); None for models without. strength_B: for guidance-distilled models, else None.
     """
 
@@ -36,7 +37,10 @@ class Inputs(NamedTuple):
 
 @partial(jax.jit, static_argnums=0, donate_argnums=2)
 def advance(module: nn.Module, params: Any, x_BTHWC: jax.Array, inputs: Inputs, calls: sampler.Calls, first, last):
-    """Latents after the model calls `first` to `last`; see `flow.sampler.advance`."""
+    """Latents (B, T, H, W, C) after the model calls `first` up to, but without, `last`; see `flow.sampler.advance`.
+
+    module, params: the velocity model. x_BTHWC: latents before; the buffer is donated. calls: of `plan`.
+    """
     size = x_BTHWC.shape[1:4]
 
     def velocity_fn(x_BNC, t_B, branch):
@@ -49,7 +53,10 @@ def advance(module: nn.Module, params: Any, x_BTHWC: jax.Array, inputs: Inputs, 
 
 
 def plan(settings: SampleSettings, module: nn.Module, latent_shape: tuple[int, int, int, int]):
-    """(calls, ends of steps) of `flow.sampler.plan` for these settings and this model."""
+    """(calls, ends of steps) of `flow.sampler.plan` for these settings and this velocity model.
+
+    latent_shape: (T, H, W, C), from which the timestep shift follows.
+    """
     T, H, W, _ = latent_shape
     times = shift.schedule(settings.steps, module.inputs.tokens(1, H, W), T, settings.shift, settings.alpha)
     if module.inputs.guidance:
@@ -99,7 +106,11 @@ class Denoiser:
         settings: SampleSettings,
         on_step: Callable[[], None] | None = None,
     ) -> jax.Array:
-        """Latents (rows, T, H, W, C), float32. on_step: called after every step, which costs a wait each time."""
+        """The denoised latents (rows, T, H, W, C), float32.
+
+        params: of the module. noise_BTHWC: to start from, a row for each of `rows`. settings: steps, shift, guidance.
+        on_step: called after every step, which costs a wait each time. UserError: see `check`.
+        """
         calls, ends = plan(settings, self.module, noise_BTHWC.shape[1:])
         self.check(noise_BTHWC.shape[1:], inputs.txt_2BMC.shape[2])
         if self.module.inputs.guidance:
@@ -116,7 +127,10 @@ class Denoiser:
     def lower(
         self, params: Any, latent_shape: tuple[int, int, int, int], text_tokens: int, settings: SampleSettings
     ) -> jax.stages.Lowered:
-        """The program of a latent (T, H, W, C). params: shapes. Allocates nothing."""
+        """The program that makes a latent of this shape (T, H, W, C) with these settings. Allocates nothing.
+
+        params: shapes. text_tokens: of a prompt. UserError: see `check`.
+        """
         takes, calls = self.module.inputs, plan(settings, self.module, latent_shape)[0]
         everywhere = rows = None
         if self.mesh is not None:

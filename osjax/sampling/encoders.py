@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import flax.linen as nn
 import jax
@@ -20,9 +20,23 @@ from osjax.parallel import sharding
 from osjax.sampling.placement import Placed, size_of
 
 
+class PromptEncoder(Protocol):
+    """A text encoder as a pipeline takes it: the built-in one of conditioning/text.py, `T5AndCLIP`, or another."""
+
+    @property
+    def max_length(self) -> int:
+        """Text states of a prompt."""
+
+    def encode_batch(self, prompts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """(states (B, M, C), pooled (B, C)) of B prompts, float32."""
+
+
 @dataclass(frozen=True)
 class TextModel:
-    """module, params: `t5` or `clip_text`; params may be host arrays or `Stored`."""
+    """A text model with its tokenizer.
+
+    module, params: `t5` or `clip_text`; params may be host arrays or `Stored`.
+    """
 
     tokenizer: PromptTokenizer
     module: nn.Module
@@ -30,8 +44,9 @@ class TextModel:
 
 
 class T5AndCLIP:
-    """Has `encode_batch` and `max_length`, as the built-in encoder of conditioning/text.py has.
+    """The text encoder of the released models, used as the built-in one of conditioning/text.py is.
 
+    t5, clip: the two models.
     offload: keep both models' weights on the host; T5 visits the device first, then CLIP.
     mesh: of this host's devices, to split weights and prompts over; None is the first device.
     """
@@ -50,7 +65,7 @@ class T5AndCLIP:
         return self._t5.tokenizer.max_length
 
     def encode_batch(self, prompts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Prompts -> (states (B, M, C), pooled (B, C)), float32 on the host."""
+        """T5's states (B, M, C) and CLIP's pooled vectors (B, C) of B prompts, float32 on the host."""
         rows = len(prompts)
         with self._t5_params.on_device() as params, self._under():
             states = self._run_t5(self._t5.module, params, self._split(self._t5.tokenizer(prompts)))

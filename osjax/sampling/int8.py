@@ -21,12 +21,15 @@ from osjax.types import Axis
 
 @functools.cache
 def module(plain: nn.Module) -> nn.Module:
-    """The module, one for equal ones, that takes quantised parameters. UserError where qwix is not installed."""
+    """The module like `plain` that takes quantised parameters, one for equal ones. UserError without qwix."""
     return _qwix().quantize_model(plain, _provider())
 
 
 def prepare(plain: nn.Module, params: Any) -> tuple[nn.Module, Stored, Any]:
-    """The quantised module, its parameters, made from `params` (arrays or `Stored`) on first use, and their boxes."""
+    """The module like `plain` with int8 weights, its parameters and the boxes of their names.
+
+    params: of the plain module, arrays or `Stored`; they are read and quantised on first use. UserError without qwix.
+    """
     shapes = params.shapes if isinstance(params, Stored) else params
     boxed = abstract_params(plain, shapes)
 
@@ -41,20 +44,23 @@ def prepare(plain: nn.Module, params: Any) -> tuple[nn.Module, Stored, Any]:
 
 
 def abstract_params(plain: nn.Module, shapes: Any) -> Any:
-    """Boxed shapes of the quantised parameters, from the shapes of plain ones; allocates nothing."""
+    """Boxed shapes of the quantised parameters, from `shapes`, those of the plain module's; allocates nothing."""
     qwix = _qwix()
 
     def one(box, leaf):
         if not _is_quantized(box):
             return box.replace_boxed(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype))
-        found = jax.eval_shape(functools.partial(_quantized, box.names), leaf)
-        return qwix.QArray(box.replace_boxed(found.qvalue), box.replace_boxed(found.scale), qtype=found.qtype)
+        like = jax.eval_shape(functools.partial(_quantized, box.names), leaf)
+        return qwix.QArray(box.replace_boxed(like.qvalue), box.replace_boxed(like.scale), qtype=like.qtype)
 
     return jax.tree.map(one, models.abstract_params(plain.cfg), shapes, is_leaf=_is_box)
 
 
 def quantize(plain: nn.Module, params: Any) -> Any:
-    """Host arrays of the quantised parameters (arrays or `Stored`), read and made on the CPU one after the other."""
+    """Host arrays of the quantised parameters, read and made on the CPU one after the other.
+
+    plain: the module. params: its parameters, arrays or `Stored`. UserError without qwix.
+    """
 
     def one(path, box):
         names = tuple(key.key for key in path)
@@ -102,8 +108,8 @@ def _provider() -> Any:
             return jax.lax.dot_general(lhs, rhs, dimension_numbers, *args, **kwargs)
 
         def param(self, module: nn.Module, name: str, *args, **kwargs):
-            found = module.get_variable("params", name)
-            return found if isinstance(found, qwix.QArray) else module.param(name, *args, **kwargs)
+            value = module.get_variable("params", name)
+            return value if isinstance(value, qwix.QArray) else module.param(name, *args, **kwargs)
 
     return Int8Weights([])
 

@@ -1,12 +1,13 @@
 """One video to make: what is asked for, and the noise that it starts from."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from osjax.errors import UserError
+from osjax.sampling.references import Given
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,8 @@ class Job:
     prompt: str
     seed: int
     negative: str = ""
-    reference: Any = None
-    noise_THWC: Any = None
+    reference: Given | None = None
+    noise_THWC: np.ndarray | jax.Array | None = None
 
     def noise(self, shape: tuple[int, int, int, int]) -> jax.Array:
         """Normal draws of the latent's shape (T, H, W, C), float32; they depend on the seed and on nothing else.

@@ -27,35 +27,36 @@ class Program:
 
     @property
     def peak(self) -> int:
+        """Bytes that the device must hold while the program runs."""
         return self.weights + self.work
 
 
 def measure(pipe: Pipeline, settings: SampleSettings) -> list[Program]:
-    """Every program that these settings run, compiled for the devices here."""
-    found = []
+    """Every program that `pipe` runs for these settings, compiled for the devices here."""
+    programs = []
     for name, weights, lower in pipe.programs(settings):
         started = time.perf_counter()
         memory = lower().compile().memory_analysis()
         seconds = time.perf_counter() - started
         # Buffers that inputs and outputs share count once.
         total = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
-        found.append(Program(name, weights, total - memory.alias_size_in_bytes - weights, seconds))
-    return found
+        programs.append(Program(name, weights, total - memory.alias_size_in_bytes - weights, seconds))
+    return programs
 
 
 def together(programs: Sequence[Program]) -> int:
-    """Peak with all weights on the device at once."""
+    """Peak in bytes of running these programs with all weights on the device at once."""
     models = {program.model: program.weights for program in programs}
     return sum(models.values()) + max(program.work for program in programs)
 
 
 def offloaded(programs: Sequence[Program]) -> int:
-    """Peak with one model on the device at a time."""
+    """Peak in bytes of running these programs with one model on the device at a time."""
     return max(program.peak for program in programs)
 
 
 def table(programs: Sequence[Program], title: str) -> str:
-    """Markdown: GiB and seconds of each program, and the peaks with and without `offload`."""
+    """Markdown under this title: GiB and seconds of each of the programs, and the peaks with and without `offload`."""
     rows = [(p.name, _gib(p.weights), _gib(p.work), _gib(p.peak), f"{p.compiled_s:.1f}") for p in programs]
     rows.append(("**all weights on the device**", "", "", _gib(together(programs)), ""))
     rows.append(("**one model at a time (offload)**", "", "", _gib(offloaded(programs)), ""))

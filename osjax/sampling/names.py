@@ -14,8 +14,9 @@ MAX_BYTES = 230  # file systems allow 255 for the whole name; suffixes and marks
 def stem(layout: str, index: int, prompt: str, name: str | None, sample: int, samples: int) -> str:
     """The file name, without suffix, of sample `sample` (of `samples`) of prompt number `index`.
 
-    plain: the row's name if it has one, else the number and the prompt's first words. vbench: the prompt to the letter
-    and the number of the sample, as VBench looks it up. UserError where that cannot be a file name.
+    layout: "plain" takes the row's `name` if it has one, else the number and the prompt's first words; "vbench" the
+    prompt to the letter and the number of the sample, as VBench looks it up. UserError for another layout, and where
+    that cannot be a file name.
     """
     if layout == "vbench":
         return _exact(f"{prompt}-{sample}")
@@ -26,7 +27,7 @@ def stem(layout: str, index: int, prompt: str, name: str | None, sample: int, sa
 
 
 def file_stem(index: int, prompt: str) -> str:
-    """The number, then letters, digits and dashes only."""
+    """The index in four digits, then the prompt's first words: letters, digits and dashes only."""
     words = re.sub(r"[^\w]+", "-", prompt, flags=re.ASCII).strip("-")[:MAX_WORDS]
     return f"{index:04d}-{words}" if words else f"{index:04d}"
 

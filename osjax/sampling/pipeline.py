@@ -1,6 +1,6 @@
 """Prompts to videos: text, condition, one compiled denoise loop, decode."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
@@ -20,6 +20,7 @@ from osjax.sampling import int8 as quantization
 from osjax.sampling import references, t2i2v
 from osjax.sampling.autoencoder import Autoencoder, to_float, to_uint8
 from osjax.sampling.denoise import Denoiser, Inputs
+from osjax.sampling.encoders import PromptEncoder
 from osjax.sampling.job import Job
 from osjax.sampling.placement import Placed, size_of
 from osjax.sampling.sample import Sample
@@ -44,7 +45,7 @@ class Pipeline:
         module: nn.Module,
         params: Any,
         autoencoder: Autoencoder,
-        text_encoder: Any,
+        text_encoder: PromptEncoder,
         *,
         settings: SampleSettings | None = None,
         mesh: Mesh | None = None,
@@ -54,7 +55,7 @@ class Pipeline:
     ):
         """module, params: a velocity model such as the MMDiT; params may be host arrays or `Stored`.
 
-        text_encoder: has `encode_batch(prompts)` -> (states (B, M, C), pooled (B, C)).
+        autoencoder, text_encoder: the ones that the velocity model was trained with.
         settings: what calls start from. mesh: to split the velocity model and its samples over; the rest runs on one
         device. offload: keep weights on the host and bring them to the device one model after the other.
         int8: the velocity model's blocks with int8 weights, quantised on the host (see sampling/int8.py).
@@ -73,15 +74,15 @@ class Pipeline:
         self,
         prompts: Sequence[str],
         *,
-        refs: Sequence[Any] | None = None,
+        refs: Sequence[references.Given] | None = None,
         negatives: Sequence[str] | None = None,
         seeds: Sequence[int] | None = None,
-        noise: Sequence[Any] | None = None,
+        noise: Sequence[np.ndarray | jax.Array] | None = None,
         samples: int = 1,
         batch_size: int = 16,
-        progress: Callable | None = None,
+        progress: Callable[[range], Iterable[int]] | None = None,
         settings: SampleSettings | None = None,
-        **changes,
+        **changes: Any,
     ) -> Sample:
         """Make `samples` videos a prompt, those of one prompt next to each other.
 
@@ -107,8 +108,19 @@ class Pipeline:
         videos, latents = map(np.stack, zip(*made, strict=True))
         return Sample(videos, latents, self.describe(settings), [self.describe_row(job, settings) for job in jobs])
 
-    def jobs(self, settings, prompts, refs=None, negatives=None, seeds=None, samples=1) -> list[Job]:
-        """The videos of a call, checked; see `__call__`."""
+    def jobs(
+        self,
+        settings: SampleSettings,
+        prompts: Sequence[str],
+        refs: Sequence[references.Given] | None = None,
+        negatives: Sequence[str] | None = None,
+        seeds: Sequence[int] | None = None,
+        samples: int = 1,
+    ) -> list[Job]:
+        """The videos to make of these prompts, checked: `samples` a prompt, those of one prompt next to each other.
+
+        settings: complete. refs, negatives, seeds, UserError: see `__call__`.
+        """
         if not prompts or isinstance(prompts, str):
             raise UserError("prompts is a list of at least one text: give ['a red circle']")
         needs = bool(settings.condition.references) and settings.mode != T2I2V
@@ -143,24 +155,32 @@ class Pipeline:
             raise UserError("mode t2i2v needs an image model: give config.image its weights")
 
     def size(self, settings: SampleSettings) -> tuple[int, int]:
-        """(height, width) in pixels."""
+        """(height, width) in pixels of what these settings make with these models."""
         return settings.size(self._autoencoder.module.stride.space * self.module.inputs.patch)
 
     def latent_shape(self, settings: SampleSettings) -> tuple[int, int, int, int]:
-        """(T, H, W, C); UserError with the nearest valid size or number of frames where it does not fit."""
+        """(T, H, W, C) of the latents of these settings.
+
+        UserError with the nearest valid size or number of frames where the autoencoder cannot take theirs.
+        """
         return self._autoencoder.latent_shape(settings.frames, *self.size(settings))
 
     def describe(self, settings: SampleSettings) -> dict[str, Any]:
+        """The settings as JSON values, with the height and width in pixels that follow from them."""
         height, width = self.size(settings)
         return {**asdict(settings), "height": height, "width": width}
 
     def describe_row(self, job: Job, settings: SampleSettings) -> dict[str, Any]:
+        """What is a job's own, as JSON values: prompt, the text that the encoder gets, negative prompt and seed."""
         return {"prompt": job.prompt, "text": settings.says(job.prompt), "negative": job.negative, "seed": job.seed}
 
     def stream(
         self, jobs: Sequence[Job], settings: SampleSettings, on_step: Callable[[], None] | None = None
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(video (T, H, W, 3) uint8, latents (T, H, W, C)) of one job after the other, as they are made."""
+        """(video (T, H, W, 3) uint8, latents (T, H, W, C)) of one job after the other, as they are made.
+
+        jobs: of `jobs`, with these settings. on_step: called after every denoise step.
+        """
         rows = self._denoiser.rows
         for start in range(0, len(jobs), rows):
             group = list(jobs[start : start + rows])
@@ -202,8 +222,8 @@ class Pipeline:
         if not mode.references:
             return {}
         with self._autoencoder_on_device() as ae:
-            found = [references.encode(mode, references.load(job.reference, *size), ae) for job in jobs]
-            return jax.tree.map(lambda *rows: np.concatenate(rows), *found)
+            latents = [references.encode(mode, references.load(job.reference, *size), ae) for job in jobs]
+            return jax.tree.map(lambda *rows: np.concatenate(rows), *latents)
 
     def _text(self, jobs: Sequence[Job], settings: SampleSettings) -> tuple[np.ndarray, np.ndarray]:
         """Each prompt is encoded alone, so that its bits do not depend on its company."""
@@ -215,7 +235,13 @@ class Pipeline:
         )
         return states, pooled
 
-    def _latents(self, jobs, given, settings, on_step) -> np.ndarray:
+    def _latents(
+        self,
+        jobs: Sequence[Job],
+        given: dict[str, np.ndarray],
+        settings: SampleSettings,
+        on_step: Callable[[], None] | None,
+    ) -> np.ndarray:
         shape = self.latent_shape(settings)
         noise_BTHWC = jnp.stack([job.noise(shape) for job in jobs])
         inputs = Inputs(*self._text(jobs, settings), self._condition(given, len(jobs), shape, settings))
@@ -228,7 +254,9 @@ class Pipeline:
                 x_BTHWC[:, -1:] = given[modes.TAIL_IMAGE.name]
         return x_BTHWC
 
-    def _condition(self, given, B, shape, settings) -> jax.Array | None:
+    def _condition(
+        self, given: dict[str, np.ndarray], B: int, shape: tuple[int, int, int, int], settings: SampleSettings
+    ) -> jax.Array | None:
         if not self.module.inputs.condition:
             return None
         ae, mode_B = self._autoencoder, build.same_mode(settings.condition.name, B)

@@ -85,7 +85,7 @@ def _delete(params: Any) -> None:
 
 
 def size_of(params: Any) -> int:
-    """Bytes that one device holds of arrays or their shapes."""
+    """Bytes that one device holds of params, a tree of arrays or of their shapes with shardings or without."""
 
     def one(x) -> int:
         sharding = getattr(x, "sharding", None)

@@ -27,8 +27,9 @@ class Request:
 
 
 def read(path: Path | str) -> list[Request]:
-    """The rows of a table. Files in `ref` are taken from the table's folder, or from where the command runs.
+    """The rows of the table at `path`.
 
+    Files in `ref` are taken from the table's folder, or from where the command runs.
     UserError that names the line for a missing text, an unknown column, a seed that is no number or a file that is
     not there.
     """

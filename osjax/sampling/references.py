@@ -5,7 +5,6 @@ Source: Open-Sora opensora/utils/inference.py (collect_references_batch) and ope
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,9 +20,12 @@ IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".p
 VIDEOS = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg")
 SEPARATOR = ";"  # between the files of one prompt
 
+One = np.ndarray | Path | str
+Given = One | Sequence[One]  # what `load` takes: arrays, paths, or text that names files
+
 
 def paths(text: str, folder: Path = Path()) -> tuple[Path, ...]:
-    """The files that "a.png;b.mp4" names, taken from `folder` or from where the command runs.
+    """The files that a text such as "a.png;b.mp4" names, taken from `folder` or from where the command runs.
 
     UserError for a file that is not there or is neither image nor video.
     """
@@ -44,7 +46,10 @@ def _existing(path: Path, folder: Path) -> Path:
 
 
 def read(path: Path) -> np.ndarray:
-    """uint8 (T, H, W, 3) of an image (T = 1) or a video. UserError for a file that cannot be decoded."""
+    """The frames of the file at `path`, uint8 (T, H, W, 3), T = 1 for an image.
+
+    UserError for a file that cannot be decoded.
+    """
     if Path(path).suffix.lower() in VIDEOS:
         return video.decode(path)
     try:
@@ -54,11 +59,11 @@ def read(path: Path) -> np.ndarray:
         raise UserError(f"reference {path} is no readable image ({error}): give another") from error
 
 
-def load(reference: Any, height: int, width: int) -> tuple[np.ndarray, ...]:
-    """What one prompt is given, as clips (T, height, width, 3), scaled until they cover and centre-cropped.
+def load(reference: Given, height: int, width: int) -> tuple[np.ndarray, ...]:
+    """The clips (T, height, width, 3) that one prompt is given, scaled until they cover and centre-cropped.
 
     reference: an array (T, H, W, 3) or (H, W, 3), uint8 or float in [-1, 1]; a path; text like "a.png;b.mp4"; or a
-    sequence of these, first the one that gives the head.
+    sequence of these, first the one that gives the head. Whole pixels stay uint8. UserError for what is none of these.
     """
     if isinstance(reference, str):
         reference = paths(reference)
@@ -77,7 +82,10 @@ def load(reference: Any, height: int, width: int) -> tuple[np.ndarray, ...]:
 
 
 def cut(reference: modes.Reference, clips: Sequence[np.ndarray], causal: bool) -> np.ndarray:
-    """The frames that `reference` takes: the first ones of the first clip, or the last ones of the last."""
+    """The frames that `reference` takes: the first ones of the first clip, or the last ones of the last.
+
+    clips: (T, H, W, 3) each. causal: whether the autoencoder is. UserError for a clip that has too few.
+    """
     clip, frames = clips[0] if reference.at_head else clips[-1], reference.pixel_frames(causal)
     if len(clip) < frames:
         raise UserError(f"{reference.name} needs {frames} frames, a reference has {len(clip)}: give a longer one")
@@ -85,7 +93,10 @@ def cut(reference: modes.Reference, clips: Sequence[np.ndarray], causal: bool) -
 
 
 def encode(mode: modes.Mode, clips: Sequence[np.ndarray], autoencoder: Autoencoder) -> dict[str, jax.Array]:
-    """Latents (1, T, H, W, C) of every reference of the mode, each encoded alone."""
+    """Normalised latents (1, T, H, W, C) of every reference of the mode by its name, each encoded alone.
+
+    clips: what `load` gives. autoencoder: what encodes them. UserError: see `cut`.
+    """
     return {
         reference.name: autoencoder.encode(jnp.asarray(to_float(cut(reference, clips, autoencoder.causal)))[None])
         for reference in mode.references

@@ -15,7 +15,7 @@ from osjax.sampling.write import SUFFIXES, Output, encode, suffix_of, write
 
 @dataclass(frozen=True)
 class Sample:
-    """What a call made, one row a video.
+    """The videos that a call made, one row each.
 
     videos_BTHWC: uint8. latents_BTHWC: normalised, float32. settings: what all rows have in common, sizes included.
     rows: prompt, the text that the encoder was given, negative prompt and seed of each.

@@ -15,7 +15,9 @@ TABLE_MULTIPLE = 16  # the original's size tables are multiples of this, whateve
 
 @dataclass(frozen=True)
 class SampleSettings:
-    """The defaults are the original's (Open-Sora configs/diffusion/inference/256px.py) where it has one.
+    """All choices of a call.
+
+    The defaults are the original's (Open-Sora configs/diffusion/inference/256px.py) where it has one.
 
     height, width: pixels; both, or neither to take them from `resolution` ("256px", "720p") and `aspect_ratio`
         (width:height).
@@ -98,5 +100,5 @@ class SampleSettings:
 
 
 def round_up(height: int, width: int, multiple: int) -> tuple[int, int]:
-    """The next size that the model can make; the original rounds so (opensora/utils/sampling.py)."""
+    """(height, width) in pixels, each rounded up to a multiple, as the original does (opensora/utils/sampling.py)."""
     return -(-height // multiple) * multiple, -(-width // multiple) * multiple

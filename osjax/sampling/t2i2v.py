@@ -20,13 +20,15 @@ class ImagePipeline(Protocol):
 
     def stream(
         self, jobs: Sequence[Job], settings: SampleSettings, on_step: Callable[[], None] | None = None
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]: ...
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(video (1, H, W, 3) uint8, latents) of one job after the other; on_step: called after every step."""
 
-    def free(self) -> None: ...
+    def free(self) -> None:
+        """Give the memory of the weights back."""
 
 
 def image_settings(settings: SampleSettings) -> SampleSettings:
-    """Settings of the first frame: one image of the video's aspect ratio at its own resolution."""
+    """The settings of the first frame of a video with `settings`: an image of its aspect ratio, at image_resolution."""
     aspect = settings.aspect_ratio
     if settings.height is not None and settings.width is not None:
         names = buckets.sizes(buckets.pixels(settings.image_resolution), training=False)

@@ -51,7 +51,10 @@ class Workdir:
 
 
 def save(workdir: Path, description: Workdir) -> Path:
-    """Write `model.json`, whole or not at all."""
+    """Write a description as the `model.json` of a workdir, whole or not at all; its path.
+
+    UserError and TypeError for settings that are none of SampleSettings.
+    """
     scale = {f.name: np.asarray(getattr(description.latent_scale, f.name)).tolist() for f in fields(LatentScale)}
     content = {
         "version": VERSION,

@@ -35,29 +35,32 @@ class Output:
 
     @property
     def settings_folder(self) -> Path:
+        """The folder of the JSONs."""
         return self.folder.absolute() if self.layout == "plain" else self.beside("settings")
 
     def beside(self, name: str) -> Path:
-        """A folder for other files: inside, or for VBench, which wants videos alone, next to the folder."""
+        """A folder `name` for other files: inside, or for VBench, which wants videos alone, next to the folder."""
         folder = self.folder.absolute()
         return folder / name if self.layout == "plain" else folder.with_name(f"{folder.name}.{name}")
 
     def media(self, stem: str, frames: int) -> Path:
+        """The file of a sample of this many frames."""
         return self.folder.absolute() / f"{stem}{suffix_of(frames)}"
 
     def json(self, stem: str) -> Path:
+        """The file of a sample's settings."""
         return self.settings_folder / f"{stem}.json"
 
     def finished(self, stem: str, frames: int, settings: Mapping[str, Any]) -> bool:
-        """Whether the sample is there. UserError if it was made with other settings."""
+        """Whether the sample of this stem and many frames is there. UserError if it was made with other settings."""
         if not (self.media(stem, frames).is_file() and self.json(stem).is_file()):
             return False
         try:
-            found = json.loads(self.json(stem).read_text(encoding="utf-8"))
+            told = json.loads(self.json(stem).read_text(encoding="utf-8"))
         except ValueError as error:
             raise UserError(f"{self.json(stem)} is no JSON of osjax: give another --output, or --overwrite") from error
         wanted = json.loads(json.dumps(settings))
-        differ = [key for key in wanted if not isinstance(found, dict) or found.get(key) != wanted[key]]
+        differ = [key for key in wanted if not isinstance(told, dict) or told.get(key) != wanted[key]]
         if differ:
             raise UserError(
                 f"{self.media(stem, frames)} was made with another {differ[0]}: give another --output, or --overwrite"
@@ -65,15 +68,16 @@ class Output:
         return True
 
     def write(self, stem: str, video_THWC: np.ndarray, settings: Mapping[str, Any], fps: float) -> Path:
-        """Write a sample (uint8) and its settings under this stem; the path of the MP4 or PNG. See `write` below."""
+        """Write a sample under this stem; the path of the MP4 or PNG. For the other arguments see `write` below."""
         path = self.media(stem, len(video_THWC))
         write(path, self.json(stem), video_THWC, settings, fps)
         return path
 
 
 def write(path: Path, settings_path: Path, video_THWC: np.ndarray, settings: Mapping[str, Any], fps: float) -> None:
-    """Write a sample (uint8), an MP4 or PNG by the suffix of `path`, and a JSON of its settings to `settings_path`.
+    """Write a sample, an MP4 or PNG by the suffix of `path`, and a JSON of its settings to `settings_path`.
 
+    video_THWC: uint8. settings: JSON values.
     Folders are made where they are missing. Killed at any moment, it leaves no half file of either name behind.
     fps: frames a second, of an MP4. UserError as for `encode`.
     """
@@ -97,10 +101,10 @@ def suffix_of(frames: int) -> str:
 
 
 def encode(video_THWC: np.ndarray, suffix: str, fps: float) -> bytes:
-    """The bytes of an MP4 or, for one frame, of a PNG: uint8 (T, H, W, 3) pixels.
+    """The bytes of an MP4 or, for one frame, of a PNG.
 
-    suffix: one of SUFFIXES, in any case. fps: frames a second, of an MP4. UserError for several frames as a PNG, and
-    for sizes that are odd as an MP4.
+    video_THWC: uint8. suffix: one of SUFFIXES, in any case. fps: frames a second, of an MP4.
+    UserError for several frames as a PNG, and for odd sizes as an MP4.
     """
     if suffix.lower() != ".png":
         return video.encode(video_THWC, fps)
@@ -114,7 +118,10 @@ def encode(video_THWC: np.ndarray, suffix: str, fps: float) -> bytes:
 def write_samples(
     folder: Path, videos_BTHWC: np.ndarray, prompts: Sequence[str], settings: Mapping, fps: float
 ) -> list[Path]:
-    """Write every video (uint8) and its settings; returns the paths in order."""
+    """Write every video (uint8) and its settings to a folder; returns the paths in order.
+
+    prompts: of the videos, for their names. settings: JSON values that all share. fps: frames a second.
+    """
     output = Output(folder)
     return [
         output.write(file_stem(i, prompt), video, {"prompt": prompt, "index": i, **settings}, fps)

@@ -113,13 +113,8 @@ def train(recipe: Recipe, place: Place, work: Work, options: Options) -> state.T
             rows,
             sharding.random_key(recipe.keys.seed, recipe.mesh),
             recipe.mesh,
-            store,
-            place.workdir,
-            saved,
-            data_state=rows.get_state,
+            loop.Records(store, place.workdir, saved, rows.get_state, options.dashboards, work.throughput),
             evaluate=work.evaluate,
-            dashboards=options.dashboards,
-            throughput=work.throughput,
         )
     finally:
         store.close()

@@ -15,7 +15,7 @@ from osjax.parts.start import StartKeys
 from osjax.training import state
 from osjax.training.freeze import Freeze
 from osjax.weights import inflate, init, load, orbax_stream
-from osjax.weights.layout import LAYOUTS
+from osjax.weights.layout import layout_named
 from osjax.weights.leaves import Leaves
 
 
@@ -23,7 +23,9 @@ def base_leaves(recipe: Recipe, place: Place) -> Leaves:
     """The parameters of the model that the adapters of a stage are of, on disk. place: where the run keeps things."""
     start = recipe.keys.start
     path = place.of(start.stage) if start.stage else start.weights
-    return load.open_leaves(recipe.model, path, layout=LAYOUTS[start.layout], average=start.average)
+    return load.open_leaves(
+        recipe.model, path, layout=layout_named(start.layout, "start.layout"), average=start.average
+    )
 
 
 def leaves_of(recipe: Recipe, place: Place) -> Leaves | None:
@@ -52,7 +54,7 @@ def _of_weights(start: StartKeys, model_cfg: Any) -> Leaves:
         return load.of_checkpoint(start.weights, start.average)
     like = inflate.image_config(model_cfg) if start.inflate else model_cfg
     source_cfg = models.config(models.family_of(model_cfg), **{**asdict(like), **start.config})
-    return load.open_leaves(source_cfg, start.weights, layout=LAYOUTS[start.layout])
+    return load.open_leaves(source_cfg, start.weights, layout=layout_named(start.layout, "start.layout"))
 
 
 def put(leaves: Leaves, now: state.TrainState, shardings: Any, freeze: Freeze) -> state.TrainState:

@@ -43,7 +43,12 @@ def create(
     projection: Any = None,
     teacher: Any = None,
 ) -> AutoencoderState:
-    """Fresh state. Trace it; boxes pass through. projection, teacher: parameters, where latents are distilled."""
+    """A fresh state. Trace it; boxes pass through.
+
+    init_params: makes the autoencoder's parameters. tx: the update rule whose moments begin here. with_ema: whether an
+    average is kept. freeze: the parameters that stay. perceptual: the parameters of LPIPS, or None.
+    projection, teacher: parameters, where latents are distilled.
+    """
     if projection is None:
         return AutoencoderState(**vars(states.create(init_params, tx, with_ema, freeze)), perceptual=perceptual)
     joint = states.create(lambda: {**init_params(), distillation.GROUP: projection}, tx, with_ema, freeze)
@@ -153,7 +158,10 @@ def _apart(joint: TrainState, before: AutoencoderState) -> AutoencoderState:
 
 
 def random_crop(video_BTHWC: jax.Array, side: int, key: jax.Array) -> jax.Array:
-    """A square of `side` pixels of every clip, at one random place for all; 0 takes them whole."""
+    """A square of `side` pixels of every clip, at one place for all that `key` draws; 0 takes the clips whole.
+
+    UserError for a square that is larger than the clips.
+    """
     if not side:
         return video_BTHWC
     B, T, H, W, C = video_BTHWC.shape

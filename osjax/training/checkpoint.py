@@ -18,6 +18,7 @@ from jax.experimental import multihost_utils
 
 import osjax
 from osjax.errors import UserError
+from osjax.models import shapes
 from osjax.training import integrity
 from osjax.training.freeze import fill, like
 from osjax.training.state import TrainState
@@ -56,6 +57,7 @@ class Checkpoints:
         self._set_damaged_aside()
 
     def latest_step(self) -> int | None:
+        """The step of the newest complete checkpoint; None where there is none."""
         return self._manager.latest_step()
 
     def _seal_in_background(self) -> None:
@@ -106,7 +108,10 @@ class Checkpoints:
         self._manager.reload()
 
     def save(self, step: int, state: TrainState, data: dict[str, Any] | None, config: dict[str, Any]) -> None:
-        """Start writing; returns once the arrays are copied off the devices. A step that is there already is kept."""
+        """Start writing; returns once the arrays are copied off the devices. A step that is there already is kept.
+
+        state: on the devices. data: the data iterator's state, and config: the stage's, both as JSON values.
+        """
         if step == self.latest_step():
             return
         items = {
@@ -124,7 +129,7 @@ class Checkpoints:
         self._seal_in_background()
 
     def restore(self, abstract: TrainState, step: int | None = None) -> tuple[TrainState, dict[str, Any]]:
-        """The newest (or given) checkpoint as (state, data iterator state), each array straight to its sharding.
+        """(state, data iterator state) of the newest checkpoint, or of `step`, each array straight to its sharding.
 
         abstract: ShapeDtypeStructs with the shardings wanted, of any mesh. Where the newest cannot be read, the one
         before it is taken, with a warning. UserError where nothing fits or can be read.
@@ -154,9 +159,9 @@ class Checkpoints:
         }
         if abstract.ema is not None:
             items["ema"] = _some(fill(abstract.ema, jax.tree.map(lambda _: ocp.PLACEHOLDER, abstract.params)))
-        found = self._read(step, items)
-        ema = None if abstract.ema is None else like(abstract.ema, found["ema"])
-        return found["state"].replace(params=found["params"], ema=ema), found["data"]
+        read = self._read(step, items)
+        ema = None if abstract.ema is None else like(abstract.ema, read["ema"])
+        return read["state"].replace(params=read["params"], ema=ema), read["data"]
 
     def return_to(self, before: int) -> int | None:
         """Make the newest checkpoint of step <= `before` the newest of all; later ones are set aside. None: no such."""
@@ -169,10 +174,11 @@ class Checkpoints:
         return self.latest_step()
 
     def config(self, step: int | None = None) -> dict[str, Any]:
+        """The config that was saved with the newest checkpoint, or with that of `step`."""
         return self._read(self.require(step), {"config": ocp.args.JsonRestore()})["config"]
 
     def versions(self, step: int | None = None) -> dict[str, str]:
-        """The library versions that wrote a checkpoint."""
+        """The library versions that wrote the newest checkpoint, or that of `step`."""
         return self._read(self.require(step), {"versions": ocp.args.JsonRestore()})["versions"]
 
     def _check_shapes(self, step: int, item: str, abstract: Any) -> None:
@@ -181,14 +187,11 @@ class Checkpoints:
         if not folder.exists():
             raise UserError(f"checkpoint {folder.parent} has no {item}: was it saved by this version of osjax?")
         stored = _shapes(ocp.PyTreeCheckpointHandler().metadata(folder).tree)
-        wanted = _shapes(abstract)
-        for name in sorted(stored.keys() | wanted.keys()):
-            here, there = wanted.get(name, "nothing"), stored.get(name, "nothing")
-            if here != there:
-                raise Misfit(
-                    f"checkpoint {folder.parent} does not fit this config ({name} is {there} there and {here} in the "
-                    "model): use the config it was made with, or another --config.workdir"
-                )
+        if problems := shapes.differences(stored, _shapes(abstract)):
+            raise Misfit(
+                f"checkpoint {folder.parent} does not fit this config ({problems[0]}): use the config it was made "
+                "with, or another --config.workdir"
+            )
 
     def _read(self, step: int, items: dict[str, Any]) -> Any:
         try:
@@ -218,6 +221,7 @@ class Checkpoints:
             self._sealing = None
 
     def close(self) -> None:
+        """Wait for the last save, then let go of the folder."""
         self.wait()
         self._manager.close()
 
@@ -245,9 +249,9 @@ def _absolute(folder: epath.PathLike) -> epath.Path:
     return path if "://" in str(folder) else path.absolute()
 
 
-def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+def _shapes(tree: Any) -> dict[shapes.Path, shapes.Shape]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves}
+    return {tuple(jax.tree_util.keystr((k,), simple=True) for k in path): tuple(leaf.shape) for path, leaf in leaves}
 
 
 def _without_weights(state: TrainState) -> TrainState:

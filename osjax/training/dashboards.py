@@ -10,11 +10,13 @@ from osjax.errors import UserError
 
 
 class Dashboard(Protocol):
-    """Takes numbers of a step. Stages of a run have names of their own."""
+    """A place that takes the numbers of every step. Stages of a run have names of their own."""
 
-    def write(self, stage: str, step: int, values: Mapping[str, Any]) -> None: ...
+    def write(self, stage: str, step: int, values: Mapping[str, Any]) -> None:
+        """Take the numbers among the values of a step of this stage."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Write what still waits to be written."""
 
 
 class TensorBoard:
@@ -46,8 +48,8 @@ class WandB:
         self._run = wandb.init(project=project, id=name, resume="allow", dir=str(workdir), config=dict(config))
 
     def write(self, stage: str, step: int, values: Mapping[str, Any]) -> None:
-        found = {f"{stage}/{name}": value for name, value in numbers(values).items()}
-        self._run.log({**found, f"{stage}/step": step})
+        named = {f"{stage}/{name}": value for name, value in numbers(values).items()}
+        self._run.log({**named, f"{stage}/step": step})
 
     def close(self) -> None:
         self._run.finish()

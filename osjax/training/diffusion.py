@@ -20,12 +20,16 @@ Prepare = Callable[[Any, jax.Array], LatentBatch]
 
 
 def loss(module: nn.Module, params: Any, batch: LatentBatch, noise_BTHWC: jax.Array, t_B: jax.Array) -> jax.Array:
-    """Mean squared error of the velocity, float32 scalar, for given noise and times."""
+    """Mean squared error of the velocity, float32 scalar, for given noise and times: the mean of `losses`."""
     return losses(module, params, batch, noise_BTHWC, t_B).mean()
 
 
 def losses(module: nn.Module, params: Any, batch: LatentBatch, noise_BTHWC: jax.Array, t_B: jax.Array) -> jax.Array:
-    """Mean squared error of the velocity of every clip (B,), float32, as `loss`. params: may be `Adapted`."""
+    """Mean squared error of every clip's velocity, (B,) float32, for given noise and times.
+
+    module: the velocity model, params: its parameters, which may be `Adapted`. batch: latents with text and condition.
+    noise_BTHWC: of the latents' shape. t_B: times from 0, data, to 1, noise.
+    """
     x_t_BTHWC = path.interpolate(batch.latents_BTHWC, noise_BTHWC, t_B)
     target_BTHWC = path.velocity(batch.latents_BTHWC, noise_BTHWC)
     predicted_BNC = velocity.of_batch(module, params, batch._replace(latents_BTHWC=x_t_BTHWC), t_B)
@@ -33,21 +37,24 @@ def losses(module: nn.Module, params: Any, batch: LatentBatch, noise_BTHWC: jax.
 
 
 def by_time(losses_B: jax.Array, t_B: jax.Array) -> update.Sums:
-    """Sum and number of the losses in each of BINS equal parts of [0, 1], by names such as loss/t0.0-0.2."""
+    """Sum and number of the losses in each of BINS equal parts of [0, 1], by names such as loss/t0.0-0.2.
+
+    losses_B: of clips at the times t_B.
+    """
     bin_B = jnp.clip((t_B * BINS).astype(jnp.int32), 0, BINS - 1)
-    found = {}
+    sums = {}
     for i in range(BINS):  # no scatter, which TPUs hand to another core
         here_B = bin_B == i
-        sums = jnp.where(here_B, losses_B, 0.0).sum(), here_B.sum(dtype=jnp.float32)
-        found[f"loss/t{i / BINS:.1f}-{(i + 1) / BINS:.1f}"] = sums
-    return found
+        name = f"loss/t{i / BINS:.1f}-{(i + 1) / BINS:.1f}"
+        sums[name] = jnp.where(here_B, losses_B, 0.0).sum(), here_B.sum(dtype=jnp.float32)
+    return sums
 
 
 def make_loss(module: nn.Module, prepare: Prepare | None = None) -> update.LossFn:
     """The training loss `(params, batch, key) -> (float32 scalar, its sums by time)`, for `update.apply`.
 
-    It draws conditions, times and noise from the key. prepare(batch, key) -> LatentBatch: draws conditions and drops
-    text; None takes the batch as it is.
+    It draws conditions, times and noise from the key. module: the velocity model. prepare(batch, key) -> LatentBatch:
+    draws conditions and drops text; None takes the batch as it is.
     """
 
     def loss_fn(params, batch, key):
@@ -66,6 +73,7 @@ def make_step(
 ) -> Callable[[TrainState, Any, jax.Array], tuple[TrainState, dict[str, jax.Array]]]:
     """The pure step `(state, batch, run_key) -> (state, metrics)`; jit it with donation of the state.
 
+    module, prepare: see `make_loss`. tx: the update rule that cfg describes. metrics: see `update.apply`.
     All randomness comes from fold_in(run_key, state.step), so a resumed run draws what the first one would have.
     """
     loss_fn = make_loss(module, prepare)
@@ -84,6 +92,7 @@ def make_evaluation(
 ) -> Callable[[Any, Any, jax.Array], jax.Array]:
     """`(params, batch, key) -> losses (len(times),)`, with the same noise at every time: a fixed key, a fixed grid.
 
+    module, prepare: see `make_loss`. times: from 0, data, to 1, noise.
     The training loss draws its times, so it shows little of a model's progress from one step to the next; this does.
     """
 

@@ -51,10 +51,14 @@ class Distillation:
     frames: int = 4
 
     def projection(self) -> Projection:
+        """The module that maps latents to as many features as the teacher has."""
         return Projection(self.teacher.cfg.embed_dim)
 
     def reconstruct(self, module: nn.Module, params: Any, video_BTHWC: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """(reconstruction, latents of the level) of one pass through the autoencoder."""
+        """(reconstruction (B, T, H, W, C), latents of the level (B, t, h, w, c)) of one pass through the autoencoder.
+
+        module, params: the autoencoder. video_BTHWC: pixels in [-1, 1].
+        """
         wanted = ("encoder", f"stage{self.level - 1}")
         got, kept = module.apply(
             {"params": params},
@@ -70,6 +74,8 @@ class Distillation:
     ) -> jax.Array:
         """1 - cosine between projected latents and the teacher's features, the mean over all places; 0 to 2.
 
+        projection, teacher: parameters. latents_BTHWC: of the level. video_BTHWC: the same clips, pixels in [-1, 1].
+        key: draws the latent frames that are compared.
         Pictures are resized so that the teacher has a patch for every place. A latent frame that stands for several
         frames is compared with the middle one.
         """

@@ -88,7 +88,7 @@ class Models(NamedTuple):
 
 
 class BatchResult(NamedTuple):
-    """What a batch gives: gradients of both models, what the adversary keeps of it, and losses by name.
+    """The result of a batch: gradients of both models, what the adversary keeps of it, and losses by name.
 
     gradients: of all parameters of the autoencoder. adversary_gradients: of `Adversary.params`. statistics,
     logit_means: as in `Adversary`, after the batch. losses: scalars, loss and discriminator_loss among them.
@@ -112,7 +112,9 @@ def create(
 ) -> GanState:
     """The phase's first state, from an autoencoder that reconstructs already. Trace it; boxes pass through.
 
-    perceptual: the parameters of LPIPS, or None.
+    params: the parameters of the autoencoder. discriminator_params: the whole tree of the
+    discriminator. perceptual: the parameters of LPIPS, or None. tx, disc_tx: the update rules of the two.
+    with_ema: whether an average of the autoencoder is kept. freeze: its parameters that stay.
     """
     trainable, statistics = discriminator.split(discriminator_params)
     adversary = Adversary(trainable, statistics, disc_tx.init(trainable), jnp.zeros(2))
@@ -131,7 +133,9 @@ def make_step(
 ) -> Callable[[GanState, VideoBatch, jax.Array], tuple[GanState, dict[str, jax.Array]]]:
     """The pure step `(state, batch, run_key) -> (state, metrics)`; clips of one frame, images, are batches as well.
 
-    cfg, disc_cfg: of the two optimisers; the average is kept of the autoencoder alone. crop: side in pixels of a square
+    modules: the networks, gan: their losses. tx, disc_tx: the update rules that cfg and disc_cfg describe; the average
+    is kept of the autoencoder alone. metrics: those of `update.apply` for the autoencoder, its losses by name, and
+    discriminator_loss, discriminator_grad_norm, discriminator_lr among them. crop: side in pixels of a square
     cut at random from the clips; 0 takes them whole. An update of which anything is not finite leaves both models as
     they are. UserError where the two disagree on `accumulate`.
     """
@@ -151,8 +155,9 @@ def make_step(
 
 
 def gradients(modules: Models, gan: GanConfig, state: GanState, video_BTHWC: jax.Array, key: jax.Array) -> BatchResult:
-    """Losses and gradients of one batch.
+    """Losses and gradients of one batch, which changes nothing in the state.
 
+    modules: the networks, gan: their losses. video_BTHWC: pixels in [-1, 1]. key: of the dropout.
     The discriminator judges three times, as in the original: the reconstruction for the autoencoder, then the clips and
     the reconstruction for itself, each time normalising by what it sees and updating its running statistics.
     """

@@ -31,7 +31,10 @@ class Illness:
 
 
 class Health:
-    """Fed with every step's loss; says when it is time to go back."""
+    """A watch over a run that is told every step's loss and says when it is time to go back.
+
+    cfg: its limits. skipped: the state's count of updates left out so far.
+    """
 
     def __init__(self, cfg: HealthConfig, skipped: int):
         self.cfg = cfg
@@ -43,7 +46,7 @@ class Health:
         self.losses: deque[float] = deque(maxlen=self.cfg.spike_window)
 
     def observe(self, step: int, loss: float, skipped: int) -> Illness | None:
-        """skipped: the state's count after this step."""
+        """Take the loss of a step; what is wrong, or None. skipped: the state's count after this step."""
         self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped > self.skipped else 0
         self.skipped = skipped
         self.spikes_in_a_row = self.spikes_in_a_row + 1 if self._is_spike(loss) else 0

@@ -14,7 +14,7 @@ CHUNK = 2**22  # bytes read at once
 
 
 def write_seal(checkpoint: epath.Path, seal: epath.Path) -> None:
-    """Seal every file below `checkpoint`. FileNotFoundError if it is being deleted meanwhile."""
+    """Seal every file below `checkpoint` in the file `seal`. FileNotFoundError if one is being deleted meanwhile."""
     files = {name: [path.stat().length, checksum(path)] for name, path in _files(checkpoint).items()}
     seal.parent.mkdir(parents=True, exist_ok=True)
     partial = seal.with_suffix(".partial")
@@ -23,25 +23,25 @@ def write_seal(checkpoint: epath.Path, seal: epath.Path) -> None:
 
 
 def damage(checkpoint: epath.Path, seal: epath.Path) -> str | None:
-    """What is wrong with a sealed checkpoint in a few words; None if nothing is, or if it was never sealed."""
+    """What is wrong with a checkpoint in a few words; None if it is as its `seal` has it, or was never sealed."""
     if not seal.exists():
         return None
     sealed: dict[str, Any] = json.loads(seal.read_text())
-    found = _files(checkpoint)
-    missing = sorted(sealed.keys() - found.keys())
+    files = _files(checkpoint)
+    missing = sorted(sealed.keys() - files.keys())
     if missing:
         return f"file {missing[0]} is missing"
     for name, (size, expected) in sealed.items():
-        length = found[name].stat().length
+        length = files[name].stat().length
         if length != size:
             return f"file {name} has {length} of {size} bytes"
-        if checksum(found[name]) != expected:
+        if checksum(files[name]) != expected:
             return f"file {name} has changed"
     return None
 
 
 def checksum(path: epath.Path) -> int:
-    """CRC-32 of a file."""
+    """CRC-32 of the file at `path`."""
     value = 0
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):

@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 class MetricsLog:
-    """Appends lines to `folder/metrics.jsonl`.
+    """The file `folder/metrics.jsonl`, to which a stage appends lines.
 
     Opening drops this stage's lines at or after `first_step`: a run that restarts from an older checkpoint does those
     steps again.
@@ -34,7 +34,10 @@ class MetricsLog:
         self._file = self.path.open("a", buffering=1)
 
     def write(self, step: int, values: dict[str, Any]) -> None:
-        """Append a line. A disk that takes none is reported once; training is worth more than its log."""
+        """Append a line: the step's number and these values (JSON ones) by name.
+
+        A disk that takes none is reported once; training is worth more than its log.
+        """
         line = {"stage": self.stage, "step": step, **{name: _plain(value) for name, value in values.items()}}
         try:
             self._file.write(json.dumps(line) + "\n")
@@ -47,6 +50,7 @@ class MetricsLog:
         self._failed = True
 
     def close(self) -> None:
+        """Write what still waits to be written."""
         try:
             if self._file is not None:
                 self._file.close()
@@ -60,7 +64,10 @@ def _plain(value: Any) -> Any:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """All lines of a metrics file; a last line cut short by a kill is left out."""
+    """All lines of the metrics file at `path`, none where there is no file; a last one cut short by a kill is left out.
+
+    UserError for any other line that is not JSON.
+    """
     if not path.exists():
         return []
     lines = path.read_text().splitlines()

@@ -59,7 +59,10 @@ class OptimizerConfig:
 
 
 def learning_rate(cfg: OptimizerConfig) -> optax.Schedule:
-    """Learning rate of an update, counted from 0. Warm-up: Open-Sora opensora/utils/optimizer.py (LinearWarmupLR)."""
+    """The schedule of `cfg`: the learning rate of an update, counted from 0.
+
+    Source of the warm-up: Open-Sora opensora/utils/optimizer.py (LinearWarmupLR).
+    """
     after = _after_warmup(cfg)
     if not cfg.warmup_steps:
         return after
@@ -86,7 +89,7 @@ def _after_warmup(cfg: OptimizerConfig) -> optax.Schedule:
 
 
 def make(cfg: OptimizerConfig) -> optax.GradientTransformation:
-    """The update rule. Clipping divides by norm + 1e-6, as torch's clip_grad_norm_ does."""
+    """The update rule that `cfg` describes. Clipping divides by norm + 1e-6, as torch's clip_grad_norm_ does."""
     return optax.chain(
         optax.stateless(lambda updates, _: _clip(updates, cfg.clip_norm)) if cfg.clip_norm else optax.identity(),
         optax.adamw(

@@ -41,7 +41,11 @@ EVERYTHING = Freeze()
 def create(
     init_params: Callable[[], Any], tx: optax.GradientTransformation, with_ema: bool, freeze: Freeze = EVERYTHING
 ) -> TrainState:
-    """Fresh state. Trace it (`parallel.sharding.Init`): boxes of logical names pass through to the moments."""
+    """A fresh state. Trace it (`parallel.sharding.Init`): boxes of logical names pass through to the moments.
+
+    init_params: makes the parameters. tx: the update rule whose moments begin here. with_ema: whether an average is
+    kept. freeze: the parameters that stay; they get neither.
+    """
     params = init_params()
     trained = freeze.trained(params)
     # A copy, because donated buffers must not be shared between params and ema.

@@ -18,7 +18,7 @@ class Throughput:
         self._known: dict[str, dict[str, float]] = {}
 
     def look_at(self, shape: str, batch: Any) -> None:
-        """Know batches of this shape from now on."""
+        """Know batches of this shape, such as `batch`, from now on."""
         if shape in self._known:
             return
         self._known[shape] = {"tokens_per_s": self._tokens(batch)}
@@ -26,5 +26,5 @@ class Throughput:
             self._known[shape]["mfu"] = self._flops(batch) / self._peak
 
     def rates(self, shape: str, steps_per_s: float) -> dict[str, float]:
-        """tokens_per_s, and mfu where the peak is known."""
+        """tokens_per_s, and mfu where the peak is known, at this rate of steps with batches of a shape looked at."""
         return {name: of_a_step * steps_per_s for name, of_a_step in self._known[shape].items()}

@@ -129,7 +129,8 @@ def apply(
     where there was nothing).
 
     loss_fn(params, rows, key): see `gradients`; it gets what `state.model` makes of the parameters. batch, key,
-    UserError: see `over_parts`. A non-finite loss or gradient changes nothing but the counts of the state.
+    UserError: see `over_parts`. tx: the update rule that cfg describes.
+    A non-finite loss or gradient changes nothing but the counts of the state.
     """
 
     def loss_of(trained, batch, key):  # of the parameters that train: of others no gradient is computed

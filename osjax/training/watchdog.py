@@ -55,6 +55,7 @@ class Watchdog:
             self._thread.join()
 
     def beat(self) -> None:
+        """A step is done."""
         now = time.monotonic()
         if self._last is not None:
             self._intervals.append(now - self._last)

@@ -7,10 +7,11 @@ from typing import Any
 
 import flax.linen as nn
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from osjax import models
 from osjax.weights import leaves, rules
-from osjax.weights.layout import FLUX, LAYOUTS, OPEN_SORA_V2, Layout
+from osjax.weights.layout import FLUX, LAYOUTS, OPEN_SORA_V2, Layout, layout_named
 
 __all__ = [
     "FLUX",
@@ -19,6 +20,7 @@ __all__ = [
     "Layout",
     "from_torch",
     "has_layouts",
+    "layout_named",
     "leaf_shapes",
     "table",
     "to_torch",
@@ -27,8 +29,11 @@ __all__ = [
 ]
 
 
-def table(cfg, layout: Layout = OPEN_SORA_V2) -> list[rules.Rule]:
-    """The weight map of a model configuration, from `osjax/weights/<family>.py`."""
+def table(cfg: Any, layout: Layout = OPEN_SORA_V2) -> list[rules.Rule]:
+    """The weight map of a model, from `osjax/weights/<family>.py`.
+
+    cfg: its configuration (`models.config`). layout: of the attention weights, for families that have several.
+    """
     module = family_module(models.family_of(cfg))
     return module.table(cfg, layout) if has_layouts(models.family_of(cfg)) else module.table(cfg)
 
@@ -43,28 +48,37 @@ def family_module(family: str) -> ModuleType:
     return import_module(f"osjax.weights.{family}")
 
 
-def leaf_shapes(cfg) -> dict[rules.Path, tuple[int, ...]]:
-    """Shape of every parameter by its path in the params tree; allocates nothing."""
-    return {path: tuple(x.shape) for path, x in leaves.flatten(nn.unbox(models.abstract_params(cfg))).items()}
+def leaf_shapes(cfg: Any) -> dict[rules.Path, tuple[int, ...]]:
+    """Shape of every parameter of the model `cfg` by its path in the params tree; allocates nothing."""
+    return {path: tuple(x.shape) for path, x in flatten_dict(nn.unbox(models.abstract_params(cfg))).items()}
 
 
-def torch_leaves(cfg, tensors: Mapping[str, Any], *, layout: Layout = OPEN_SORA_V2) -> leaves.Leaves:
-    """Parameters from the original's tensors, each read when it is asked for. UserError lists all that do not fit."""
+def torch_leaves(cfg: Any, tensors: Mapping[str, Any], *, layout: Layout = OPEN_SORA_V2) -> leaves.Leaves:
+    """Parameters of the model `cfg` from the original's tensors, each read when it is asked for.
+
+    tensors: by the original's names, with `.shape`, `.dtype` and slicing. layout: theirs.
+    UserError lists all that do not fit.
+    """
     return leaves.of_tensors(table(cfg, layout), leaf_shapes(cfg), tensors)
 
 
-def from_torch(cfg, tensors: Mapping[str, np.ndarray], *, layout: Layout = OPEN_SORA_V2) -> dict[str, Any]:
-    """Params pytree (numpy leaves) from the original's tensors. UserError lists all that do not fit, at once."""
-    found = torch_leaves(cfg, tensors, layout=layout)
-    return leaves.unflatten({path: found.read(path, rules.whole(shape)) for path, shape in found.shapes.items()})
+def from_torch(cfg: Any, tensors: Mapping[str, np.ndarray], *, layout: Layout = OPEN_SORA_V2) -> dict[str, Any]:
+    """Params pytree (numpy leaves) of the model `cfg` from the original's tensors.
+
+    tensors: by the original's names. layout: theirs. UserError lists all that do not fit, at once.
+    """
+    return torch_leaves(cfg, tensors, layout=layout).tree()
 
 
-def to_torch(cfg, params: Mapping[str, Any], *, layout: Layout = OPEN_SORA_V2) -> dict[str, np.ndarray]:
-    """The original's tensors from a params pytree; the inverse of `from_torch`, byte-equal."""
+def to_torch(cfg: Any, params: Mapping[str, Any], *, layout: Layout = OPEN_SORA_V2) -> dict[str, np.ndarray]:
+    """The original's tensors by name from a params pytree of the model `cfg`, in this layout.
+
+    The inverse of `from_torch`, byte-equal.
+    """
     known, read = leaves.to_tensors(table(cfg, layout), leaves.of_params(params))
     return {name: read(name) for name in known}
 
 
-def torch_shapes(cfg, *, layout: Layout = OPEN_SORA_V2) -> dict[str, tuple[int, ...]]:
-    """{torch name: shape} of the original's state dict; allocates nothing."""
+def torch_shapes(cfg: Any, *, layout: Layout = OPEN_SORA_V2) -> dict[str, tuple[int, ...]]:
+    """{torch name: shape} of the original's state dict of the model `cfg` in this layout; allocates nothing."""
     return rules.torch_shapes(table(cfg, layout))

@@ -8,9 +8,8 @@ from osjax.errors import UserError
 from osjax.models.lora import LoRAConfig
 from osjax.weights import lora_file, orbax_stream
 from osjax.weights.layout import OPEN_SORA_V2, Layout
-from osjax.weights.leaves import of_params, unflatten
+from osjax.weights.leaves import of_params
 from osjax.weights.lora import Adapters, blank
-from osjax.weights.rules import whole
 
 
 def is_adapter(path: Path) -> bool:
@@ -41,7 +40,7 @@ def read(path: Path, model_cfg: Any, layout: Layout = OPEN_SORA_V2, average: boo
     wanted = of_params(blank(model_cfg, cfg)).shapes
     if leaves.shapes != wanted:
         raise UserError(f"{path} holds adapters of another model: check the model config")
-    return Adapters(cfg, unflatten({p: leaves.read(p, whole(shape)) for p, shape in leaves.shapes.items()}))
+    return Adapters(cfg, leaves.tree())
 
 
 def _saved(item: Path) -> dict[str, Any]:

@@ -5,7 +5,10 @@ from osjax.weights.rules import LINEAR, Rule
 
 
 def table(cfg: AestheticConfig) -> list[Rule]:
-    """Every tensor. Published numbers count the dropouts, one behind each layer but the last two."""
+    """The rules of the model `cfg`: every tensor.
+
+    Published numbers count the dropouts, one behind each layer but the last two.
+    """
     widths, rules = (cfg.input_size, *cfg.widths, 1), []
     last = len(widths) - 2
     for n, (inside, outside) in enumerate(zip(widths[:-1], widths[1:], strict=True)):

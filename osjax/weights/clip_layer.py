@@ -1,14 +1,14 @@
 """Where each tensor of a block of either CLIP tower lives in the Flax tree."""
 
-from typing import Any
-
+from osjax.models.clip_text import CLIPTextConfig
+from osjax.models.clip_vision import CLIPVisionConfig
 from osjax.weights.rules import LINEAR, SAME, Path, Rule, reshape, transpose
 
 ALL = slice(None)
 
 
-def layer(cfg: Any, root: str, n: int) -> list[Rule]:
-    """Tensors of block n, whose names begin with `root`. cfg: of a tower."""
+def layer(cfg: CLIPTextConfig | CLIPVisionConfig, root: str, n: int) -> list[Rule]:
+    """The rules of block n, whose names begin with `root`. cfg: of either tower."""
     D, F, h = cfg.hidden_size, cfg.intermediate_size, cfg.num_attention_heads
     d, at = D // h, (n,)
     rules = []
@@ -31,6 +31,7 @@ def layer(cfg: Any, root: str, n: int) -> list[Rule]:
 
 
 def norm(torch: str, leaf: Path, width: int, at: tuple = ()) -> list[Rule]:
+    """The rules of a layer norm of this width. torch: its name in a file; leaf, at: its place in the Flax tree."""
     return [
         Rule(f"{torch}.weight", (width,), (*leaf, "scale"), SAME, at),
         Rule(f"{torch}.bias", (width,), (*leaf, "bias"), SAME, at),

@@ -6,7 +6,7 @@ from osjax.weights.rules import Rule
 
 
 def table(cfg: CLIPTextConfig) -> list[Rule]:
-    """Every tensor of the text tower, under the published names."""
+    """The rules of the model `cfg`: every tensor of the text tower, under the published names."""
     D, root = cfg.hidden_size, "text_model"
     rules = [
         Rule(f"{root}.embeddings.token_embedding.weight", (cfg.vocab_size, D), ("embedding",)),
@@ -19,7 +19,7 @@ def table(cfg: CLIPTextConfig) -> list[Rule]:
 
 
 def belongs(name: str) -> bool:
-    """Whether a tensor of a published CLIP file is one of the text tower's weights.
+    """Whether the tensor `name` of a published CLIP file is one of the text tower's weights.
 
     The file of openai/clip-vit-large-patch14 also holds the vision tower, the two projections, the temperature, and
     position ids that are no weights.

@@ -6,7 +6,7 @@ from osjax.weights.rules import LINEAR, Rule, transpose
 
 
 def table(cfg: CLIPVisionConfig) -> list[Rule]:
-    """Every tensor of the vision tower and its projection, under the published names."""
+    """The rules of the model `cfg`: every tensor of the vision tower and its projection, under the published names."""
     D, p, root = cfg.hidden_size, cfg.patch_size, "vision_model"
     patch = transpose(2, 3, 1, 0)  # (out, in, h, w) -> (h, w, in, out)
     rules = [
@@ -23,5 +23,8 @@ def table(cfg: CLIPVisionConfig) -> list[Rule]:
 
 
 def belongs(name: str) -> bool:
-    """Whether a tensor of a published CLIP file is one of the vision tower's weights (see `weights/clip_text.py`)."""
+    """Whether the tensor `name` of a published CLIP file is one of the vision tower's weights.
+
+    What else is in such files, `weights/clip_text.py` says.
+    """
     return name.startswith(("vision_model.", "visual_projection.")) and not name.endswith(".position_ids")

@@ -6,7 +6,10 @@ from osjax.weights.rules import Op, Path, Rule, reshape, transpose
 
 
 def table(cfg: DCAEConfig) -> list[Rule]:
-    """Every tensor of the original's state dict, encoder first. Image models have flat (out, in, h, w) kernels."""
+    """The rules of the model `cfg`: every tensor of the original's state dict, encoder first.
+
+    Image models have flat (out, in, h, w) kernels.
+    """
     return _encoder(cfg.encoder) + _decoder(cfg.decoder)
 
 

@@ -15,7 +15,7 @@ ALL = slice(None)
 
 
 def table(cfg: DINOv2Config) -> list[Rule]:
-    """Every tensor but the mask token, which only its own training uses."""
+    """The rules of the model `cfg`: every tensor but the mask token, which only its own training uses."""
     D, p, places = cfg.embed_dim, cfg.patch_size, 1 + cfg.grid**2
     patch = transpose(2, 3, 1, 0)  # (out, in, h, w) -> (h, w, in, out)
     rules = [
@@ -33,7 +33,7 @@ def table(cfg: DINOv2Config) -> list[Rule]:
 
 
 def belongs(name: str) -> bool:
-    """Whether a tensor of a published file is one that features depend on."""
+    """Whether the tensor `name` of a published file is one that features depend on."""
     return name not in ("mask_token", "embeddings.mask_token")
 
 
@@ -43,11 +43,12 @@ def is_huggingface(tensors: Mapping[str, Any]) -> bool:
 
 
 def from_huggingface(tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Tensors of a Hugging Face file (Dinov2Model, Dinov2WithRegistersModel) under facebookresearch's names.
+    """The tensors of a Hugging Face file (Dinov2Model, Dinov2WithRegistersModel) under facebookresearch's names.
 
+    tensors: those of the file by its names; q, k and v of each block are read and put together.
     What is missing or misshapen is found by `from_torch`, which takes the result.
     """
-    found, split = {}, {}
+    renamed, split = {}, {}
     for name, tensor in tensors.items():
         if not belongs(name):
             continue
@@ -58,10 +59,10 @@ def from_huggingface(tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:
             root, _, which = layer.rpartition(".")
             split.setdefault(f"{root}.qkv.{kind}", {})[which] = np.asarray(tensor)
         else:
-            found[name] = tensor
+            renamed[name] = tensor
     for name, parts in split.items():
-        found[name] = np.concatenate([parts[which] for which in ("query", "key", "value") if which in parts])
-    return found
+        renamed[name] = np.concatenate([parts[which] for which in ("query", "key", "value") if which in parts])
+    return renamed
 
 
 _HUGGINGFACE = (

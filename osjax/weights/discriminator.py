@@ -11,7 +11,10 @@ FLAX_KERNEL = transpose(2, 3, 4, 1, 0)  # torch (out, in, t, h, w) -> flax (t, h
 
 
 def table(cfg: DiscriminatorConfig) -> list[Rule]:
-    """Every tensor of the original's state dict, running statistics and counters of batches among them."""
+    """The rules of the model `cfg`: every tensor of the original's state dict.
+
+    Running statistics and counters of batches are among them.
+    """
     rules = _conv(0, "conv0", cfg.input_nc, cfg.width(0))
     rules.append(Rule("main.0.bias", (cfg.width(0),), ("conv0", "bias")))
     for n in range(1, cfg.n_layers + 1):

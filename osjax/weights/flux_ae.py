@@ -8,7 +8,7 @@ from osjax.weights.rules import SAME, Op, Path, Rule, reshape, transpose
 
 
 def table(cfg: FluxAEConfig) -> list[Rule]:
-    """Every tensor of the original's state dict."""
+    """The rules of the model `cfg`: every tensor of the original's state dict."""
     last, widths, blocks = cfg.widths[-1], cfg.widths, cfg.num_res_blocks
     rules = _conv("encoder.conv_in", ("encoder", "conv_in"), cfg.in_channels, cfg.ch)
     before = cfg.ch

@@ -8,7 +8,7 @@ UNIT = (1, 1, 1)
 
 
 def table(cfg: HunyuanConfig) -> list[Rule]:
-    """Every tensor of the original's state dict."""
+    """The rules of the model `cfg`: every tensor of the original's state dict."""
     latent = cfg.latent_channels
     return [
         *_half(cfg, "encoder", "down", cfg.block_out_channels, cfg.in_channels, 2 * latent),

@@ -12,6 +12,7 @@ import numpy as np
 
 from osjax import weights
 from osjax.errors import UserError
+from osjax.models import shapes
 from osjax.models.dcae.config import DCAEConfig
 from osjax.weights.leaves import Leaves
 from osjax.weights.rules import Path, Window, extent
@@ -30,16 +31,11 @@ def image_config(cfg: DCAEConfig) -> DCAEConfig:
 
 
 def inflated(cfg: DCAEConfig, source: Leaves) -> Leaves:
-    """Leaves of the video model `cfg` from those of an image model. UserError that lists what does not fit."""
+    """The leaves of the video model `cfg` from `source`, those of an image model. UserError lists what does not fit."""
     wanted = weights.leaf_shapes(cfg)
-    problems = [
-        f"{'/'.join(path)} is {source.shapes.get(path, 'nothing')} there and {wanted.get(path, 'nothing')} here"
-        for path in sorted(wanted.keys() | source.shapes.keys())
-        if path not in wanted or not _fits(source.shapes.get(path), wanted[path])
-    ]
-    if problems:
+    if problems := shapes.differences(source.shapes, wanted, _fits):
         raise UserError(
-            f"these weights do not inflate to the model: {'; '.join(problems[:5])}. "
+            f"these weights do not inflate to the model: {shapes.listed(problems, 5)}. "
             "Give the image model's other keys in start.config."
         )
 
@@ -55,6 +51,6 @@ def inflated(cfg: DCAEConfig, source: Leaves) -> Leaves:
     return Leaves(wanted, source.dtypes, read)
 
 
-def _fits(flat: tuple[int, ...] | None, wanted: tuple[int, ...]) -> bool:
+def _fits(flat: shapes.Shape | None, wanted: shapes.Shape | None) -> bool:
     """Whether a leaf is the one that is wanted, or a kernel (1, kh, kw, in, out) where one of several taps is."""
-    return flat == wanted or (flat is not None and len(wanted) == 5 and flat == (1, *wanted[1:]))
+    return flat == wanted or (wanted is not None and len(wanted) == 5 and flat == (1, *wanted[1:]))

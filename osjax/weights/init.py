@@ -3,20 +3,26 @@
 Source: Open-Sora 2.0 report, sections 4.1.1 (FLUX) and 4.3.3 (deep compression: new input and output layers).
 """
 
+from collections.abc import Mapping
 from types import ModuleType
+from typing import Any
 
 import flax.linen as nn
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from osjax import models, weights
 from osjax.errors import UserError
-from osjax.weights.leaves import Leaves, flatten
+from osjax.models import shapes
+from osjax.models.shapes import Shape
+from osjax.weights.leaves import Leaves
 from osjax.weights.rules import Path, Window
 
 
-def from_model(cfg, source: Leaves, seed: int = 0) -> Leaves:
+def from_model(cfg: Any, source: Leaves, seed: int = 0) -> Leaves:
     """Leaves of the model `cfg`, copied from those of another model of its family, `source`.
+
 
     seed: of layers that are made anew. Import has already split fused projections and permuted rotary pairs
     (`weights.FLUX`). The family's weight map says which layers may differ (`BOUNDARY`) and which are left out
@@ -39,27 +45,24 @@ def from_model(cfg, source: Leaves, seed: int = 0) -> Leaves:
     return Leaves(wanted, {path: dtype if path in fresh else source.dtypes[path] for path in wanted}, read)
 
 
-def _under(layer: Path, shapes) -> dict[Path, tuple[int, ...]]:
-    return {path: shape for path, shape in shapes.items() if path[: len(layer)] == layer}
+def _under(layer: Path, table: Mapping[Path, Shape]) -> dict[Path, Shape]:
+    return {path: shape for path, shape in table.items() if path[: len(layer)] == layer}
 
 
-def _check(wanted, source: Leaves, fresh: set[Path], family: ModuleType) -> None:
+def _check(wanted: Mapping[Path, Shape], source: Leaves, fresh: set[Path], family: ModuleType) -> None:
     dropped = {path for layer in family.DROPPED for path in _under(layer, source.shapes) if path not in wanted}
     dropped |= {path for layer in family.BOUNDARY for path in _under(layer, source.shapes)}
-    problems = [
-        f"{'/'.join(path)} is {source.shapes.get(path, 'nothing')} there and {wanted.get(path, 'nothing')} here"
-        for path in sorted(wanted.keys() | source.shapes.keys())
-        if path not in fresh and path not in dropped and wanted.get(path) != source.shapes.get(path)
-    ]
-    if problems:
-        raise UserError(f"one model cannot start from the other: {'; '.join(problems[:5])}. Check both configs.")
+    free = fresh | dropped
+    there, model = ({p: s for p, s in table.items() if p not in free} for table in (source.shapes, wanted))
+    if problems := shapes.differences(there, model):
+        raise UserError(f"one model cannot start from the other: {shapes.listed(problems, 5)}. Check both configs.")
 
 
-def _initial(cfg, paths: set[Path], seed: int) -> dict[Path, np.ndarray]:
+def _initial(cfg: Any, paths: set[Path], seed: int) -> dict[Path, np.ndarray]:
     """What the model initialises these leaves with; the compiler drops the making of all others."""
 
     def make(key: jax.Array) -> dict[str, jax.Array]:
-        params = flatten(nn.unbox(models.init_params(cfg, key)))
+        params = flatten_dict(nn.unbox(models.init_params(cfg, key)))
         return {"/".join(path): params[path] for path in paths}
 
     made = jax.jit(make)(jax.random.key(seed)) if paths else {}

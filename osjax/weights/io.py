@@ -19,9 +19,10 @@ TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 
 
 def open_tensors(path: Path | str) -> dict[str, FileTensor]:
-    """Name -> tensor of a .safetensors, a PyTorch .pt, .pth or .bin, an index of either, or a folder with one of them.
+    """The tensors by name of a .safetensors, a PyTorch .pt, .pth or .bin, an index of either, or a folder with one.
 
-    Headers are read, tensors are not: each has `.shape` and `.dtype`, and is read where it is sliced.
+    path: that file or folder. Headers are read, tensors are not: each has `.shape` and `.dtype`, and is read where it
+    is sliced.
     Raises UserError for what is missing, damaged, ambiguous or (a PyTorch file) asks for anything but tensors.
     """
     path = Path(path)
@@ -51,12 +52,12 @@ def _in_folder(folder: Path) -> Path:
     """The index or the only weight file of a folder, safetensors before PyTorch's."""
     for suffixes in ((".safetensors",), TORCH_SUFFIXES):
         for endings in ([f"{suffix}.index.json" for suffix in suffixes], suffixes):
-            found = sorted(p for p in folder.iterdir() if p.name.endswith(tuple(endings)))
-            if len(found) == 1:
-                return found[0]
-            if found:
-                names = ", ".join(p.name for p in found[:4])
-                raise UserError(f"{folder} holds {len(found)} weight files ({names}): name one of them, or an index")
+            files = sorted(p for p in folder.iterdir() if p.name.endswith(tuple(endings)))
+            if len(files) == 1:
+                return files[0]
+            if files:
+                names = ", ".join(p.name for p in files[:4])
+                raise UserError(f"{folder} holds {len(files)} weight files ({names}): name one of them, or an index")
     raise UserError(f"{folder} holds no .safetensors, .bin, .pt or .pth: give the folder or the file of the weights")
 
 

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from osjax.errors import UserError
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -14,3 +16,13 @@ class Layout:
 OPEN_SORA_V2 = Layout(fused_qkv=False, interleaved_rope=False)
 FLUX = Layout(fused_qkv=True, interleaved_rope=True)
 LAYOUTS = {"open_sora_v2": OPEN_SORA_V2, "flux": FLUX}
+
+
+def layout_named(name: str, key: str) -> Layout:
+    """The layout of this name. key: the flag or config key that gave the name, for the message.
+
+    UserError (status 2) with the names that there are for any other.
+    """
+    if name not in LAYOUTS:
+        raise UserError(f"{key} is {name!r}: use one of {', '.join(LAYOUTS)}", status=2)
+    return LAYOUTS[name]

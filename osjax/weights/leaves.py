@@ -7,6 +7,7 @@ from math import prod
 from typing import Any
 
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from osjax.errors import UserError
 from osjax.weights.rules import Path, Rule, Window, check_names, check_table, extent, whole
@@ -17,17 +18,25 @@ COLUMNS = 16  # of a transposed copy at a time: fastest of 8, 16, 32, 64 for lin
 
 @dataclass(frozen=True)
 class Leaves:
-    """shapes, dtypes: of every leaf of a params tree by its path. read: a window of a leaf as a numpy array."""
+    """The leaves of a params tree, each read when and as far as it is asked for.
+
+    shapes, dtypes: of every leaf by its path. read(path, window): a window of a leaf as a numpy array.
+    """
 
     shapes: Mapping[Path, tuple[int, ...]]
     dtypes: Mapping[Path, np.dtype]
     read: Callable[[Path, Window], np.ndarray]
 
     def parameters(self) -> int:
+        """Number of values of all leaves."""
         return sum(map(prod, self.shapes.values()))
 
+    def tree(self) -> dict[str, Any]:
+        """The params tree of numpy arrays, read whole."""
+        return unflatten_dict({path: self.read(path, whole(shape)) for path, shape in self.shapes.items()})
+
     def cast(self, dtype: Any) -> "Leaves":
-        """The same leaves as `dtype`; None leaves every leaf as it is."""
+        """These leaves with their values as `dtype`; None leaves every leaf as it is."""
         if dtype is None:
             return self
         dtype = np.dtype(dtype)
@@ -39,8 +48,8 @@ class Leaves:
 
 
 def of_params(params: Mapping) -> Leaves:
-    """Leaves of a tree of arrays."""
-    flat = flatten(params)
+    """The leaves of `params`, a tree of arrays."""
+    flat = flatten_dict(params)
     return Leaves(
         {path: tuple(x.shape) for path, x in flat.items()},
         {path: np.dtype(x.dtype) for path, x in flat.items()},
@@ -49,8 +58,9 @@ def of_params(params: Mapping) -> Leaves:
 
 
 def of_tensors(table: Sequence[Rule], shapes: Mapping[Path, tuple[int, ...]], tensors: Mapping[str, Any]) -> Leaves:
-    """Leaves from tensors with the original's names, which have `.shape`, `.dtype` and slicing.
+    """The leaves that tensors with the original's names make.
 
+    table: the weight map. shapes: of the leaves. tensors: by name, with `.shape`, `.dtype` and slicing.
     Raises UserError listing every missing, unexpected and misshapen tensor at once; ValueError for a wrong table.
     """
     tensors = _one_name_each(table, tensors)
@@ -107,7 +117,10 @@ def _copy(out: np.ndarray, where: tuple, value: np.ndarray) -> None:
 
 
 def to_tensors(table: Sequence[Rule], leaves: Leaves) -> tuple[dict[str, tuple[tuple[int, ...], np.dtype]], Callable]:
-    """({torch name: (shape, dtype)}, read) where read(name) makes that tensor; the inverse of `of_tensors`."""
+    """({torch name: (shape, dtype)}, read) of a model's leaves, where read(name) makes that tensor.
+
+    table: the weight map. The inverse of `of_tensors`.
+    """
     by_name: dict[str, list[Rule]] = {}
     for rule in table:
         by_name.setdefault(rule.torch, []).append(rule)
@@ -150,7 +163,10 @@ def _equal(a: Any, b: Any) -> bool:
 
 
 def slabs(shape: tuple[int, ...], itemsize: int, step: int = STEP) -> Iterator[Window]:
-    """Windows along the first axis that together are an array of this shape, each of about `step` bytes."""
+    """Windows along the first axis that together are an array of this shape, each of about `step` bytes.
+
+    itemsize: bytes of a value.
+    """
     if not shape:
         yield ()
         return
@@ -161,19 +177,3 @@ def slabs(shape: tuple[int, ...], itemsize: int, step: int = STEP) -> Iterator[W
 
 def _common_dtype(dtypes) -> np.dtype:
     return np.dtype(reduce(lambda a, b: a if a == b else np.promote_types(a, b), dtypes))
-
-
-def flatten(tree: Any, prefix: Path = ()) -> dict[Path, Any]:
-    if not isinstance(tree, Mapping):
-        return {prefix: tree}
-    return {p: leaf for key, sub in tree.items() for p, leaf in flatten(sub, (*prefix, key)).items()}
-
-
-def unflatten(flat: Mapping[Path, Any]) -> dict:
-    tree: dict = {}
-    for path, leaf in flat.items():
-        node = tree
-        for key in path[:-1]:
-            node = node.setdefault(key, {})
-        node[path[-1]] = leaf
-    return tree

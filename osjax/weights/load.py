@@ -8,22 +8,25 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from osjax import models, weights
 from osjax.errors import UserError
+from osjax.models import shapes
 from osjax.weights import dinov2, io, orbax_stream
 from osjax.weights.layout import OPEN_SORA_V2, Layout
-from osjax.weights.leaves import Leaves, flatten, slabs, unflatten
+from osjax.weights.leaves import Leaves, slabs
 from osjax.weights.rules import Window, whole
 
 PIECE = 2**29  # bytes of a device's part that are on the host at once
 OTHERS = {"t5": ("decoder.", "lm_head.")}  # prefixes in published files that hold a whole model, where we run a part
 
 
-def open_leaves(cfg, path: Path | str, *, layout: Layout = OPEN_SORA_V2, average: bool = False) -> Leaves:
-    """The parameters of a model in a weight file, a folder of them or an osjax checkpoint; nothing is read yet.
+def open_leaves(cfg: Any, path: Path | str, *, layout: Layout = OPEN_SORA_V2, average: bool = False) -> Leaves:
+    """The parameters of the model `cfg` in a weight file, a folder of them or an osjax checkpoint; nothing is read yet.
 
-    layout: of files with the original's names. average: the moving average of a checkpoint, where it has one.
+    path: the file or folder. layout: of files with the original's names. average: take the moving average of a
+    checkpoint, where it has one.
     UserError that lists all that does not fit the model.
     """
     checkpoint = orbax_stream.find(Path(path), average)
@@ -53,8 +56,8 @@ def _open_tensors(cfg, path: Path) -> Mapping[str, Any]:
     return of_model(cfg, tensors)
 
 
-def of_model(cfg, tensors: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Those tensors of a published file that are this model's, where such files also hold other models."""
+def of_model(cfg: Any, tensors: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The tensors of a published file that belong to the model `cfg`, where such files also hold other models."""
     others = OTHERS.get(models.family_of(cfg), ())
     belongs = getattr(_table_module(cfg), "belongs", lambda name: True)
     return {name: t for name, t in tensors.items() if belongs(name) and not name.startswith(others)}
@@ -64,21 +67,18 @@ def _table_module(cfg):
     return import_module(f"osjax.weights.{models.family_of(cfg)}")
 
 
-def _check_shapes(folder: Path, found: Mapping, wanted: Mapping) -> None:
-    problems = [
-        f"{'/'.join(path)} is {found.get(path, 'nothing')} there and {wanted.get(path, 'nothing')} in the model"
-        for path in sorted(found.keys() | wanted.keys())
-        if found.get(path) != wanted.get(path)
-    ]
-    if problems:
-        more = f"; and {len(problems) - 10} more" if len(problems) > 10 else ""
-        raise UserError(f"{folder} does not fit the model: {'; '.join(problems[:10])}{more}. Check the model config.")
+def _check_shapes(folder: Path, there: Mapping, model: Mapping) -> None:
+    if problems := shapes.differences(there, model):
+        raise UserError(f"{folder} does not fit the model: {shapes.listed(problems, 10)}. Check the model config.")
 
 
 def place(leaves: Leaves, shardings: Any, dtype: Any = None) -> Any:
-    """Leaves as arrays with these shardings. Other hosts read and place the parts of their own devices."""
+    """The params tree of these leaves on the devices: arrays with these shardings, a tree like the params.
+
+    dtype: of the arrays; None keeps every leaf's. Other hosts read and place the parts of their own devices.
+    """
     leaves = leaves.cast(dtype)
-    return unflatten({path: _place(leaves, path, sharding) for path, sharding in flatten(shardings).items()})
+    return unflatten_dict({path: _place(leaves, path, s) for path, s in flatten_dict(shardings).items()})
 
 
 def _place(leaves: Leaves, path: tuple[str, ...], sharding: jax.sharding.Sharding) -> jax.Array:

@@ -17,6 +17,7 @@ from osjax import models, weights
 from osjax.errors import UserError
 from osjax.models import lora
 from osjax.models.lora import LoRAConfig
+from osjax.models.mmdit.config import MMDiTConfig
 from osjax.weights.layout import OPEN_SORA_V2, Layout
 from osjax.weights.leaves import Leaves
 from osjax.weights.mmdit import head_order
@@ -34,7 +35,7 @@ class Adapters:
     tree: Mapping[str, Any]
 
 
-def _parts(cfg, layout: Layout) -> dict[str, list[Rule]]:
+def _parts(cfg: MMDiTConfig, layout: Layout) -> dict[str, list[Rule]]:
     """The kernels of ours that a layer of the original is made of, by its name."""
     out: dict[str, list[Rule]] = {}
     for rule in weights.table(cfg, layout):
@@ -48,7 +49,7 @@ def _window(rule: Rule) -> tuple[slice, slice]:
     return whole(rule.shape, rule.part)
 
 
-def _of_pair(cfg, layout: Layout, rule: Rule) -> tuple[LeafPath, tuple, tuple, Op]:
+def _of_pair(cfg: MMDiTConfig, layout: Layout, rule: Rule) -> tuple[LeafPath, tuple, tuple, Op]:
     """Path of the layer; where its a and its b hold what this rule is of; change of the order of b's last axis."""
     block, which = (*rule.at, None, None)[0], rule.at[2] if len(rule.at) == 3 else None
     stacked = () if block is None else (block,)
@@ -58,8 +59,8 @@ def _of_pair(cfg, layout: Layout, rule: Rule) -> tuple[LeafPath, tuple, tuple, O
     return rule.leaf[:-1], (*stacked, slice(None), which), (*stacked, which), order
 
 
-def to_torch(cfg, adapters: Adapters, layout: Layout = OPEN_SORA_V2) -> Modules:
-    """The adapters as pairs of the original's layers."""
+def to_torch(cfg: MMDiTConfig, adapters: Adapters, layout: Layout = OPEN_SORA_V2) -> Modules:
+    """The adapters of the MMDiT `cfg` as pairs of the original's layers in this layout."""
     pairs, rank, out = lora.pairs(adapters.tree), adapters.cfg.rank, {}
     for name, rules in _parts(cfg, layout).items():
         rules = [rule for rule in rules if rule.leaf[:-1] in pairs]
@@ -78,8 +79,14 @@ def to_torch(cfg, adapters: Adapters, layout: Layout = OPEN_SORA_V2) -> Modules:
     return out
 
 
-def from_own(path: Path, cfg, lora_cfg: LoRAConfig, modules: Modules, layout: Layout = OPEN_SORA_V2) -> Adapters:
-    """The inverse of `to_torch`. path: for messages."""
+def from_own(
+    path: Path, cfg: MMDiTConfig, lora_cfg: LoRAConfig, modules: Modules, layout: Layout = OPEN_SORA_V2
+) -> Adapters:
+    """The adapters that `to_torch` made these pairs of, bit for bit.
+
+    path: for messages. cfg, layout: of the MMDiT. lora_cfg: rank and scale that they were trained with.
+    UserError for pairs that do not fit the model.
+    """
     tree, rank = blank(cfg, lora_cfg), lora_cfg.rank
     pairs, used = lora.pairs(tree), set()
     for name, rules in _parts(cfg, layout).items():
@@ -98,9 +105,13 @@ def from_own(path: Path, cfg, lora_cfg: LoRAConfig, modules: Modules, layout: La
 
 
 def from_foreign(
-    path: Path, cfg, modules: Modules, scales: Mapping[str, float], layout: Layout = OPEN_SORA_V2
+    path: Path, cfg: MMDiTConfig, modules: Modules, scales: Mapping[str, float], layout: Layout = OPEN_SORA_V2
 ) -> Adapters:
-    """Every part of a layer takes the whole rank of its pair; smaller ranks are filled up with zeros."""
+    """The adapters that another tool's pairs of the original's layers are.
+
+    Every part of a layer takes the whole rank of its pair; smaller ranks are filled up with zeros. path: for messages.
+    cfg, layout: of the MMDiT. scales: alpha / rank of each layer. UserError for pairs that do not fit the model.
+    """
     parts = _parts(cfg, layout)
     _check_used(path, modules, parts.keys())
     targets = sorted({"/".join(rule.leaf[:-1]) for name in modules for rule in parts[name]})
@@ -120,7 +131,7 @@ def from_foreign(
     return Adapters(lora_cfg, tree)
 
 
-def _fill(cfg, layout: Layout, rule: Rule, pairs, A: np.ndarray, B: np.ndarray) -> None:
+def _fill(cfg: MMDiTConfig, layout: Layout, rule: Rule, pairs, A: np.ndarray, B: np.ndarray) -> None:
     rows, columns = _window(rule)
     path, at_a, at_b, order = _of_pair(cfg, layout, rule)
     a, b = pairs[path]["a"], pairs[path]["b"]
@@ -134,15 +145,18 @@ def _check_used(path: Path, modules, known) -> None:
         raise UserError(f"{path} adapts {unknown[0]}, which this model does not have: check model and layout")
 
 
-def blank(cfg, lora_cfg: LoRAConfig) -> dict[str, Any]:
-    """Zeros in the shapes of adapters."""
+def blank(cfg: MMDiTConfig, lora_cfg: LoRAConfig) -> dict[str, Any]:
+    """A tree of float32 zeros in the shapes of the MMDiT `cfg`'s adapters of rank and targets `lora_cfg`."""
     boxed = models.abstract_params(cfg)
     made = jax.eval_shape(lambda: nn.unbox(lora.create(lora_cfg, boxed, jax.random.key(0))))
     return jax.tree.map(lambda x: np.zeros(x.shape, np.float32), made)
 
 
 def merged(base: Leaves, adapters: Adapters, strength: float = 1.0) -> Leaves:
-    """Leaves of the model with the adapters added to its kernels as they are read. strength: times their scale."""
+    """The leaves of the model `base` with adapters added to its kernels as they are read.
+
+    strength: what their scale is multiplied with.
+    """
     pairs, scale = lora.pairs(adapters.tree), np.float32(adapters.cfg.scale * strength)
 
     def read(path: LeafPath, window: Window) -> np.ndarray:

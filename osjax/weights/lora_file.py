@@ -15,6 +15,7 @@ import numpy as np
 from osjax import atomic
 from osjax.errors import UserError
 from osjax.models.lora import LoRAConfig
+from osjax.models.mmdit.config import MMDiTConfig
 from osjax.weights import io, lora, safetensors_file
 from osjax.weights.layout import OPEN_SORA_V2, Layout
 from osjax.weights.lora import Adapters, Modules
@@ -27,8 +28,11 @@ PARTS = {"lora_A": "A", "lora_down": "A", "lora_B": "B", "lora_up": "B"}
 MAX_CONFIG = 2**24  # bytes
 
 
-def write(out: Path, cfg, adapters: Adapters, layout: Layout = OPEN_SORA_V2) -> list[Path]:
-    """Write adapters of the model `cfg`: a folder as peft has it, or one .safetensors with alphas in it."""
+def write(out: Path, cfg: MMDiTConfig, adapters: Adapters, layout: Layout = OPEN_SORA_V2) -> list[Path]:
+    """Write adapters of the MMDiT `cfg`; the paths of the files.
+
+    out: a .safetensors, which gets the alphas as well, or a folder as peft has it. layout: of the names.
+    """
     single = out.suffix == ".safetensors"
     modules = lora.to_torch(cfg, adapters, layout)
     prefix, tensors = SINGLE if single else PEFT, {}
@@ -62,14 +66,17 @@ def write(out: Path, cfg, adapters: Adapters, layout: Layout = OPEN_SORA_V2) -> 
 
 
 def is_adapter(path: Path) -> bool:
-    """Is a file a .safetensors with pairs of adapters?"""
+    """Whether the file at `path` is a .safetensors with pairs of adapters."""
     if path.suffix != ".safetensors" or not path.is_file():
         return False
     return any(f".{part}." in name for name in io.open_tensors(path) for part in PARTS)
 
 
-def read(path: Path, cfg, layout: Layout = OPEN_SORA_V2) -> Adapters:
-    """Adapters of the model `cfg` in a .safetensors or in a folder of peft. UserError for what does not fit."""
+def read(path: Path, cfg: MMDiTConfig, layout: Layout = OPEN_SORA_V2) -> Adapters:
+    """The adapters of the MMDiT `cfg` in a .safetensors or in a folder of peft.
+
+    path: that file or folder. layout: of its names. UserError for what does not fit.
+    """
     path = Path(path)
     settings = {}
     if path.is_dir():
@@ -80,8 +87,8 @@ def read(path: Path, cfg, layout: Layout = OPEN_SORA_V2) -> Adapters:
     modules = _modules(path, tensors)
     if own is not None:
         try:
-            found = json.loads(own)
-            lora_cfg = LoRAConfig(**{**found, "targets": tuple(found["targets"])})
+            fields = json.loads(own)
+            lora_cfg = LoRAConfig(**{**fields, "targets": tuple(fields["targets"])})
         except (ValueError, TypeError, KeyError, UserError) as error:
             raise UserError(f"{path} has a damaged header ({error}): export it again") from error
         return lora.from_own(path, cfg, lora_cfg, modules, layout)
@@ -92,10 +99,10 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_CONFIG:
             raise ValueError("too large")
-        found = json.loads(path.read_text())
-        if not isinstance(found, dict) or found.get("peft_type", "LORA") != "LORA":
+        content = json.loads(path.read_text())
+        if not isinstance(content, dict) or content.get("peft_type", "LORA") != "LORA":
             raise ValueError("no LoRA")
-        return found
+        return content
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"{path} is no config of an adapter ({error}): give a folder of peft or a .safetensors"
@@ -104,18 +111,18 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _modules(path: Path, tensors: Mapping[str, Any]) -> Modules:
     """(A, B) of every layer by its name. UserError for anything that is neither such a pair nor an alpha."""
-    found: dict[str, dict[str, np.ndarray]] = {}
+    pairs: dict[str, dict[str, np.ndarray]] = {}
     for name, tensor in tensors.items():
         bare = next((name[len(p) :] for p in PREFIXES if name.startswith(p)), name)
         module, _, kind = bare.removesuffix(".weight").rpartition(".")
         if kind in PARTS and len(tensor.shape) == 2:
-            found.setdefault(module, {})[PARTS[kind]] = np.asarray(tensor)
+            pairs.setdefault(module, {})[PARTS[kind]] = np.asarray(tensor)
         elif kind != "alpha":
             raise UserError(f"{path}: {name} {tuple(tensor.shape)} belongs to no LoRA of dense layers")
-    alone = [module for module, pair in found.items() if len(pair) != 2 or len(pair["A"]) != pair["B"].shape[1]]
-    if alone or not found:
+    alone = [module for module, pair in pairs.items() if len(pair) != 2 or len(pair["A"]) != pair["B"].shape[1]]
+    if alone or not pairs:
         raise UserError(f"{path}: {alone[0] if alone else 'nothing'} has no pair lora_A, lora_B of one rank")
-    return {module: (pair["A"], pair["B"]) for module, pair in found.items()}
+    return {module: (pair["A"], pair["B"]) for module, pair in pairs.items()}
 
 
 def _scales(path: Path, modules: Modules, tensors: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, float]:

@@ -14,7 +14,7 @@ from osjax.weights.rules import Op, Rule, reshape, transpose
 
 
 def table(cfg: LPIPSConfig) -> list[Rule]:
-    """Every tensor of the original's state dict."""
+    """The rules of the model `cfg`: every tensor of the original's state dict."""
     rules = [Rule(f"scaling_layer.{name}", (1, 3, 1, 1), (name,), reshape((1, 3, 1, 1), (3,))) for name in _SCALING]
     before = 3
     for (level, n), place in _places().items():
@@ -31,17 +31,18 @@ def table(cfg: LPIPSConfig) -> list[Rule]:
 
 
 def from_published(vgg16: Mapping[str, Any], heads: Mapping[str, Any]) -> dict[str, Any]:
-    """Tensors with the original's names, for `from_torch`, of torchvision's VGG16 and the heads' file.
+    """The tensors with the original's names, for `from_torch`.
 
-    The classifier behind the features is left out. What is missing or misshapen is found by `from_torch`.
+    vgg16: those of torchvision's file. heads: those of the heads' file. The classifier behind the features is left out.
+    What is missing or misshapen is found by `from_torch`.
     """
     places = {f"features.{place}": f"net.slice{level + 1}.{place}" for (level, _), place in _places().items()}
-    found = {f"scaling_layer.{n}": np.array(v, np.float32).reshape(1, 3, 1, 1) for n, v in _SCALING.items()}
+    tensors = {f"scaling_layer.{n}": np.array(v, np.float32).reshape(1, 3, 1, 1) for n, v in _SCALING.items()}
     for name, tensor in vgg16.items():
         if not name.startswith("classifier."):
             layer, _, part = name.rpartition(".")
-            found[f"{places.get(layer, layer)}.{part}"] = tensor
-    return {**found, **heads}
+            tensors[f"{places.get(layer, layer)}.{part}"] = tensor
+    return {**tensors, **heads}
 
 
 _SCALING = {"shift": SHIFT, "scale": SCALE}

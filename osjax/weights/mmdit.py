@@ -20,7 +20,10 @@ DROPPED: tuple[Path, ...] = (("guidance_in",),)  # of a distilled model; the vid
 
 
 def table(cfg: MMDiTConfig, layout: Layout) -> list[Rule]:
-    """Rules for every tensor of the original's state dict (opensora/models/mmdit/model.py)."""
+    """The rules for every tensor of the original's state dict (opensora/models/mmdit/model.py).
+
+    cfg: of the model. layout: of the file.
+    """
     D, token = cfg.hidden_size, cfg.in_channels
     rules = _linear("img_in", ("img_in",), token, D)
     rules += _embedder("time_in", 256, D) + _embedder("vector_in", cfg.vec_in_dim, D)
@@ -50,7 +53,10 @@ def _embedder(name: str, n_in: int, D: int) -> list[Rule]:
 
 
 def head_order(cfg: MMDiTConfig, layout: Layout) -> Op:
-    """Change of the last axis (a head's dimensions) from the file's rotary layout to half rotation."""
+    """The change of the last axis, a head's dimensions, from the file's rotary layout to half rotation.
+
+    cfg: of the model. layout: of the file.
+    """
     if not layout.interleaved_rope:
         return SAME
     return take(np.concatenate([np.arange(0, cfg.head_dim, 2), np.arange(1, cfg.head_dim, 2)]), axis=-1)

@@ -16,10 +16,11 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore as ts
+from flax.traverse_util import unflatten_dict
 
 import osjax
 from osjax.errors import UserError
-from osjax.weights.leaves import Leaves, slabs, unflatten
+from osjax.weights.leaves import Leaves, slabs
 from osjax.weights.rules import Path as LeafPath
 from osjax.weights.rules import Window, extent
 
@@ -86,7 +87,7 @@ class _Budget:
 def save(folder: Path, leaves: Leaves, config: dict[str, Any]) -> None:
     """Write leaves as the parameters of checkpoint 0 in `folder`, with the model's config in JSON beside them."""
     folder = Path(folder).absolute()
-    tree = unflatten({path: _LazyArray(leaves, path) for path in leaves.shapes})
+    tree = unflatten_dict({path: _LazyArray(leaves, path) for path in leaves.shapes})
     handler_of = {_LazyArray: _LazyHandler(), jax.Array: ocp.type_handlers.ArrayHandler()}  # else Orbax misses one
     registry = ocp.type_handlers.create_type_handler_registry(*handler_of.items())
     options = ocp.CheckpointManagerOptions(enable_async_checkpointing=False)

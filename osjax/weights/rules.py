@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from osjax.errors import UserError
+from osjax.models.shapes import Path, Shape, listed
 
-Path = tuple[str, ...]
 Window = tuple[slice, ...]  # a start and a stop for every axis
 Pull = Callable[[Window], tuple[Window, Callable[[np.ndarray], np.ndarray]]]
 
@@ -46,6 +46,7 @@ class Op:
 
 
 def transpose(*axes: int) -> Op:
+    """The op that puts axis axes[i] of the torch values where axis i of the leaf is, as in numpy."""
     inverse = tuple(np.argsort(axes))
 
     def pull(window: Window):
@@ -55,6 +56,7 @@ def transpose(*axes: int) -> Op:
 
 
 def reshape(torch_shape: Sequence[int], leaf_shape: Sequence[int]) -> Op:
+    """The op that gives values of torch_shape the shape leaf_shape, in C order."""
     torch_shape, leaf_shape = tuple(torch_shape), tuple(leaf_shape)
     groups = _matching_axes(torch_shape, leaf_shape)
 
@@ -69,7 +71,7 @@ def reshape(torch_shape: Sequence[int], leaf_shape: Sequence[int]) -> Op:
     return Op(lambda x: x.reshape(leaf_shape), lambda y: y.reshape(torch_shape), pull if groups else None)
 
 
-def _matching_axes(a: tuple[int, ...], b: tuple[int, ...]) -> list[tuple[list[int], list[int]]]:
+def _matching_axes(a: Shape, b: Shape) -> list[tuple[list[int], list[int]]]:
     """Smallest groups of neighbouring axes of both shapes that hold equally many values. Empty for empty arrays."""
     groups, i, j = [], 0, 0
     while i < len(a) and j < len(b) and prod(a) == prod(b) != 0:
@@ -100,7 +102,7 @@ def _pull_axes(torch_sizes: list[int], leaf: list[tuple[slice, int]]) -> tuple[l
 
 
 def take(order: np.ndarray, axis: int) -> Op:
-    """Permute one axis: leaf[i] = torch[order[i]]."""
+    """The op that permutes one axis: leaf[i] = torch[order[i]]."""
     inverse = np.argsort(order)
 
     def pull(window: Window):
@@ -129,7 +131,7 @@ class Rule:
     """
 
     torch: str
-    shape: tuple[int, ...]
+    shape: Shape
     leaf: Path
     op: Op = SAME
     at: tuple[Any, ...] = ()
@@ -137,23 +139,27 @@ class Rule:
     alias_of: str | None = None
 
 
-def torch_shapes(table: Sequence[Rule]) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of every torch tensor that the table knows. Allocates nothing."""
+def torch_shapes(table: Sequence[Rule]) -> dict[str, Shape]:
+    """Shape of every torch tensor that the table knows, by its name. Allocates nothing."""
     return {rule.torch: tuple(rule.shape) for rule in table}
 
 
 def whole(shape: Sequence[int], index: Sequence[Any] = ()) -> tuple[Any, ...]:
-    """The index of an array with an entry for every axis; slices get their start and stop."""
+    """The index of an array of this shape with an entry for every axis; slices get their start and stop."""
     index = tuple(index) + (slice(None),) * (len(shape) - len(index))
     return tuple(slice(*i.indices(n)[:2]) if isinstance(i, slice) else i for i, n in zip(index, shape, strict=True))
 
 
-def extent(window: Window) -> tuple[int, ...]:
+def extent(window: Window) -> Shape:
+    """The shape of what a window cuts out."""
     return tuple(w.stop - w.start for w in window)
 
 
 def check_names(table: Sequence[Rule], tensors: Mapping[str, Any]) -> None:
-    """UserError that lists every missing, unexpected and misshapen tensor at once."""
+    """UserError that lists every missing, unexpected and misshapen tensor at once.
+
+    tensors: by name, with `.shape`; they should be those of the table.
+    """
     expected = torch_shapes(table)
     problems = [f"missing {name} {shape}" for name, shape in expected.items() if name not in tensors]
     problems += [f"unexpected {name} {tuple(t.shape)}" for name, t in tensors.items() if name not in expected]
@@ -163,12 +169,15 @@ def check_names(table: Sequence[Rule], tensors: Mapping[str, Any]) -> None:
         if name in tensors and tuple(tensors[name].shape) != shape
     ]
     if problems:
-        shown = "; ".join(problems[:20]) + (f"; and {len(problems) - 20} more" if len(problems) > 20 else "")
+        shown = listed(problems, 20)
         raise UserError(f"weights do not fit the model: {shown}. Check the model config and the layout.")
 
 
-def check_table(table: Sequence[Rule], shapes: Mapping[Path, tuple[int, ...]]) -> None:
-    """ValueError where the table itself leaves part of a leaf unfilled, fills it twice, or names one that is not."""
+def check_table(table: Sequence[Rule], shapes: Mapping[Path, Shape]) -> None:
+    """ValueError where the table itself leaves part of a leaf unfilled, fills it twice, or names one that is not.
+
+    shapes: of the leaves by path.
+    """
     filled = dict.fromkeys(shapes, 0)
     for rule in table:
         if rule.leaf not in shapes:

@@ -42,7 +42,10 @@ NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 def read(path: Path) -> dict[str, FileTensor]:
-    """Name -> tensor of one file. UserError for a file that is truncated, corrupt or no safetensors file at all."""
+    """The tensors of the file at `path` by name, not read yet.
+
+    UserError for a file that is truncated, corrupt or no safetensors file at all.
+    """
     header, start = _header(path)
     size = path.stat().st_size - start
     tensors, end = {}, 0
@@ -101,9 +104,9 @@ def _sizes(values: object) -> bool:
 
 
 def metadata(path: Path) -> dict[str, str]:
-    """The texts that a file's header holds beside its tensors."""
-    found = _header(path)[0].get("__metadata__", {})
-    return {k: v for k, v in found.items() if isinstance(v, str)} if isinstance(found, dict) else {}
+    """The texts that the header of the file at `path` holds beside its tensors. UserError as for `read`."""
+    texts = _header(path)[0].get("__metadata__", {})
+    return {k: v for k, v in texts.items() if isinstance(v, str)} if isinstance(texts, dict) else {}
 
 
 def write(
@@ -112,7 +115,7 @@ def write(
     fetch: Callable[[str], np.ndarray],
     texts: Mapping[str, str] | None = None,
 ) -> None:
-    """Write {name: (shape, dtype)} with values from `fetch(name)`, one tensor after the other, to a file.
+    """Write tensors, {name: (shape, dtype)}, with values from `fetch(name)`, one after the other, to the file `path`.
 
     Byte for byte what the library writes for the same tensors, with {"format": "pt"} as other readers expect it.
     texts: for the header. The file appears whole or not at all.
@@ -134,6 +137,6 @@ def write(
 
 
 def order(tensors: Mapping[str, tuple[tuple[int, ...], np.dtype]]) -> list[str]:
-    """The library's order: wide dtypes first, then by name."""
+    """The names of tensors, {name: (shape, dtype)}, in the library's order: wide dtypes first, then by name."""
     rank = {dtype: i for i, dtype in enumerate(DTYPES.values())}
     return sorted(tensors, key=lambda name: (-rank[tensors[name][1]], name))

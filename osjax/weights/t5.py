@@ -7,7 +7,10 @@ ALL = slice(None)
 
 
 def table(cfg: T5Config) -> list[Rule]:
-    """Every tensor of the encoder. The input embedding goes by two names; a file may hold either or both."""
+    """The rules of the model `cfg`: every tensor of the encoder.
+
+    The input embedding goes by two names; a file may hold either or both.
+    """
     embedding = (cfg.vocab_size, cfg.d_model)
     rules = [
         Rule("shared.weight", embedding, ("embedding",)),

@@ -19,7 +19,7 @@ from osjax.errors import UserError
 
 @dataclass(frozen=True)
 class FileTensor:
-    """shape, dtype; `tensor[slices]` reads that part, `np.asarray(tensor)` all of it.
+    """A tensor in a file: `tensor[slices]` reads that part, `np.asarray(tensor)` all of it.
 
     fetch:   (first byte, number of bytes) of the tensor's storage -> uint8 array.
     offset:  of the first element, in elements of the storage.
@@ -34,6 +34,7 @@ class FileTensor:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of the whole tensor in memory."""
         return prod(self.shape) * self.dtype.itemsize
 
     def __getitem__(self, index: Any) -> np.ndarray:
@@ -63,12 +64,15 @@ class FileTensor:
 
 
 def extent(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
-    """Elements of the storage from the first to the last of a tensor; 0 for an empty one."""
+    """Elements of the storage from the first to the last of a tensor; 0 for an empty one. strides: in elements."""
     return 0 if 0 in shape else 1 + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
 
 
 def in_file(path: Path, start: int) -> Callable[[int, int], np.ndarray]:
-    """`fetch` of a storage that begins at byte `start` of a file."""
+    """The `fetch` of a storage that begins at byte `start` of the file at `path`.
+
+    It raises UserError where the file cannot be read or ends too early.
+    """
 
     def fetch(first: int, count: int) -> np.ndarray:
         out = np.empty(count, np.uint8)
@@ -88,7 +92,10 @@ def in_file(path: Path, start: int) -> Callable[[int, int], np.ndarray]:
 
 
 def in_zip(path: Path, entry: zipfile.ZipInfo) -> Callable[[int, int], np.ndarray]:
-    """`fetch` of a storage that is compressed in a zip file; it is unpacked anew, up to what is wanted."""
+    """The `fetch` of a storage that is an entry, compressed, of the zip file at `path`.
+
+    It is unpacked anew each time, up to what is wanted. It raises UserError where the file is damaged.
+    """
 
     def fetch(first: int, count: int) -> np.ndarray:
         try:

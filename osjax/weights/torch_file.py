@@ -31,7 +31,10 @@ Fetch = Callable[[int, int], np.ndarray]
 
 
 def read(path: Path) -> dict[str, FileTensor]:
-    """Name -> tensor of a checkpoint. UserError for one that is damaged or asks for anything but tensors."""
+    """The tensors of the checkpoint at `path` by name, not read yet.
+
+    UserError for one that is damaged or asks for anything but tensors.
+    """
     try:
         zipped = zipfile.is_zipfile(path)
         root, fetch = _read_zip(path) if zipped else _read_old(path)
@@ -56,9 +59,9 @@ def _state_dict(root: Any, depth: int = 0) -> dict[str, TensorRef]:
     """The tensors by name: at the top, or under one of the names that trainers use."""
     if not isinstance(root, dict):
         raise Refused(f"it holds a {type(root).__name__}, not a state dict; save only the state dict")
-    found = {str(name): value for name, value in root.items() if isinstance(value, TensorRef)}
-    if found:
-        return found
+    tensors = {str(name): value for name, value in root.items() if isinstance(value, TensorRef)}
+    if tensors:
+        return tensors
     inner = next((root[name] for name in WRAPPERS if isinstance(root.get(name), dict)), None)
     if inner is None or depth > 2:
         keys = ", ".join(map(str, list(root)[:5]))[:100]

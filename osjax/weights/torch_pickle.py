@@ -4,6 +4,7 @@
 and descriptions of tensors from them; nothing is imported, nothing is called. Any other opcode or global is refused.
 """
 
+import math
 import pickletools
 import struct
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+
+from osjax.weights.tensor_file import extent
 
 MAX_OPCODES = 5_000_000  # the largest checkpoint of Open-Sora needs forty thousand
 
@@ -254,11 +257,8 @@ def _checked(tensor: TensorRef) -> TensorRef:
         raise ValueError("sizes and strides differ in number")
     length = tensor.storage.length * tensor.storage.dtype.itemsize // tensor.dtype.itemsize
     if 0 not in tensor.shape:
-        last = tensor.offset + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.strides, strict=True))
-        count = 1
-        for n in tensor.shape:
-            count *= n
-        if last >= length or count > length:
+        end = tensor.offset + extent(tensor.shape, tensor.strides)
+        if end > length or math.prod(tensor.shape) > length:
             raise Refused(f"a tensor of {tensor.shape} does not fit its storage of {length} values")
     return tensor
 

@@ -122,7 +122,11 @@ MISTAKES = [
     (["in.safetensors", "out", "--model=vidoe"], 2, "did you mean video?"),
     (["in.safetensors", "out", "--model=ae"], 1, "missing encoder"),
     (["in.safetensors", "out", "--model=video", "--dtype=fp4"], 2, "invalid choice"),
-    (["in.safetensors", "out", "--model=video", "--layout=flucks"], 2, "unknown layout flucks"),
+    (
+        ["in.safetensors", "out", "--model=video", "--layout=flucks"],
+        2,
+        "--layout is 'flucks': use one of open_sora_v2, flux",
+    ),
     (["in.safetensors", "out", "--model=ae", "--layout=flux"], 2, "has only one"),
     (["in.safetensors", "out", "--model=video", "--layout=flux"], 1, "missing double_blocks.0.img_attn.qkv.weight"),
     (["in.safetensors", "out.safetensors", "--model=video"], 2, "name a folder"),

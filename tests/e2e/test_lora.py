@@ -13,8 +13,6 @@ from osjax.models import lora
 from osjax.parts.pipeline import Pipeline
 from osjax.training import metrics
 from osjax.weights import adapters, lora_file, orbax_stream
-from osjax.weights.leaves import unflatten
-from osjax.weights.rules import whole
 from tests.e2e import faults
 
 STAGE = "stages.adapter"
@@ -59,7 +57,7 @@ def item(workdir, stage, name="params"):
     """Arrays of a stage's last checkpoint as a tree."""
     found = orbax_stream.find(workdir / stage / "checkpoints", average=name == "ema")
     leaves = orbax_stream.open_leaves(found)
-    return unflatten({path: leaves.read(path, whole(shape)) for path, shape in leaves.shapes.items()})
+    return leaves.tree()
 
 
 def lines(workdir):

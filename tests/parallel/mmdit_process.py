@@ -28,7 +28,7 @@ def train(folder: Path, mesh: Mesh, until: int) -> None:
 
     try:
         batches, key = rows(int(state.step)), sharding.random_key(7, mesh)
-        loop.run(loop.LoopConfig("tiny", until), state, step, batches, key, mesh, store, folder, {})
+        loop.run(loop.LoopConfig("tiny", until), state, step, batches, key, mesh, loop.Records(store, folder, {}))
     finally:
         store.close()
 

@@ -57,7 +57,7 @@ def train(folder: Path, stop_at: int | None, pace_s: float = 0.0) -> None:
     compiled = sharding.jit_step(step, shardings, mesh)
     settings = loop.LoopConfig("two", STEPS, save_every=5)
     try:
-        loop.run(settings, now, compiled, batches(int(now.step)), key, mesh, store, folder, {})
+        loop.run(settings, now, compiled, batches(int(now.step)), key, mesh, loop.Records(store, folder, {}))
     except loop.Interrupted as stopped:
         print(stopped)
     finally:

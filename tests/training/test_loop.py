@@ -81,12 +81,8 @@ class Run:
                     rows,
                     tiny.run_key(self.mesh),
                     self.mesh,
-                    store,
-                    self.folder,
-                    {"lr": CFG.lr},
-                    data_state=rows.get_state,
+                    loop.Records(store, self.folder, {"lr": CFG.lr}, data_state=rows.get_state, **self.extra),
                     evaluate=evaluate,
-                    **self.extra,
                 )
             )
         finally:

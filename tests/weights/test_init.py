@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from osjax import models, weights
 from osjax.errors import UserError
-from osjax.weights import init, leaves
-from osjax.weights.rules import whole
+from osjax.weights import init
 from tests import golden
 from tests.models.test_mmdit import config, tensors
 
@@ -18,7 +18,7 @@ T, H, W, M = 1, 4, 6, 5  # tokens of one image and of its prompt
 
 
 def params_of(found):
-    return leaves.unflatten({path: found.read(path, whole(shape)) for path, shape in found.shapes.items()})
+    return found.tree()
 
 
 def flux(guidance=True):
@@ -79,9 +79,9 @@ def test_flux_leaves_out_guidance_and_adds_a_condition_of_zeros():
     assert not params["cond_in"]["kernel"].any() and not params["cond_in"]["bias"].any()
     source = params_of(given)
     assert source["guidance_in"] and "guidance_in" not in params
-    for path, value in leaves.flatten(params).items():
+    for path, value in flatten_dict(params).items():
         if path[0] != "cond_in":
-            np.testing.assert_array_equal(value, leaves.flatten(source)[path])
+            np.testing.assert_array_equal(value, flatten_dict(source)[path])
 
 
 def test_open_sora_v2_starts_the_deep_compression_model_with_new_ends():
@@ -93,7 +93,7 @@ def test_open_sora_v2_starts_the_deep_compression_model_with_new_ends():
     fresh = {("img_in", "kernel"), ("img_in", "bias")}
     zero = {("cond_in", "kernel"), ("cond_in", "bias"), ("final_layer", "linear", "kernel")}
     zero |= {("final_layer", "linear", "bias")}
-    flat, given = leaves.flatten(params), leaves.flatten(params_of(source))
+    flat, given = flatten_dict(params), flatten_dict(params_of(source))
     for path, value in flat.items():
         if path in zero:
             assert not value.any(), path

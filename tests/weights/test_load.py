@@ -9,6 +9,7 @@ import jax
 import ml_dtypes
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 from safetensors.numpy import save_file
 
 from osjax import models, weights
@@ -95,7 +96,7 @@ def test_lpips_is_put_together_from_its_two_published_files(tmp_path):
     write_old(tmp_path / "vgg16-397923af.pth", {**features, "classifier.0.bias": np.ones(3, np.float32)})
     write_zip(tmp_path / "vgg.pth", {n: t for n, t in given.items() if n.startswith("lin")})
     found = load.open_leaves(cfg, tmp_path)
-    want = leaves.flatten(weights.from_torch(cfg, given))
+    want = flatten_dict(weights.from_torch(cfg, given))
     for path, shape in found.shapes.items():
         if path not in (("shift",), ("scale",)):  # constants of the original, not in any file
             np.testing.assert_array_equal(found.read(path, whole(shape)), want[path])

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from osjax import models, weights
 from osjax.errors import UserError
@@ -63,7 +64,7 @@ def test_a_window_of_a_leaf_is_cut_from_a_window_of_the_tensor(name):
 def test_parts_of_every_leaf_of_the_transformer_are_parts_of_the_whole(name):
     cfg, given = config(name), tensors(name)
     lazy = weights.torch_leaves(cfg, given, layout=LAYOUTS[name])
-    params = leaves.flatten(weights.from_torch(cfg, given, layout=LAYOUTS[name]))
+    params = flatten_dict(weights.from_torch(cfg, given, layout=LAYOUTS[name]))
     for path, leaf in params.items():
         for half in (0, 1):
             window = whole(

@@ -1,0 +1,71 @@
+"""Saves that may fail: training goes on, since the checkpoint before is still there, until too many failed in a row."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from tqdm import tqdm
+
+from osjax.errors import UserError
+from osjax.training.checkpoint import Checkpoints
+from osjax.training.loop_config import LoopConfig
+from osjax.training.state import TrainState
+
+
+class Saver:
+    """Saves states with their config and the data iterator's place, and counts the saves in a row that fail."""
+
+    def __init__(
+        self,
+        cfg: LoopConfig,
+        checkpoints: Checkpoints,
+        data_state: Callable[[], dict[str, Any]] | None,
+        config: dict[str, Any],
+    ):
+        self.cfg, self.checkpoints, self.data_state, self.config = cfg, checkpoints, data_state, config
+        self.failed = 0
+        self.under_way = False
+
+    def save(self, step: int, state: TrainState) -> None:
+        """Start to save; a save that fails is told of. UserError where `max_failed_saves` in a row did."""
+        data = self.data_state and self.data_state()
+        try:
+            self.checkpoints.save(step, state, data, self.config)
+        except UserError:
+            raise
+        except Exception as error:  # what a file system can raise here has no common class
+            self.under_way = False
+            self._count(step, error)
+            return
+        if self.under_way:  # then that one has arrived: the call would have raised its error
+            self.failed = 0
+        self.under_way = True
+
+    def finish(self, step: int, state: TrainState) -> None:
+        """Wait for the last save, and try it once more if it failed: here nothing can go on without it."""
+        try:
+            self.checkpoints.wait()
+        except Exception as error:
+            self._count(step, error)
+        if self.checkpoints.latest_step() == step:
+            return
+        try:
+            self.checkpoints.save(step, state, self.data_state and self.data_state(), self.config)
+            self.checkpoints.wait()
+        except Exception as error:
+            raise UserError(
+                f"{self.cfg.stage}: {self._words(step, error)}: make room and run the command again"
+            ) from error
+
+    def _count(self, step: int, error: Exception) -> None:
+        self.failed += 1
+        if self.failed >= self.cfg.max_failed_saves:
+            raise UserError(
+                f"{self.cfg.stage}: {self.failed} saves in a row failed; {self._words(step, error)}: make room or mend "
+                "the folder, then run the same command to go on from the last checkpoint"
+            ) from error
+        tqdm.write(f"{self.cfg.stage}: {self._words(step, error)}; training goes on", file=sys.stderr)
+
+    def _words(self, step: int, error: Exception) -> str:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        return f"the checkpoint of step {step} could not be written ({first})"

@@ -1,5 +1,6 @@
 """The floors of the house: import-linter's contract over the code, and over a small house that breaks it."""
 
+import ast
 import subprocess
 import sys
 import tomllib
@@ -85,3 +86,26 @@ def test_no_forbidden_framework_is_a_dependency():
     wanted = project["dependencies"] + [d for extra in project["optional-dependencies"].values() for d in extra]
     names = {d.split(">")[0].split("[")[0].strip() for d in wanted}
     assert not names & {"tensorflow", "torch", "tensorflow-cpu", "torchvision"} and "jax" in names
+
+
+def _imports(source: str) -> set[str]:
+    """Modules that a file imports, at its top or anywhere else; `from a import b` may mean the module a.b."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def _private(source: str) -> set[str]:
+    return {name for name in _imports(source) if name.split(".")[:2] in (["jax", "_src"], ["jaxlib", "_jax"])}
+
+
+def test_no_file_imports_the_private_modules_of_jax():
+    files = [p for top in ("osjax", "tests", "configs") for p in (ROOT / top).rglob("*.py")]
+    assert len(files) > 100
+    assert {str(p.relative_to(ROOT)): found for p in files if (found := _private(p.read_text()))} == {}
+    for line in ("from jax._src import core", "import jax._src.cudnn.fused as f", "from jax import _src"):
+        assert _private(f"def f():\n    {line}\n")

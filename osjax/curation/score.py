@@ -35,12 +35,13 @@ class Scoring:
 
     def check(self) -> None:
         """UserError when a library that the metrics need is not there, before any clip is looked at."""
-        for metric, (module, extra) in {
-            "jitter": ("scenedetect", "data"),
-            "blur": ("cv2", "data"),
-            "hash": ("imagehash", "data"),
-            "text_area": ("rapidocr_onnxruntime", "ocr"),
-        }.items():
+        for metric, module, extra in (
+            ("jitter", "scenedetect", "data"),
+            ("blur", "cv2", "data"),
+            ("hash", "imagehash", "data"),
+            ("text_area", "rapidocr", "ocr"),
+            ("text_area", "onnxruntime", "ocr"),  # runs RapidOCR's networks, which come with its wheel
+        ):
             if metric in self.metrics:
                 need(module, extra)
 
@@ -145,13 +146,15 @@ def fingerprint(images: Sequence[np.ndarray]) -> str:
 
 @lru_cache(1)
 def _reader():
-    return need("rapidocr_onnxruntime", "ocr").RapidOCR(intra_op_num_threads=1)
+    settings = {"Global.log_level": "error", "EngineConfig.onnxruntime.intra_op_num_threads": 1}
+    return need("rapidocr", "ocr").RapidOCR(params=settings)
 
 
 def text_area(image_HWC: np.ndarray) -> float:
     """Area of text that is read with confidence above 0.7, as a fraction of the frame's."""
-    found, _ = _reader()(image_HWC[..., ::-1])
-    area = sum(_area(np.asarray(corners)) for corners, _, confidence in found or () if float(confidence) > CONFIDENT)
+    read = _reader()(image_HWC[..., ::-1])  # boxes and scores are None where there is no text
+    boxes, scores = (() if found is None else found for found in (read.boxes, read.scores))
+    area = sum(_area(np.asarray(corners)) for corners, score in zip(boxes, scores, strict=True) if score > CONFIDENT)
     return min(1.0, area / (image_HWC.shape[0] * image_HWC.shape[1]))
 
 

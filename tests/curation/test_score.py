@@ -128,7 +128,7 @@ def test_metrics_that_do_not_exist_are_refused():
 
 
 def test_text_is_read_where_it_stands():
-    pytest.importorskip("rapidocr_onnxruntime")
+    pytest.importorskip("rapidocr")
     image = np.full((120, 480, 3), 255, np.uint8)
     cv2.putText(image, "HELLO WORLD", (30, 80), cv2.FONT_HERSHEY_SIMPLEX, 2, (0, 0, 0), 5)
     assert score.text_area(np.full((120, 480, 3), 255, np.uint8)) == 0.0

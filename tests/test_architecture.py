@@ -1,6 +1,7 @@
 """The floors of the house: import-linter's contract over the code, and over a small house that breaks it."""
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -138,5 +139,85 @@ def test_every_folder_of_code_is_a_package():
 def test_no_forbidden_framework_is_a_dependency():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = project["dependencies"] + [d for extra in project["optional-dependencies"].values() for d in extra]
-    names = {d.split(">")[0].split("[")[0].strip() for d in wanted}
-    assert not names & {"tensorflow", "torch", "tensorflow-cpu", "torchvision"} and "jax" in names
+    assert not set(map(_name, wanted)) & {"tensorflow", "torch", "tensorflow-cpu", "torchvision"} and "jax" in map(
+        _name, wanted
+    )
+
+
+def _imported(source: str) -> set[str]:
+    """Modules that a file imports, at its top or anywhere else; `from a import b` may mean the module a.b."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def _private(source: str) -> set[str]:
+    return {name for name in _imported(source) if name.split(".")[:2] in (["jax", "_src"], ["jaxlib", "_jax"])}
+
+
+def test_no_file_imports_the_private_modules_of_jax():
+    files = [p for top in ("osjax", "tests", "configs") for p in (ROOT / top).rglob("*.py")]
+    assert len(files) > 100
+    assert {str(p.relative_to(ROOT)): found for p in files if (found := _private(p.read_text()))} == {}
+    for line in ("from jax._src import core", "import jax._src.cudnn.fused as f", "from jax import _src"):
+        assert _private(f"def f():\n    {line}\n")
+
+
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "cv2": "opencv-python-headless",
+    "orbax": "orbax-checkpoint",
+    "skimage": "scikit-image",
+}
+DISTRIBUTIONS |= {"jaxlib": "jax", "yaml": "pyyaml"}  # jax brings the jaxlib that it needs
+OURS = {"osjax", "configs", "tests"}
+
+
+def _name(requirement: str) -> str:
+    """Of what is required, as distributions compare names."""
+    return re.match(r"[\w.-]+", requirement)[0].lower().replace("_", "-")
+
+
+def _third_parties(*tops: str) -> set[str]:
+    """Distributions whose modules the files below some folders import."""
+    sources = [p.read_text() for top in tops for p in (ROOT / top).rglob("*.py")]
+    modules = {name.split(".")[0] for source in sources for name in _imported(source)}
+    modules |= {name for source in sources for name in re.findall(r'\bneed\("(\w+)"', source)} - {"no_such_library"}
+    return {_name(DISTRIBUTIONS.get(name, name)) for name in modules - OURS - sys.stdlib_module_names}
+
+
+def test_what_is_imported_is_declared():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    core, extras = set(map(_name, project["dependencies"])), project["optional-dependencies"]
+    optional = {_name(line) for name, lines in extras.items() if name != "test" for line in lines}
+    assert _third_parties("osjax", "configs") - core - optional == set()
+    assert _third_parties("tests") - core - set(map(_name, extras["test"])) == set()
+    unused = core - _third_parties("osjax", "configs")
+    assert unused == {"importlib-resources"}  # tensorflow-datasets imports it without a word
+    assert "safetensors" in _third_parties("tests") - core and "torch" not in _third_parties("osjax")  # it can tell
+
+
+def test_every_dependency_of_the_core_has_bounds():
+    """The lower one is what continuous integration runs on its oldest Python, see .ci/oldest.py."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    bounded = re.compile(r"[\w.-]+(\[[\w,-]+\])?>=[\d.]+,<[\d.]+")
+    assert [line for line in project["dependencies"] if not bounded.fullmatch(line)] == []
+    assert not bounded.fullmatch("jax>=0.10.2") and not bounded.fullmatch("jax<0.13")
+
+
+def test_the_oldest_versions_are_the_lower_bounds():
+    def lines(*arguments):
+        command = [sys.executable, ROOT / ".ci" / "oldest.py", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    oldest = lines("test")
+    assert set(map(_name, oldest)) >= set(map(_name, project["dependencies"])) and "av==18" in oldest
+    assert not any(mark in line for line in oldest for mark in "[<>,")  # pip's constraints know no extras
+    assert any(line.startswith("etils[epath]>=") for line in lines("--newest")) and not "".join(
+        lines("--newest")
+    ).count("<")

@@ -1,23 +1,25 @@
 """Flash attention: cuDNN on GPUs, splash (Pallas) on TPUs, each as the two halves that `ops.kernels` describes.
 
-The public calls of jax differentiate each as a whole. Ring attention needs the backward half alone, so this file takes
-the halves from the modules behind the public names; tests/ops/test_flash.py watches their signatures.
+Ring attention runs the two halves apart, which neither of jax's public attentions allows. cuDNN's are calls of XLA, see
+`ops.cudnn`. Splash's backward half is `_splash_attention_bwd` of jax.experimental; tests/ops/test_flash.py watches it.
 """
 
 from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax._src.cudnn import fused_attention_stablehlo as fused
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
 from osjax.errors import UserError
+from osjax.ops import cudnn
 from osjax.ops.kernels import Kernel
 from osjax.ops.platform import platform
 
 LANES = 128  # width of a TPU vector register: splash's blocks are multiples of it
 BLOCKS = range(1024, 0, -LANES)  # lengths of splash's blocks, best first
+
+CUDNN = Kernel(cudnn.forward, cudnn.backward)
 
 
 def choose(q_BShd: jax.Array) -> Kernel:
@@ -36,40 +38,6 @@ def choose(q_BShd: jax.Array) -> Kernel:
             f'flash attention on a GPU needs a head dimension of at most 256 and 8 | d, not {d}: use "blockwise"'
         )
     return CUDNN
-
-
-# cuDNN
-
-
-def _cudnn_settings(q, k, count):
-    """(seqlens of q and k, static settings) as the rules of jax's cuDNN attention take them."""
-    if count is None:
-        lengths, mask = (jnp.zeros(0, q.dtype),) * 2, fused.MaskType.NO_MASK
-    else:
-        B = q.shape[0]
-        lengths = jnp.full((B,), q.shape[1], jnp.int32), jnp.full((B,), count, jnp.int32)
-        mask = fused.MaskType.PADDING
-    seed, dropout, bias, window = 42, 0.0, (False, False), None
-    layout = fused.AttentionLayout.BTNH.value
-    return lengths, (q.shape[-1] ** -0.5, seed, dropout, bias, mask, layout, window)
-
-
-def _cudnn_forward(q, k, v, count):
-    none, version = jnp.zeros(0, q.dtype), fused.check_cudnn_version()
-    lengths, settings = _cudnn_settings(q, k, count)
-    rule = fused._dot_product_attention_fwd_rule
-    out, saved = rule(q, k, v, none, *lengths, none, none, none, none, *settings, version, False)
-    return out, saved[10]
-
-
-def _cudnn_backward(q, k, v, count, out, lse, dout):
-    none, version = jnp.zeros(0, q.dtype), fused.check_cudnn_version()
-    lengths, settings = _cudnn_settings(q, k, count)
-    saved = (q, k, v, none, *lengths, none, none, none, none, lse, out)
-    return fused._dot_product_attention_bwd_rule(*settings, version, False, saved, dout)[:3]
-
-
-CUDNN = Kernel(_cudnn_forward, _cudnn_backward)
 
 
 # Splash

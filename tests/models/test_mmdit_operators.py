@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from flax.traverse_util import flatten_dict
+from jax.extend.core import jaxprs_in_params
 
 from osjax import models
 from osjax.planning import memory, program
@@ -39,7 +40,7 @@ def traced(**changes):
 def equations(jaxpr, repeated=False):
     for equation in jaxpr.eqns:
         yield equation, repeated
-        for inner in jax.core.jaxprs_in_params(equation.params):
+        for inner in jaxprs_in_params(equation.params):
             yield from equations(inner, repeated or equation.primitive.name in ("scan", "while"))
 
 
@@ -47,7 +48,9 @@ def kept_of_every_block(found):
     """What the loop over single blocks leaves for the gradients, whole tensors of tokens or kernels: (dtype, shape)."""
     loops = [e for e, repeated in found if e.primitive.name == "scan" and not repeated]
     forward = next(e for e in loops if e.params["length"] == DEPTH[1])
-    kept = [v.aval for v in forward.outvars[forward.params["num_carry"] :]]
+    (body,) = jaxprs_in_params(forward.params)  # what a turn leaves lies stacked; what it carries does not
+    pairs = zip(forward.outvars, body.outvars, strict=True)
+    kept = [all_.aval for all_, one in pairs if all_.aval.shape == (DEPTH[1], *one.aval.shape)]
     return [(x.dtype.name, x.shape[1:]) for x in kept if x.size >= DEPTH[1] * WIDTH * WIDTH]
 
 

@@ -72,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(list(argv))
     if sys.argv[1:2] and sys.argv[1] in COMPUTING:
         huge_pages.ask()
+    gc.set_threshold(100_000)  # tracing makes objects that stay: looking through every 700 takes a tenth of a start
     status = _run(sys.argv[1:])
     if any(type(thread).__name__ == "_SignalingThread" for thread in threading.enumerate()):
         # Orbax's, of a save that failed: they wait five minutes for a folder that nobody makes, and Python for them.
@@ -84,7 +85,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: list[str]) -> int:
-    gc.set_threshold(100_000)  # tracing makes objects that stay: looking through every 700 takes a tenth of a start
     show_traceback = "--traceback" in argv
     argv = [arg for arg in argv if arg != "--traceback"]
     try:

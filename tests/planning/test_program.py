@@ -21,7 +21,7 @@ CFG = models.config("mmdit", **TINY)
 @pytest.mark.parametrize("here", [True, False])
 def test_state_takes_three_arrays_a_parameter_over_the_shards(here):
     mesh = meshes.make(2, 4, 1, 1) if here else meshes.absent(2, 4, 1, 1, count=8)
-    step = program.train_step(CFG, optimizer.OptimizerConfig(), mesh, program.batch_of(CFG, (2, 4, 4, 4), 8, 7, mesh))
+    step = program.train_step(CFG, optimizer.OptimizerConfig(), mesh, velocity.batch_of(CFG, (2, 4, 4, 4), 8, 7, mesh))
     parameters = sum(x.size for x in jax.tree.leaves(step.state.params))
     assert 3 <= program.bytes_per_device(step.state) / (parameters * 4 / 4) < 3.4  # small ones stay whole
     with_average = optimizer.OptimizerConfig(ema_decay=0.9)

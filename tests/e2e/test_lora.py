@@ -25,7 +25,8 @@ from tests.e2e import two_stages
 
 def get_config():
     ae, model, adapter = two_stages.autoencoder(), two_stages.diffusion(), two_stages.diffusion()
-    ae.steps, ae.latent_statistics.clips, model.steps, adapter.steps = 1, 0, 8, 6
+    ae.steps, model.steps, adapter.steps = 1, 8, 6
+    ae.latent_statistics.update(clips=0, resolution="")
     smoke.continued(adapter, "base")
     adapter.lora.rank, adapter.lora.alpha, adapter.checkpoint.every = 4, 8.0, 3
     model.optimizer.update(lr=5e-3, warmup_steps=0)  # gates begin at zero, and behind a closed gate nothing learns

@@ -116,7 +116,7 @@ def test_held_out_losses_samples_dashboards_and_a_report_come_on_request(short, 
 @pytest.mark.parametrize(
     "overrides, words",
     [
-        ({"stages.stage1_t2v.optimizer.schedule": "cosin"}, "stage1_t2v: unknown schedule 'cosin'"),
+        ({"stages.stage1_t2v.optimizer.schedule": "cosin"}, "stage1_t2v: optimizer: unknown schedule 'cosin'"),
         (
             {"stages.stage1_t2v.autoencoder.stage": "none"},
             "autoencoder.stage 'none' is no autoencoder stage before this one: autoencoder is",

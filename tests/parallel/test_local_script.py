@@ -20,7 +20,8 @@ from tests.e2e import two_stages
 
 def get_config():
     cfg = base.single("autoencoder", two_stages.autoencoder())
-    cfg.steps, cfg.checkpoint.every, cfg.latent_statistics.clips = 2, 0, 0
+    cfg.steps, cfg.checkpoint.every = 2, 0
+    cfg.latent_statistics.update(clips=0, resolution="")
     cfg.data.buckets = (("32px", 8, 1.0, 4),)
     return cfg
 """

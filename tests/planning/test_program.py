@@ -6,6 +6,7 @@ import jax
 import pytest
 
 from osjax import models
+from osjax.models import velocity
 from osjax.ops import conv
 from osjax.parallel import mesh as meshes
 from osjax.planning import cost, hlo, memory, program, targets

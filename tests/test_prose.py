@@ -42,6 +42,9 @@ def public(tree: ast.Module) -> Iterator[tuple[str, ast.AST, ast.ClassDef | None
 def problems(source: str) -> list[str]:
     """What is wrong with the prose of a module, one line each."""
     out, tree = [], ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and any(stores(child, "found") for child in ast.walk(node)):
+            out.append(f"{node.name} has a local called found, which does not say what it holds")
     for name, node, owner in public(tree):
         text = ast.get_docstring(node)
         if text is None:
@@ -49,10 +52,15 @@ def problems(source: str) -> list[str]:
                 out.append(f"{name} has no docstring")
             continue
         first = text.splitlines()[0]
-        if re.match(rf"({'|'.join(DANGLING)})\b", first):
+        if re.match(rf"({'|'.join(DANGLING)})\b", first) or begins_with_a_field(node, first):
             out.append(f"{name} begins without a subject: {first}")
         out += [f"{name} does not name its argument {arg}" for arg in unnamed(node, text, owner, tree)]
     return out
+
+
+def stores(node: ast.AST, name: str) -> bool:
+    """Whether a node gives a variable of this name its value."""
+    return isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Store)
 
 
 def says_itself(node: ast.AST, owner: ast.ClassDef | None) -> bool:
@@ -61,6 +69,13 @@ def says_itself(node: ast.AST, owner: ast.ClassDef | None) -> bool:
         return False
     is_property = any(getattr(d, "id", getattr(d, "attr", "")) in ("property", "setter") for d in node.decorator_list)
     return is_property or len(arguments(node)) < 2
+
+
+def begins_with_a_field(node: ast.AST, first: str) -> bool:
+    """Whether the docstring explains a field or an argument before it has said what they are of."""
+    fields = [getattr(n.target, "id", "") for n in node.body if isinstance(n, ast.AnnAssign)]
+    names = re.match(r"([\w, ]+):", first)
+    return names is not None and bool(set(names[1].split(", ")) & {*fields, *arguments(node)})
 
 
 def arguments(node: ast.AST) -> list[str]:
@@ -106,7 +121,9 @@ def test_files_that_need_no_exception_are_not_excepted():
         ("class A:\n    '''A thing.'''\n    def f(self, a, b): ...", "A.f has no docstring"),
         ("def f():\n    '''Of a thing.'''", "f begins without a subject"),
         ("def f():\n    '''The same of every clip.'''", "f begins without a subject"),
+        ("class A:\n    '''a, b: numbers.'''\n    a: int\n    b: int", "A begins without a subject"),
         ("def f(a, b, c):\n    '''A sum of a and c.'''", "f does not name its argument b"),
+        ("def f(a):\n    '''A sum.'''\n    found = a + 1\n    return found", "f has a local called found"),
         ("def f(x_BTHWC, a, b, c):\n    '''A sum of a and b.'''", "f does not name its argument c"),
         ("'''Sums of a b c, as others do.'''\ndef f(a, b, c):\n    '''A sum of a and b.'''", "f does not name"),
     ],

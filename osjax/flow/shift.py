@@ -10,6 +10,7 @@ import math
 import numpy as np
 
 from osjax.errors import UserError
+from osjax.types import Array
 
 TOKENS_LOW, TOKENS_HIGH = 256, 4096  # tokens per frame at which alpha is `low` and `high`
 
@@ -32,7 +33,7 @@ def training_alpha(T: int, H: int, W: int) -> float:
     return alpha_for(H * W // 4, T)
 
 
-def time_shift(t, alpha: float):
+def time_shift(t: Array, alpha: float) -> Array:
     """Shifted timesteps, elementwise, numpy or jax."""
     return alpha * t / (1 + (alpha - 1) * t)
 

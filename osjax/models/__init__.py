@@ -2,6 +2,7 @@
 
 from functools import cache, partial
 from importlib import import_module
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -40,12 +41,12 @@ def config_class(family: str) -> type:
     return getattr(import_module(module), name)
 
 
-def config(family: str, **fields):
+def config(family: str, **fields: Any) -> Any:
     """Frozen configuration of a family. TypeError for an unknown field, UserError for an unknown family."""
     return config_class(family)(**fields)
 
 
-def family_of(cfg) -> str:
+def family_of(cfg: Any) -> str:
     """Name of the family that a configuration belongs to."""
     for family, (_, name, *_) in _FAMILIES.items():
         if type(cfg).__name__ == name:
@@ -53,14 +54,14 @@ def family_of(cfg) -> str:
     raise TypeError(f"{type(cfg).__name__} is not the configuration of a model family")
 
 
-def build(cfg) -> nn.Module:
+def build(cfg: Any) -> nn.Module:
     """The flax module of a configuration."""
     *_, module, name = _FAMILIES[family_of(cfg)]
     return getattr(import_module(module), name)(cfg)
 
 
 @partial(jax.jit, static_argnums=0)  # traced once, for the shapes that many ask for and for the arrays
-def init_params(cfg, key: jax.Array):
+def init_params(cfg: Any, key: jax.Array) -> dict[str, Any]:
     """Freshly initialised parameters, boxed with their logical axis names; trace it under jit or eval_shape."""
     module = import_module(_FAMILIES[family_of(cfg)][2])
     zeros = jax.tree.map(lambda s: jax.numpy.zeros(s.shape, s.dtype), module.example_inputs(cfg))
@@ -68,6 +69,6 @@ def init_params(cfg, key: jax.Array):
 
 
 @cache  # a run asks often, and every answer traces the whole model
-def abstract_params(cfg):
+def abstract_params(cfg: Any) -> dict[str, Any]:
     """Boxed shapes of all parameters; allocates nothing. The tree is shared: leave it as it is."""
     return jax.eval_shape(lambda: init_params(cfg, jax.random.key(0)))

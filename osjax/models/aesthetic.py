@@ -17,7 +17,7 @@ from osjax.types import Axis
 
 @dataclass(frozen=True)
 class AestheticConfig:
-    """input_size: of an embedding (the published name). widths: of the layers before the last."""
+    """Sizes of the score. input_size: of an embedding (the published name). widths: of the layers before the last."""
 
     input_size: int = 768
     widths: tuple[int, ...] = (1024, 128, 64, 16)

@@ -3,7 +3,7 @@
 Source: the published openai/clip-vit-large-patch14 and its paper, Radford et al. 2021.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Union
 
 import flax.linen as nn
 import jax
@@ -14,8 +14,14 @@ from osjax.ops.layers import Linear
 from osjax.ops.parameter import logical
 from osjax.types import Axis
 
+if TYPE_CHECKING:  # the towers import this file
+    from osjax.models.clip_text import CLIPTextConfig
+    from osjax.models.clip_vision import CLIPVisionConfig
 
-def check(cfg: Any) -> None:
+Tower = Union["CLIPTextConfig", "CLIPVisionConfig"]
+
+
+def check(cfg: Tower) -> None:
     """UserError for a tower's configuration that this block does not compute."""
     if cfg.hidden_act != "quick_gelu":
         raise UserError(f"hidden_act {cfg.hidden_act!r} is of another CLIP: use a checkpoint with quick_gelu")
@@ -28,7 +34,7 @@ def quick_gelu(x: jax.Array) -> jax.Array:
     return x * jax.nn.sigmoid(1.702 * x)
 
 
-def norm(cfg: Any, name: str) -> nn.LayerNorm:
+def norm(cfg: Tower, name: str) -> nn.LayerNorm:
     """The layer norm `name` of a tower, with scale and bias, in the tower's dtype."""
     return nn.LayerNorm(
         cfg.layer_norm_eps,
@@ -46,7 +52,7 @@ class Block(nn.Module):
     cfg: of a tower. mask_MM: which tokens (columns) each token (row) sees; None: all.
     """
 
-    cfg: Any
+    cfg: Tower
 
     @nn.compact
     def __call__(self, x_BMD: jax.Array, mask_MM: jax.Array | None = None) -> tuple[jax.Array, None]:

@@ -28,7 +28,9 @@ Path = tuple[str, ...]
 
 @dataclass(frozen=True)
 class LoRAConfig:
-    """rank: of the products. alpha: they are scaled by alpha / rank. targets: patterns over the paths of dense layers,
+    """Size and place of adapters.
+
+    rank: of the products. alpha: they are scaled by alpha / rank. targets: patterns over the paths of dense layers,
     such as `single_blocks/mlp_in`.
     """
 

@@ -24,7 +24,7 @@ SMALLEST = 2 ** (len(CONVS) - 1)  # pixels that leave one feature behind the las
 
 @dataclass(frozen=True)
 class LPIPSConfig:
-    """chns: channels of the five levels of features; those of VGG16 (the original's name)."""
+    """Sizes of the features. chns: channels of their five levels, those of VGG16 (the original's name)."""
 
     chns: tuple[int, ...] = (64, 128, 256, 512, 512)
 

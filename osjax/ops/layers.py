@@ -19,7 +19,9 @@ ADAPTERS = "lora"  # variable collection of low-rank adapters, already scaled (m
 
 
 class Contraction(NamedTuple):
-    """in_axes, out_axes: logical names of the kernel's contracted and produced dimensions.
+    """How `contract` multiplies, and in what it sums the kernel's gradient.
+
+    in_axes, out_axes: logical names of the kernel's contracted and produced dimensions.
 
     reduce_dtype: in what the kernel's gradient is summed over tokens and devices. grad_dtype: what it is then cast to.
     few_rows: x is (B, in) with far fewer rows than the kernel has: rows then move between devices, the kernel stays.

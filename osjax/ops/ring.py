@@ -43,7 +43,14 @@ class Ring(NamedTuple):
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4, 5))
-def attention(q_BShd, k_BShd, v_BShd, shared, kernel: Kernel, ring: Ring) -> jax.Array:
+def attention(
+    q_BShd: jax.Array,
+    k_BShd: jax.Array,
+    v_BShd: jax.Array,
+    shared: tuple[jax.Array, jax.Array] | None,
+    kernel: Kernel,
+    ring: Ring,
+) -> jax.Array:
     """Every query over the keys of the whole ring, and over `shared` keys and values that all devices have (or None).
 
     Runs inside shard_map; the result is (B, S, h, d) in q's dtype. kernel: attention of one device. ring: which ring,

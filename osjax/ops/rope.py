@@ -43,7 +43,9 @@ def swap(x: jax.Array) -> jax.Array:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
-def norm_rotate(x_BShd: jax.Array, scale_d: jax.Array, cos_BSd: jax.Array, sin_BSd: jax.Array, eps: float = 1e-6):
+def norm_rotate(
+    x_BShd: jax.Array, scale_d: jax.Array, cos_BSd: jax.Array, sin_BSd: jax.Array, eps: float = 1e-6
+) -> jax.Array:
     """RMS norm of every head times `scale_d`, then the rotation of `tables`, float32 inside, in x's dtype outside.
 
     The halves of x itself are exchanged, not those of its float32 norm, because compilers put the result of an exchange

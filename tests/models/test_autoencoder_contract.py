@@ -59,7 +59,8 @@ def test_the_last_layer_of_a_decoder_without_blocks_in_its_first_stage_is_found(
 @pytest.mark.parametrize("family", models.AUTOENCODERS)
 def test_latents_normalised_with_the_implied_fields_are_normal(family):
     cfg = models.config(family)
-    assert models.build(cfg).latent_scale == cfg.latent_scale
+    module = models.build(cfg)
+    assert all(getattr(module, name) == getattr(cfg, name) for name in ("latent_scale", "stride", "tiling"))
     z = 3 * np.random.default_rng(0).standard_normal(10_000) + (0 if family == "dcae" else 0.5)
     latents = cfg.latent_scale.normalise(z)
     fitted = replace(cfg, **cfg.scale_fields(cfg.latent_scale.corrected(latents.mean(), latents.std())))

@@ -1,5 +1,6 @@
 """The contract of video models: another family trains and samples without an edit outside its folder."""
 
+import inspect
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -91,6 +92,22 @@ def test_a_model_of_another_kind_trains_and_samples_by_the_contract_alone():
     assert np.abs(made - other).max() > 1e-2
     with pytest.raises(UserError, match="channels 4 must be 5"):
         Denoiser(module)(params, jnp.ones((1, 3, 8, 6, 5)), Inputs(*text), settings)
+
+
+def promises(cls) -> dict[str, object]:
+    """Public members of a class, methods by their parameters' names."""
+    members = {name: getattr(cls, name) for name in vars(cls) if name[0] != "_" and name != "apply"}
+    return {name: [*inspect.signature(m).parameters] if callable(m) else type(m) for name, m in members.items()}
+
+
+@pytest.mark.parametrize("family", models.VIDEO_MODELS)
+def test_every_video_model_has_the_members_of_the_contract(family):
+    cfg = models.config(family)
+    of_module, of_config = promises(type(models.build(cfg))), promises(type(cfg))
+    missing = {name for name, says in promises(velocity.VideoModel).items() if of_module.get(name) != says} - {"cfg"}
+    assert not missing and models.build(cfg).cfg == cfg
+    assert not {name for name, says in promises(velocity.VideoConfig).items() if of_config.get(name) != says}
+    assert "check_attention" in promises(velocity.VideoModel) and "check_attention" not in promises(Pixels)
 
 
 def test_velocity_of_a_batch_is_the_model_called_with_packed_latents_and_positions():

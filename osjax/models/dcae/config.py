@@ -5,6 +5,7 @@ Source: Open-Sora opensora/models/dc_ae/models/dc_ae.py.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from typing import TypeVar
 
 from osjax.errors import UserError
 from osjax.models.autoencoder import LatentScale, Stride, Tiling
@@ -12,6 +13,7 @@ from osjax.models.autoencoder import LatentScale, Stride, Tiling
 BLOCKS = ("ResBlock", "EViT_GLU", "EViTS5_GLU")
 NORMS = (None, "rms2d", "rms3d", "ln2d")
 ACTIVATIONS = (None, "relu", "relu6", "hswish", "silu", "gelu")
+Value = TypeVar("Value")
 HEAD_DIM = 32  # channels of one linear attention head
 
 _RELEASED_BLOCKS = ("ResBlock",) * 3 + ("EViTS5_GLU",) * 3
@@ -172,7 +174,7 @@ class DCAEConfig:
         return {"scaling_factor": 1.0 / float(scale.scale)}
 
 
-def per_stage(value, stage: int):
+def per_stage(value: Value | tuple[Value, ...], stage: int) -> Value:
     """One value for all stages, or a tuple of one value each."""
     return value[stage] if isinstance(value, tuple) else value
 
@@ -241,7 +243,7 @@ def _check_shortcuts(part, side: str) -> None:
         )
 
 
-def block_types(part, stage: int) -> tuple[str, ...]:
+def block_types(part: EncoderConfig | DecoderConfig, stage: int) -> tuple[str, ...]:
     """Block types of one stage, one per block."""
     kind = per_stage(part.block_type, stage)
     return kind if isinstance(kind, tuple) else (kind,) * part.depth_list[stage]

@@ -7,7 +7,8 @@ parting move nothing between devices. Five text tokens t and seven of video v on
     t0 t1 t2 | v0 v1 v2 v3       t3 t4 .. | v4 v5 v6 ..
 
 `text_tokens="replicated"` never joins them: every device holds all of the text, and attention takes it beside the
-video (`shared` in `ops/attention.py`), which spares short prompts the padding and the exchange.
+video (`shared` in `ops/attention.py`). That spares short prompts the padding and the exchange, and makes every device
+compute the text.
 Padding fills tokens up where the devices do not divide them. Attention leaves it out (`valid`), the rest computes it
 in vain, and the model drops it at the end.
 """
@@ -25,8 +26,11 @@ from osjax.types import Axis
 
 @dataclass(frozen=True)
 class TokenLayout:
-    """text, video: real tokens. shards: devices along `sequence`. joined: text is split like video; else every device
-    holds it whole, beside the sequence."""
+    """Numbers of tokens and of the devices that they lie on.
+
+    text, video: real tokens. shards: devices along `sequence`. joined: text is split like video; else every device
+    holds it whole, beside the sequence.
+    """
 
     text: int
     video: int

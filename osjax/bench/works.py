@@ -21,6 +21,7 @@ from osjax.parts import dtype as dtypes
 from osjax.parts.bench import BenchKeys
 from osjax.parts.diffusion import check_latent
 from osjax.parts.groups import to_dataclass
+from osjax.parts.video_model import model_config
 from osjax.planning import program
 from osjax.training import autoencoder, optimizer
 from osjax.types import LatentBatch, VideoBatch
@@ -160,7 +161,7 @@ class Bench:
     def _model(self) -> Any:
         double, single = self.blocks
         fields = {**self.cfg.model, "depth": double, "depth_single_blocks": single}
-        return to_dataclass(models.config_class(self.cfg.family), fields, "model")
+        return model_config(self.cfg.family, fields, "model")
 
     def _autoencoder_part(self) -> autoencoders.AutoencoderPart:
         return autoencoders.of_keys(self.cfg.autoencoder, "autoencoder")

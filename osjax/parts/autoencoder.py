@@ -24,7 +24,6 @@ from osjax.weights import load
 from osjax.weights.leaves import Leaves
 from osjax.weights.rules import whole
 
-FAMILIES = ("dcae", "hunyuan", "flux_ae")  # those that keep the contract of models/autoencoder.py
 SMALL = 2**16  # values of a parameter that goes into fingerprints
 
 
@@ -87,8 +86,8 @@ def of_keys(keys: AutoencoderKeys, key: str, stages: Mapping[str, Any] | None = 
 
 def model_config(family: str, fields: Mapping[str, Any], key: str) -> Any:
     """The config of an autoencoder's family with some fields set. key: dotted name of the group that says so."""
-    if family not in FAMILIES:
-        raise UserError(f"{key}.family is {family!r}: use one of {', '.join(FAMILIES)}", status=2)
+    if family not in models.AUTOENCODERS:
+        raise UserError(f"{key}.family is {family!r}: use one of {', '.join(models.AUTOENCODERS)}", status=2)
     return to_dataclass(models.config_class(family), fields, f"{key}.config")
 
 

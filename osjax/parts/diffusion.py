@@ -22,7 +22,7 @@ from osjax.parts.groups import group, located, to_dataclass
 from osjax.parts.lora import LoRAKeys
 from osjax.parts.stage import StageKeys
 from osjax.parts.text import TextKeys, TextPart
-from osjax.parts.video_model import check_kernel
+from osjax.parts.video_model import check_kernel, model_config
 from osjax.sampling.settings import SampleSettings
 from osjax.training.optimizer import OptimizerConfig
 
@@ -96,7 +96,7 @@ def recipe(
     stage.check(given)
     start.check(given.start, before, "diffusion")
     data.check(given.data, "diffusion", evaluates=given.evaluate.every > 0)
-    model = to_dataclass(models.config_class(given.family), given.model, "model")
+    model = model_config(given.family, given.model, "model")
     check_kernel(model, "model")
     if not model.inputs.guidance and given.guidance != DiffusionKeys.guidance:
         raise UserError("guidance is for a model with guidance_embed: leave it out, or set model.guidance_embed")

@@ -10,6 +10,7 @@ import flax.linen as nn
 
 from osjax import models, weights
 from osjax.errors import UserError
+from osjax.models.velocity import VideoConfig
 from osjax.parts import dtype, stored
 from osjax.parts.groups import refuse, to_dataclass
 from osjax.sampling.placement import Stored
@@ -33,6 +34,16 @@ class VideoModelKeys:
     adapter_strength: float = 1.0  # times the scale that it was trained with
 
 
+def model_config(family: str, fields: Mapping[str, Any], key: str, of_family: str = "family") -> VideoConfig:
+    """The config of a video model's family with some fields set.
+
+    key, of_family: dotted names of the group with the fields and of the key that names the family, for UserErrors.
+    """
+    if family not in models.VIDEO_MODELS:
+        raise UserError(f"{of_family} is {family!r}: use one of {', '.join(models.VIDEO_MODELS)}", status=2)
+    return to_dataclass(models.config_class(family), fields, key)
+
+
 def of_keys(keys: VideoModelKeys, key: str, computes: str, attention: str, platform: str) -> tuple[nn.Module, Stored]:
     """The module of a group of keys and its parameters, which are read when they are first used.
 
@@ -48,7 +59,7 @@ def of_keys(keys: VideoModelKeys, key: str, computes: str, attention: str, platf
         fields["attention"] = attention
     elif "attention" not in fields:
         fields["attention"] = automatic_attention(platform)
-    cfg = to_dataclass(models.config_class(keys.family), fields, f"{key}.config")
+    cfg = model_config(keys.family, fields, f"{key}.config", f"{key}.family")
     open_base = partial(load.open_leaves, cfg, keys.weights, layout=layout)
     return models.build(cfg), stored.of_leaves(cfg, adapted(open_base, cfg, keys, layout), computes)
 

@@ -55,12 +55,14 @@ class LatentBatch(NamedTuple):
     txt_BMC:       text hidden states.
     y_vec_BC:      pooled text vector.
     cond_BTHWC:    mask channel first, then the masked latent (C + 1 channels); None for models without `cond_in`.
+    strength_B:    of guidance, for models that are told it; None for the others.
     """
 
     latents_BTHWC: Array
     txt_BMC: Array
     y_vec_BC: Array
     cond_BTHWC: Array | None = None
+    strength_B: Array | None = None
 
 
 class VideoBatch(NamedTuple):

@@ -31,5 +31,6 @@ def stage(steps: int) -> ConfigDict:
 def repository(cfg: ConfigDict) -> ConfigDict:
     """A stage with the repository's optimiser settings in place of the report's."""
     cfg.optimizer.update(REPOSITORY, ema_decay=0.99)
-    cfg.adversary.optimizer.update(REPOSITORY)
+    if cfg.adversary.disc_weight:
+        cfg.adversary.optimizer.update(REPOSITORY)
     return cfg

@@ -1,6 +1,6 @@
 """An autoencoder's reconstructions of videos, measured and shown: `osjax eval recon`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -95,14 +95,27 @@ class ReconstructionKeys:
             raise UserError(f"show is {self.show}: give 0 or more")
 
 
+class Opened(NamedTuple):
+    """What a measurement works on. distance: LPIPS of (got, want), or None. clips: the videos, decoded one by one."""
+
+    autoencoder: Autoencoder
+    distance: Callable[[np.ndarray, np.ndarray], np.ndarray] | None
+    clips: Iterator["Clip"]
+
+
+def opened(keys: ReconstructionKeys) -> Opened:
+    """The autoencoder and the videos of these keys, before anything is measured. UserError for what is not there."""
+    autoencoder = _autoencoder(keys.autoencoder)
+    autoencoder.module.latent_shape(keys.data.frames, keys.data.height, keys.data.width)
+    distance = _lpips(keys.lpips) if keys.lpips else None
+    return Opened(autoencoder, distance, _clips(keys.data, keys.autoencoder.workdir))
+
+
 def run(keys: ReconstructionKeys) -> None:
     """Measure an autoencoder's reconstructions and write recon.json, recon.html and the videos to look at."""
-    autoencoder = _autoencoder(keys.autoencoder)
+    autoencoder, distance, clips = opened(keys)
     asked, data = keys.tiling.asked, keys.data
     size = (data.frames, data.height, data.width)
-    autoencoder.module.latent_shape(*size)
-    distance = _lpips(keys.lpips) if keys.lpips else None
-    clips = _clips(data, keys.autoencoder.workdir)
     folder = Path(keys.output)
     folder.mkdir(parents=True, exist_ok=True)
 

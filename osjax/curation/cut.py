@@ -21,6 +21,9 @@ from osjax.errors import UserError
 DETECT = 160  # pixels of the long side at which cuts are looked for
 
 
+PRESETS = "ultrafast superfast veryfast faster fast medium slow slower veryslow placebo".split()  # of x264
+
+
 @dataclass(frozen=True)
 class Cutting:
     """How videos are cut.
@@ -40,6 +43,18 @@ class Cutting:
     preset: str = "veryfast"
     key_seconds: float = 2.0
     borders: bool = True
+
+    def __post_init__(self):
+        for name in ("max_side", "max_fps", "fps", "max_seconds", "key_seconds"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"{name} is {getattr(self, name)}: give more than 0")
+        if not (0 <= self.min_seconds <= self.max_seconds and 0 <= self.scene <= 100 and 0 <= self.crf <= 51):
+            raise UserError(
+                f"min_seconds {self.min_seconds} must be from 0 to max_seconds, scene {self.scene} from 0 to 100, crf "
+                f"{self.crf} from 0 to 51"
+            )
+        if self.preset not in PRESETS:
+            raise UserError(f"preset {self.preset!r} is unknown to x264: use one of {', '.join(PRESETS)}")
 
 
 def work(rows: Sequence[Row], pool: Pool, options: Cutting, folder: str) -> list[Row]:

@@ -36,6 +36,10 @@ class Filtering:
     stages: tuple[Stage, ...] = ()
     duplicates: int | None = 7
 
+    def __post_init__(self):
+        if self.duplicates is not None and not 0 <= self.duplicates <= duplicates.MOST:
+            raise UserError(f"duplicates is {self.duplicates}: give bits from 0 to {duplicates.MOST}, or none")
+
 
 @dataclass(frozen=True)
 class Count:

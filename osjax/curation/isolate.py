@@ -33,6 +33,13 @@ class Limits:
     memory_gb: float = 16.0
     workers: int = 0
 
+    def __post_init__(self):
+        if not self.seconds > 0:
+            raise UserError(f"seconds is {self.seconds}: give more than 0")
+        for name in ("per_second", "memory_gb", "workers"):
+            if not getattr(self, name) >= 0:
+                raise UserError(f"{name} is {getattr(self, name)}: give 0 or more")
+
     def deadline(self, row: Row) -> float:
         """Seconds of work that this row's clip may take."""
         length = row.get("duration") or (row.get("num_frames") or 0) / (row.get("fps") or 24)

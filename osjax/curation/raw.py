@@ -28,6 +28,13 @@ class Rules:
     max_aspect: float = 3.0
     drop_profiles: tuple[str, ...] = ("Constrained Baseline",)
 
+    def __post_init__(self):
+        for name in ("min_seconds", "min_bits_per_pixel", "min_fps", "min_aspect"):
+            if not getattr(self, name) >= 0:
+                raise UserError(f"{name} is {getattr(self, name)}: give 0 or more")
+        if not self.max_aspect > self.min_aspect:
+            raise UserError(f"max_aspect {self.max_aspect} must be above min_aspect {self.min_aspect}")
+
 
 def work(rows: Sequence[Row], pool: Pool, rules: Rules) -> list[Row]:
     """Rows with what `inspect` measures, those that break one of `rules` with a `reason`.

@@ -25,6 +25,9 @@ def check(cfg: Tower) -> None:
     """UserError for a tower's configuration that this block does not compute."""
     if cfg.hidden_act != "quick_gelu":
         raise UserError(f"hidden_act {cfg.hidden_act!r} is of another CLIP: use a checkpoint with quick_gelu")
+    for name in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"):
+        if getattr(cfg, name) < 1:
+            raise UserError(f"{name} is {getattr(cfg, name)}: give 1 or more")
     if cfg.hidden_size % cfg.num_attention_heads:
         raise UserError(f"hidden_size {cfg.hidden_size} does not divide into {cfg.num_attention_heads} attention heads")
 

@@ -41,6 +41,9 @@ class T5Config:
     dtype: str = "float32"
 
     def __post_init__(self):
+        for name in ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}: give 1 or more")
         if self.feed_forward_proj != "gated-gelu":
             raise UserError(
                 f"feed_forward_proj {self.feed_forward_proj!r} is of another T5: use a v1.1 checkpoint (gated-gelu)"

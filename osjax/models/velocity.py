@@ -147,4 +147,5 @@ def batch_of(
 
     inputs, (T, H, W, C) = model_cfg.inputs, latent
     cond = f32(T, H, W, C + 1) if inputs.condition else None
-    return LatentBatch(f32(T, H, W, C), f32(text_tokens, inputs.text_channels), f32(inputs.pooled_channels), cond)
+    text = f32(text_tokens, inputs.text_channels), f32(inputs.pooled_channels)
+    return LatentBatch(f32(T, H, W, C), *text, cond, f32() if inputs.guidance else None)

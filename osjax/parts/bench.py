@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from osjax import models
 from osjax.errors import UserError
+from osjax.parts import dtype
 from osjax.parts.autoencoder import AutoencoderKeys
 from osjax.parts.clips import ClipSet
 from osjax.parts.data import DataKeys
@@ -87,6 +88,7 @@ class BenchKeys:
             raise UserError(f"peak_tflops is {self.peak_tflops}: give TFLOP/s, or none")
         if self.blocks and (len(self.blocks) != 2 or min(self.blocks) < 0 or not any(self.blocks)):
             raise UserError(f"blocks {self.blocks} must be two counts, double and single, such as 2,4", status=2)
+        dtype.named(self.dtype, "dtype")
         check_optimizer(self.optimizer, "optimizer")
         read = ("source", "buckets", "batch_per_device", "fps_max", "random_start", "threads", "workers", "timeout_s")
         refuse(self.data, "data", read, "`data` measures the reading of clips alone")

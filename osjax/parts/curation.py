@@ -46,6 +46,10 @@ class Range:
     min: float | None = None
     max: float | None = None
 
+    def __post_init__(self):
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise UserError(f"min {self.min} is above max {self.max}: nothing would pass")
+
 
 @dataclass(frozen=True)
 class StatsKeys:
@@ -105,6 +109,9 @@ def of_config(cfg: ConfigDict, step: str | None = None) -> tuple[CurationKeys, S
         )
     if given.shard < 1 or given.stats.examples < 0:
         raise UserError(f"shard {given.shard} must be 1 or more, stats.examples {given.stats.examples} 0 or more")
+    if "score" in wanted:
+        for metric in JUDGES.keys() - set(given.score.metrics):
+            refuse(getattr(given, metric), metric, (), f"{metric} is not in score.metrics")
     if step is None:
         _refuse_idle(given)
     elif given.source or given.out:
@@ -148,8 +155,6 @@ def _cut(given: CurationKeys, out: Path) -> engine.Step:
 def _score(given: CurationKeys, out: Path) -> engine.Step:
     options = given.score
     options.check()
-    for metric in JUDGES.keys() - set(options.metrics):
-        refuse(getattr(given, metric), metric, (), f"{metric} is not in score.metrics")
     # A judge's module is imported here, for it alone needs jax.
     judges = {
         metric: importlib.import_module(JUDGES[metric]).of_keys(getattr(given, metric))

@@ -50,6 +50,9 @@ def check(keys: DataKeys, kind: str, evaluates: bool, key: str = "data") -> None
         refuse(keys, key, [k for k in everything if k != "image_ratio"], "images have buckets of their own (1 frame)")
         if not keys.cached:
             refuse(keys, key, [k for k in everything if k not in CACHED], f"{key}.cached is off")
+        else:
+            read = [k for k in everything if k != "random_start"]
+            refuse(keys, key, read, f"{key}.cached keeps clips from their first frame on")
     if not keys.workers:
         refuse(keys, key, [k for k in everything if k != "timeout_s"], f"{key}.workers is 0")
     if kind == "autoencoder":

@@ -98,8 +98,6 @@ def recipe(
     data.check(given.data, "diffusion", evaluates=given.evaluate.every > 0)
     model = model_config(given.family, given.model, "model")
     check_kernel(model, "model")
-    if not model.inputs.guidance and given.guidance != DiffusionKeys.guidance:
-        raise UserError("guidance is for a model with guidance_embed: leave it out, or set model.guidance_embed")
     part = autoencoder.of_keys(given.autoencoder, "autoencoder", stage.autoencoders(before))
     mesh = make_mesh(**vars(given.mesh))
     rows = given.data.buckets, given.data.batch_per_device, given.data.fps_max
@@ -118,7 +116,26 @@ def recipe(
         stage.plain(cfg),
     )
     _check_adapters(made, before)
+    _check_told(made)
     return made
+
+
+def _check_told(made: DiffusionRecipe) -> None:
+    """UserError where the model is told something else than its stage has to say."""
+    inputs, given = made.model.inputs, made.keys
+    if made.text.own and made.text.own.width not in {inputs.text_channels} & {inputs.pooled_channels}:
+        raise UserError(
+            f"model.context_in_dim and model.vec_in_dim must be the text encoder's width {made.text.own.width} "
+            f"(text.width), not {inputs.text_channels} and {inputs.pooled_channels}",
+            status=2,
+        )
+    others = [mode for mode, weight in given.modes.items() if weight and mode != "t2v"]
+    if others and not inputs.condition:
+        raise UserError(f"modes.{others[0]} gives the model a condition: set model.cond_embed, or its weight to 0")
+    if not inputs.guidance and given.guidance != DiffusionKeys.guidance:
+        raise UserError("guidance is for a model with guidance_embed: leave it out, or set model.guidance_embed")
+    if not given.guidance >= 0:
+        raise UserError(f"guidance is {given.guidance}: give 0 or more")
 
 
 def _check_adapters(made: DiffusionRecipe, before: Mapping[str, Any]) -> None:

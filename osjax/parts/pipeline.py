@@ -1,6 +1,6 @@
 """The sampling pipeline with its models loaded: from a config, or from the workdir of a run."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -40,7 +40,7 @@ def from_config(cfg: ConfigDict, mesh: Mesh | None = None) -> Pipeline:
     keys = sampling.of_config(cfg)
     if mesh is None and keys.mesh != MeshKeys(1, 1, 1, 1):
         mesh = device_mesh.make(**vars(keys.mesh))
-    image = partial(_of_images, keys) if keys.image.model.weights else _no_image_model(keys)
+    image = _image_model(keys)
     options = {"mesh": mesh, "offload": keys.offload, "int8": keys.int8, "image": image}
     if keys.workdir:
         return _of_workdir(keys, options)
@@ -138,22 +138,26 @@ def _of_workdir(keys: SamplingKeys, options: dict[str, Any]) -> Pipeline:
     )
 
 
-def _of_images(keys: SamplingKeys) -> Pipeline:
-    """The text-to-image pipeline of mode t2i2v, on one device."""
+def _image_model(keys: SamplingKeys) -> Callable[[], Pipeline] | None:
+    """What makes the text-to-image pipeline of mode t2i2v, on one device; None where nobody names its weights.
+
+    Its keys are checked in every mode: a call may ask for another one than the config.
+    """
+    if not keys.image.model.weights:
+        why = "image.model.weights is not given"
+        refuse(keys.image.model, "image.model", (), why, layout="flux")
+        refuse(keys.image.autoencoder, "image.autoencoder", (), why)
+        return None
     computes = keys.dtype or "bfloat16"
-    own = workdir.read(keys.workdir).text if keys.workdir else None
-    words = own or text.of_keys(keys.text).encoder(computes, keys.offload)
     still = video_model.of_keys(keys.image.model, "image.model", computes, keys.attention, jax.default_backend())
-    return Pipeline(
-        *still, _autoencoder(keys.image.autoencoder, "image.autoencoder"), words, offload=keys.offload, int8=keys.int8
-    )
+    pixels = _autoencoder(keys.image.autoencoder, "image.autoencoder")
 
+    def make() -> Pipeline:
+        own = workdir.read(keys.workdir).text if keys.workdir else None
+        words = own or text.of_keys(keys.text).encoder(computes, keys.offload)
+        return Pipeline(*still, pixels, words, offload=keys.offload, int8=keys.int8)
 
-def _no_image_model(keys: SamplingKeys) -> None:
-    """UserError for keys of an image model whose weights nobody names."""
-    why = "image.model.weights is not given"
-    refuse(keys.image.model, "image.model", (), why, layout="flux")
-    refuse(keys.image.autoencoder, "image.autoencoder", (), why)
+    return make
 
 
 def _autoencoder(keys: autoencoders.AutoencoderKeys, key: str) -> Autoencoder:

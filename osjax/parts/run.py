@@ -103,7 +103,7 @@ def _recipe(name: str, cfg: ConfigDict, before: Mapping[str, Recipe], make_mesh:
     try:
         return RECIPES[cfg.kind](name, cfg, before, make_mesh)
     except UserError as error:
-        raise UserError(f"{name}: {error}", status=error.status) from error
+        raise UserError(f"{name}: {error}", status=2) from error
 
 
 def missing_inputs(run: Run) -> list[str]:

@@ -76,6 +76,12 @@ def of_config(cfg: ConfigDict) -> SamplingKeys:
     keys = to_dataclass(SamplingKeys, cfg, "")
     asked = said(keys.sample)
     to_dataclass(SampleSettings, asked, "sample")
+    sized = [name for name in ("resolution", "aspect_ratio") if name in asked]
+    if sized and ("height" in asked or "width" in asked):
+        raise UserError(
+            f"config key sample.{sized[0]}: give height and width, or a resolution with an aspect ratio, not both",
+            status=2,
+        )
     if asked.get("mode") != T2I2V:
         # Configs of t2i2v models may carry the image's sizes while another mode is asked for on the command line.
         idle = [name for name in IMAGE_SETTINGS if name in asked and not keys.image.model.weights]

@@ -71,6 +71,9 @@ class SampleSettings:
             raise UserError(f"alpha is {self.alpha}: give a positive shift, or none to follow size and duration")
         if (self.height is None) != (self.width is None):
             raise UserError("give both height and width, or neither and a resolution with an aspect ratio")
+        if self.motion_score is not None and self.motion_score < 0:
+            raise UserError(f"motion_score is {self.motion_score}: give 0 or more, such as 1 (still) or 7 (fast)")
+        buckets.image_size(self.image_resolution, "1:1", TABLE_MULTIPLE)  # UserError for one that does not exist
         if not 0 <= self.seed < 2**63:
             raise UserError(f"seed is {self.seed}: give a number from 0 to 2**63 - 1")
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from osjax import models
@@ -119,7 +120,8 @@ class DiffusionStage:
                 mode_B = build.draw_modes(key_mode, self.modes, B, shape[0], stride.causal, stride.time)
                 cond = build.condition(mode_B, batch["references"], tuple(shape), stride.causal, stride.time)
             txt, vec = text.drop_text(key_text, batch["txt"], batch["vec"], null_txt, null_vec, drop_t5, drop_clip)
-            return LatentBatch(batch["latents"], txt, vec, cond)
+            strength_B = jnp.full(B, self.recipe.keys.guidance) if self.recipe.model.inputs.guidance else None
+            return LatentBatch(batch["latents"], txt, vec, cond, strength_B)
 
         return prepare
 

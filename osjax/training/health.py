@@ -5,6 +5,8 @@ import statistics
 from collections import deque
 from dataclasses import dataclass
 
+from osjax.errors import UserError
+
 
 @dataclass(frozen=True)
 class HealthConfig:
@@ -20,6 +22,12 @@ class HealthConfig:
     spike_window: int = 100
     spike_steps: int = 5
     max_rollbacks: int = 3
+
+    def __post_init__(self):
+        least = {"max_skipped": 1, "spike_factor": 0, "spike_window": 1, "spike_steps": 1, "max_rollbacks": 0}
+        for name, smallest in least.items():
+            if not smallest <= getattr(self, name) < math.inf:
+                raise UserError(f"{name} is {getattr(self, name)}: give {smallest} or more")
 
 
 @dataclass(frozen=True)

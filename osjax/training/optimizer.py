@@ -1,5 +1,6 @@
 """AdamW with clipping, learning-rate schedules and the moving average of the parameters."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +55,14 @@ class OptimizerConfig:
             raise UserError(f"unknown schedule {self.schedule!r}: use one of {', '.join(SCHEDULES)}")
         if self.schedule == "cosine" and self.decay_steps <= self.warmup_steps:
             raise UserError(f"cosine needs decay_steps > warmup_steps, got {self.decay_steps} and {self.warmup_steps}")
+        for name in ("lr", "weight_decay", "clip_norm", "warmup_steps", "initial_lr", "decay_steps"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(f"{name} is {getattr(self, name)}: give 0 or more")
+        if not (0 <= self.b1 < 1 and 0 <= self.b2 < 1 and self.eps > 0 and 0 <= self.final_lr_ratio <= 1):
+            raise UserError(
+                f"b1 {self.b1} and b2 {self.b2} must be in [0, 1), eps {self.eps} above 0, final_lr_ratio "
+                f"{self.final_lr_ratio} in [0, 1]"
+            )
         if not 0 <= self.ema_decay < 1 or self.accumulate < 1:
             raise UserError(f"ema_decay {self.ema_decay} must be in [0, 1) and accumulate {self.accumulate} at least 1")
 

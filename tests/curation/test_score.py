@@ -9,6 +9,7 @@ from osjax.curation.blur import blur
 from osjax.curation.isolate import Limits, Pool
 from osjax.curation.text_area import text_area
 from osjax.errors import UserError
+from osjax.pages import clips
 from tests.curation.conftest import picture, write
 
 
@@ -116,12 +117,13 @@ def test_a_table_without_rows_is_said_to_have_none(tmp_path):
 def test_the_page_shows_histograms_stages_and_frames_and_escapes_what_it_is_given(scored, tmp_path):
     rows = [{**row, "text": "<script>alert(1)</script>"} for row in scored.values()]
     tables.write(tmp_path / "in.parquet", rows)
-    counts = [filter.Count("<b>", 7, 3)]
     with Pool(Limits(workers=1)) as pool:
-        assert stats.run(tmp_path / "in.parquet", tmp_path / "page.html", pool, 3, "/", counts) == len(rows)
+        held = stats.summary(tmp_path / "in.parquet", pool, 3, "/")
+    assert held.count == len(rows) and set(held.numbers) > {"motion", "blur", "words of the caption"}
+    clips.write(tmp_path / "page.html", held.name, held.numbers, held.shown, held.reasons, [("<b>", 7, 3)])
     page = (tmp_path / "page.html").read_text()
     assert page.count("data:image/jpeg;base64") == 3 and page.count("data:image/png;base64") == 1
-    assert "&lt;script&gt;alert" in page and "<script>" not in page and "<td>&lt;b&gt;<td align=right>7" in page
+    assert "&lt;script&gt;alert" in page and "<script>" not in page and "<td>&lt;b&gt;</td><td>7</td><td>3</td>" in page
 
 
 def test_metrics_that_do_not_exist_are_refused():

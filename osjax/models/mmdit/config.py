@@ -9,7 +9,7 @@ from osjax.ops.attention import IMPLEMENTATIONS, KERNELS
 from osjax.ops.stack import check_remat
 
 TEXT_TOKENS = ("sharded", "replicated")
-GRAD_REDUCE = ("float32", "bfloat16")
+GRAD_REDUCE = DTYPES = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,21 @@ class MMDiTConfig:
 
     def __post_init__(self):
         object.__setattr__(self, "axes_dim", tuple(self.axes_dim))
+        for name in ("in_channels", "vec_in_dim", "context_in_dim", "hidden_size", "num_heads", "patch_size"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}: give 1 or more")
+        if min(self.depth, self.depth_single_blocks) < 0 or not (self.mlp_ratio > 0 and self.theta > 0):
+            raise UserError(
+                f"depth {self.depth} and depth_single_blocks {self.depth_single_blocks} must be 0 or more, "
+                f"mlp_ratio {self.mlp_ratio} and theta {self.theta} above 0"
+            )
         check_remat(self.remat)
         for name, known in (
             ("attention", IMPLEMENTATIONS),
             ("attention_kernel", KERNELS),
             ("text_tokens", TEXT_TOKENS),
             ("grad_reduce", GRAD_REDUCE),
+            ("dtype", DTYPES),
         ):
             if getattr(self, name) not in known:
                 raise UserError(f"unknown {name} {getattr(self, name)!r}: use one of {', '.join(known)}")

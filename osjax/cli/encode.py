@@ -30,13 +30,11 @@ def run(cfg: ConfigDict, args) -> None:
             stage.data.cached = True  # features are for training that reads them, whatever this config says yet
     checked = runs.of_config(cfg, ignored=("report",))
     compiled.keep(checked.keys.compilation_cache)
-    known = list(checked.diffusion)
-    unknown = [name for name in args.stage or () if name not in known]
-    if unknown or not known:
-        names = ", ".join(known) or "none"
-        raise UserError(f"{', '.join(unknown) or 'nothing'} to encode: stages of the video model are {names}", status=2)
+    wanted = checked.diffusion(args.stage or ())
+    if not wanted:
+        raise UserError("nothing to encode: this config has no stage of the video model", status=2)
     curriculum = Curriculum(checked)
-    for name in args.stage or known:
+    for name in wanted:
         made = curriculum.stages[name].encode(curriculum.own)
         if jax.process_index() == 0:
             for records in made.records.values():

@@ -11,8 +11,6 @@ from osjax.errors import UserError
 from osjax.pages import plan as plan_page
 from osjax.parallel import mesh as device_mesh
 from osjax.parts import run as runs
-from osjax.parts.diffusion import DiffusionRecipe
-from osjax.parts.run import Run
 from osjax.planning import aot, published, search, targets
 from osjax.planning.stage import plan, target_mesh
 
@@ -46,7 +44,7 @@ def run(cfg: ConfigDict, args) -> None:
     compiled = not args.no_compile and aot.available(target)
     checked = runs.of_config(cfg, target_mesh(target, compiled, _sizes(args.mesh)), ignored=("report",))
     planned = []
-    for name, recipe in _stages(checked, args.stage).items():
+    for name, recipe in checked.diffusion(args.stage or ()).items():
         if args.search:
             print(search.table(search.best(recipe, target, args.mfu)), end="\n\n")
             continue
@@ -66,15 +64,6 @@ def run(cfg: ConfigDict, args) -> None:
         plan_page.write(Path(args.html), whole)
     if args.markdown:
         atomic.write_text(args.markdown, plan_page.page(whole))
-
-
-def _stages(checked: Run, names: list[str] | None) -> dict[str, DiffusionRecipe]:
-    known = checked.diffusion
-    if unknown := [name for name in names or () if name not in known]:
-        raise UserError(
-            f"no diffusion stage {unknown[0]!r}: use {', '.join(known) or 'a config that has one'}", status=2
-        )
-    return {name: recipe for name, recipe in known.items() if not names or name in names}
 
 
 def _sizes(text: str | None) -> dict[str, int] | None:

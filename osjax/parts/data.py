@@ -21,7 +21,7 @@ class DataKeys:
     batch_per_device: bool = False  # batches are of one data-parallel device, not of all together
     fps_max: float = 24.0  # frames are left out by whole factors down to this rate
     state_fps: bool = False  # captions end with their clip's frame rate, as prompts do under sample.state_fps
-    random_start: bool = True  # clips longer than their bucket start anywhere
+    random_start: bool = True  # clips longer than their bucket start anywhere; never with `cached`
     threads: int = 2  # decoding, per process
     workers: int = 0  # processes that decode instead; one that dies or hangs is replaced. 0: the threads do
     timeout_s: float = 60.0  # seconds that one clip may take in a worker; a clip beyond them counts as undecodable
@@ -50,9 +50,6 @@ def check(keys: DataKeys, kind: str, evaluates: bool, key: str = "data") -> None
         refuse(keys, key, [k for k in everything if k != "image_ratio"], "images have buckets of their own (1 frame)")
         if not keys.cached:
             refuse(keys, key, [k for k in everything if k not in CACHED], f"{key}.cached is off")
-        else:
-            read = [k for k in everything if k != "random_start"]
-            refuse(keys, key, read, f"{key}.cached keeps clips from their first frame on")
     if not keys.workers:
         refuse(keys, key, [k for k in everything if k != "timeout_s"], f"{key}.workers is 0")
     if kind == "autoencoder":

@@ -1,6 +1,6 @@
 """A training run from a config: where it keeps things, what it trains on, and the recipes of its stages in order."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -53,10 +53,14 @@ class Run:
     stages: Mapping[str, Recipe]
     saved: Mapping[str, Any]
 
-    @property
-    def diffusion(self) -> dict[str, DiffusionRecipe]:
-        """The stages of the video model."""
-        return {name: stage for name, stage in self.stages.items() if stage.kind == "diffusion"}
+    def diffusion(self, names: Sequence[str] = ()) -> dict[str, DiffusionRecipe]:
+        """The stages of the video model, or those of them that are named. UserError for a name that is none."""
+        known = {name: stage for name, stage in self.stages.items() if stage.kind == "diffusion"}
+        for name in names:
+            if name not in known:
+                choices = ", ".join(known) or "a config that has one"
+                raise UserError(f"no diffusion stage {name!r}: use {choices}", status=2)
+        return {name: stage for name, stage in known.items() if not names or name in names}
 
 
 def of_config(

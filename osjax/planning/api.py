@@ -31,6 +31,5 @@ def plan(
     aim = targets.parse(target)
     compiled = aot.available(aim) if compiled is None else compiled
     run = runs.of_config(configs.load(config, overrides or {}), target_mesh(aim, compiled), ignored=("report",))
-    wanted = {name: stage for name, stage in run.diffusion.items() if not stages or name in stages}
-    made = [plan_stage(recipe, aim, compiled, mfu) for recipe in wanted.values()]
+    made = [plan_stage(recipe, aim, compiled, mfu) for recipe in run.diffusion(stages).values()]
     return {"target": asdict(aim), "devices": aim.devices, "compiled": compiled, "stages": made}

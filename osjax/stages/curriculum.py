@@ -41,7 +41,7 @@ class Curriculum:
         """Write model.json: what `osjax sample` and `osjax eval recon` find in the workdir."""
         if self.run.keys.checkpoints:  # paths in model.json never lead out of the workdir
             return
-        of_video = list(self.run.diffusion.values())
+        of_video = list(self.run.diffusion().values())
         if not of_video:
             last = list(self.run.stages.values())[-1]
             part = autoencoder.AutoencoderPart(last.model, last.module.dtype, stage=last.name)

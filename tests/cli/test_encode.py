@@ -147,4 +147,4 @@ def test_another_autoencoder_s_latents_are_refused(raw, encoded, config, tmp_pat
 
 def test_unknown_stages_are_named(config, tmp_path, capsys):
     assert main(["encode", config, f"--workdir={tmp_path}", "--stage=other"]) == 2
-    assert "other to encode: stages of the video model are tiny" in capsys.readouterr().err
+    assert "no diffusion stage 'other': use tiny" in capsys.readouterr().err

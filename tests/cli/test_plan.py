@@ -5,6 +5,7 @@ from importlib.util import find_spec
 
 import pytest
 
+import osjax
 from osjax.__main__ import main
 from tests.parallel import processes
 
@@ -62,6 +63,40 @@ def test_what_cannot_be_planned_is_one_line(flags, says, capsys):
     assert main([*(base or ["plan"]), *flags]) in (1, 2)
     error = capsys.readouterr().err
     assert says in error and len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("model.in_channels", 32),
+        ("model.attention", "banana"),
+        ("modes.t2v", -1.0),
+        ("optimizer.schedule", "cosin"),
+        ("text.width", 30),
+        ("data.buckets", "64px,8"),
+        ("start.layout", "banana"),
+    ],
+)
+def test_a_plan_refuses_what_a_run_refuses_in_the_same_words(key, value, capsys):
+    wrong = f"--config.stages.stage1_t2v.{key}={value}"
+    said = []
+    for verb in (["train", "--dry-run"], ["plan", "--target=h200x8", "--no-compile"]):
+        assert main([*verb, "--config=configs/smoke.py", wrong]) == 2
+        said.append(capsys.readouterr().err)
+    assert said[0] == said[1] and len(said[0].splitlines()) == 1 and "stage1_t2v" in said[0]
+    assert main(["plan", "--target=h200x8", "--no-compile", "--config=configs/smoke.py"]) == 0  # the control
+
+
+def test_a_plan_from_python_is_that_of_the_command(tmp_path, capsys):
+    path = tmp_path / "plan.json"
+    assert main([*SMOKE, "--target=h200x8", "--no-compile", f"--json={path}"]) == 0
+    told = json.loads(path.read_text())
+    made = osjax.plan("configs/smoke.py", "h200x8", stages=["stage1_t2v"], compiled=False)
+    assert json.loads(json.dumps(made)) == told
+    slower = osjax.plan("configs/smoke.py", "h200x8", stages=["stage1_t2v"], compiled=False, mfu=0.1)
+    assert slower["stages"][0]["seconds"] > told["stages"][0]["seconds"]
+    with pytest.raises(osjax.errors.UserError, match="no diffusion stage 'stage9': use stage1_t2v"):
+        osjax.plan("configs/smoke.py", "h200x8", stages=["stage9"])
 
 
 @pytest.mark.skipif(find_spec("libtpu") is None, reason="needs osjax[plan], TPU's compiler")

@@ -8,7 +8,7 @@ Time:      under 20 minutes
 from ml_collections import ConfigDict
 from osjax.configs import base
 
-from osjax.bench.demo import DemoReport
+from osjax.parts.demo import DemoReport
 from osjax.parts.groups import group
 
 

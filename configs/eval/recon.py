@@ -8,8 +8,8 @@ Expect:    LPIPS 0.051, PSNR 30.538, SSIM 0.863 of the released Video DC-AE (the
 
 from ml_collections import ConfigDict
 
-from osjax.bench.reconstruction import ReconstructionKeys
 from osjax.parts.groups import group
+from osjax.parts.reconstruction import ReconstructionKeys
 
 
 def get_config() -> ConfigDict:

@@ -7,7 +7,6 @@ import json
 import resource
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import jax
@@ -24,6 +23,7 @@ from osjax.pages import demo as page
 from osjax.pages import figures
 from osjax.parallel import mesh as device_mesh
 from osjax.parts import autoencoder, pipeline
+from osjax.parts.demo import DemoReport
 from osjax.parts.run import Run
 from osjax.sampling.autoencoder import to_float, to_uint8
 from osjax.sampling.write import write_samples
@@ -31,20 +31,6 @@ from osjax.stages import stage
 from osjax.stages.curriculum import Curriculum
 
 ENCODE_BATCH = 16  # clips at once through the autoencoder
-
-
-@dataclass(frozen=True)
-class DemoReport:
-    """The `report` group of the demo's config: what is sampled for its report."""
-
-    prompts: int = 96  # held-out prompts
-    i2v: int = 16  # given first frames
-    i2v_guidance: float = 1.5  # on the text with a given frame: more of it pulls away from the frame
-    batch: int = 32  # videos at a time
-
-    def __post_init__(self):
-        if min(self.prompts, self.i2v, self.batch) < 1 or self.i2v_guidance < 0:
-            raise UserError(f"prompts {self.prompts}, i2v {self.i2v} and batch {self.batch} must be 1 or more")
 
 
 def run(checked: Run, asked: DemoReport, started: float) -> None:

@@ -8,6 +8,7 @@ from osjax.bench import demo
 from osjax.errors import UserError
 from osjax.parallel import compiled, host
 from osjax.parts import run as runs
+from osjax.parts.demo import DemoReport
 from osjax.parts.groups import to_dataclass
 
 
@@ -24,4 +25,4 @@ def run(cfg: ConfigDict, args) -> None:
     if "report" not in cfg:
         raise UserError("a demo shows what it learned on its own clips: use configs/demo.py, or run osjax train")
     compiled.keep(checked.keys.compilation_cache)
-    demo.run(checked, to_dataclass(demo.DemoReport, cfg.report, "report"), started)
+    demo.run(checked, to_dataclass(DemoReport, cfg.report, "report"), started)

@@ -4,6 +4,7 @@ from ml_collections import ConfigDict
 
 from osjax.bench import reconstruction
 from osjax.parts.groups import to_dataclass
+from osjax.parts.reconstruction import ReconstructionKeys
 
 
 def add_options(parser) -> None:
@@ -19,4 +20,4 @@ def run(cfg: ConfigDict, args) -> None:
     cfg.data.source = args.source or cfg.data.source
     cfg.autoencoder.workdir = args.workdir or cfg.autoencoder.workdir
     cfg.output = args.output or cfg.output
-    reconstruction.run(to_dataclass(reconstruction.ReconstructionKeys, cfg, ""))
+    reconstruction.run(to_dataclass(ReconstructionKeys, cfg, ""))

@@ -10,11 +10,11 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from osjax.bench.demo import DemoReport
 from osjax.cli import hosts
 from osjax.errors import UserError
 from osjax.parallel import compiled, host
 from osjax.parts import run as runs
+from osjax.parts.demo import DemoReport
 from osjax.parts.groups import refuse, to_dataclass
 from osjax.parts.run import Run
 from osjax.stages.curriculum import Curriculum, summary

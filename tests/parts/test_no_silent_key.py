@@ -23,6 +23,7 @@ from osjax.parallel import mesh
 from osjax.parts import config, curation, pipeline, run
 from osjax.parts.bench import BenchKeys
 from osjax.parts.groups import to_dataclass
+from osjax.parts.reconstruction import ReconstructionKeys
 from tests.sampling import files, trained
 
 # Keys that take every value of their type -> the module that reads them. Switches are here, paths to write to, texts.
@@ -117,7 +118,7 @@ def bench(cfg: ConfigDict) -> None:
 
 
 def evaluate(cfg: ConfigDict) -> None:
-    reconstruction.opened(to_dataclass(reconstruction.ReconstructionKeys, cfg, ""))
+    reconstruction.opened(to_dataclass(ReconstructionKeys, cfg, ""))
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,13 @@
 """The script for accelerators: its programs, its budget, and that an error costs one row."""
 
 import json
+import math
 from dataclasses import replace
 
 import jax
 import pytest
 
+from osjax.errors import UserError
 from osjax.ops.attention import attend
 from osjax.plan import aot, targets
 from tests.measures import accelerator, accelerator_works
@@ -55,13 +57,16 @@ def test_the_important_comes_first_and_one_device_needs_no_more_than_eight_minut
     assert {"ring against dense", "ulysses against dense"} < set(eight)
 
 
-def test_a_kernel_is_equal_to_dense_attention_and_another_one_is_not(report, monkeypatch):
+@pytest.mark.parametrize("name, grid", [("blockwise", mesh_of), ("ring", all_devices)])
+def test_a_kernel_is_equal_to_dense_attention_and_another_one_is_not(name, grid, report, monkeypatch):
     monkeypatch.setattr(accelerator_works, "SMALL", 128)  # tokens: to take seconds on a CPU
-    (found,) = [p for p in accelerator_works.pieces(mesh_of, 1e11) if p.name == "blockwise against dense"]
+    monkeypatch.setitem(accelerator_works.KERNELS, "ring", "dense")  # which has no flash attention
+    (found,) = [p for p in accelerator_works.pieces(grid, 1e11) if p.name == f"{name} against dense"]
 
     def forgetful():
         kernel, *dense = found.compares()
-        x = jax.ShapeDtypeStruct((1, 128, 24, 128), "bfloat16")
+        first = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        x = jax.ShapeDtypeStruct((1, 128, 24, 128), "bfloat16", sharding=first)
 
         def both(q, k, v, dout):
             out, pull = jax.vjp(lambda *qkv: attend(*qkv, impl="dense"), q, k, v)  # sees the padding
@@ -71,6 +76,19 @@ def test_a_kernel_is_equal_to_dense_attention_and_another_one_is_not(report, mon
 
     accelerator.walk([found, replace(found, compares=forgetful)], accelerator.run_piece, report)
     assert [row["note"].split(":")[0] for row in report.rows] == ["equal", "DIFFERS"]
+
+
+def test_a_program_that_does_not_fit_is_larger_than_any_limit_and_other_errors_stay_errors():
+    def fails(words):
+        def measure():
+            raise UserError(words)
+
+        return measure
+
+    assert accelerator.bytes_of(lambda: 7) == 7
+    assert accelerator.bytes_of(fails("does not fit the device: 200 GB")) == math.inf
+    with pytest.raises(UserError, match="nonsense"):
+        accelerator.bytes_of(fails("nonsense"))
 
 
 @pytest.mark.timeout(900)

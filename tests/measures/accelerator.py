@@ -8,6 +8,7 @@ that are not here instead; it needs `pip install 'osjax[plan-gpu]'` (for TPUs `o
 
 import argparse
 import json
+import math
 import os
 import tempfile
 import threading
@@ -20,6 +21,7 @@ from typing import Any
 
 import jax
 
+from osjax.errors import UserError
 from osjax.plan import aot, targets
 from osjax.run import bench_fit, bench_measure
 from osjax.run.bench_measure import Work
@@ -128,11 +130,21 @@ def compile_piece(piece: Piece, report: Report) -> None:
     def compiled(work: Work) -> aot.Compiled:
         return aot.compile_program(work.lower(), piece.mesh)
 
-    works = piece.compares() if piece.compares else piece.works(lambda work: compiled(work).peak)
+    works = piece.compares() if piece.compares else piece.works(lambda work: bytes_of(lambda: compiled(work).peak))
     for work in works:
         found = compiled(work)
         planned = {"planned_bytes": piece.planned(work)} if piece.planned else {}
         report.add(work=piece.name, size=said(work), program_bytes=found.peak, compile_s=found.seconds, **planned)
+
+
+def bytes_of(measure: Callable[[], float]) -> float:
+    """What a program takes of a device; infinite where the compiler says that it does not fit."""
+    try:
+        return measure()
+    except (UserError, jax.errors.JaxRuntimeError) as error:
+        if "RESOURCE_EXHAUSTED" in str(error) or "does not fit the device" in str(error):
+            return math.inf
+        raise
 
 
 def run_piece(piece: Piece, report: Report) -> None:
@@ -141,7 +153,11 @@ def run_piece(piece: Piece, report: Report) -> None:
         compare(piece, report)
         return
     about = report.about
-    for work in piece.works(lambda work: bench_measure.program_bytes(work.lower().compile())):
+
+    def size(work: Work) -> float:
+        return bytes_of(lambda: bench_measure.program_bytes(work.lower().compile()))
+
+    for work in piece.works(size):
         found = bench_measure.measure(work, 1, REPEATS, about["peak_tflops"] * about["devices"])
         report.add(
             work=piece.name,

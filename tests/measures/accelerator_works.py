@@ -124,7 +124,7 @@ def _attention(impl: str, S: int, mesh: Mesh, what: str, dtype: str = "bfloat16"
             return jax.jit(forward if what == "forward" else both).lower(x, x, x, x)
 
     flops = RUNS[what] * rows * HEADS * S**2 * DIM
-    return Work(f"{impl}, {what}", f"{rows} x {S} tokens", lower, lambda: random([x] * 4), flops, rows * S)
+    return Work(f"{impl}, {what}", f"{rows} x {S} tokens, {dtype}", lower, lambda: random([x] * 4), flops, rows * S)
 
 
 def _compared(impl: str, mesh: Mesh, plain: Mesh) -> tuple[Work, Work, Work]:

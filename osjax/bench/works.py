@@ -53,9 +53,9 @@ class Bench:
         """One update: noise, loss, gradients, AdamW. FLOPs: three forward passes, whatever is computed again."""
         model_cfg, opt = self._model(), self.cfg.optimizer
         step = program.train_step(model_cfg, opt, self.mesh, self._latents(model_cfg, self.cfg.train_batch))
-        key = sharding.random_key(self.cfg.seed, self.mesh)
 
         def inputs():
+            key = sharding.random_key(self.cfg.seed, self.mesh)  # not before: its devices may only be compiled for
             fill = jax.jit(lambda params: step.create(lambda: params), out_shardings=step.shardings, donate_argnums=0)
             return fill(_random(step.state.params, self.cfg.seed)), _random(step.batch, 1), key
 

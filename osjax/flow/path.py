@@ -83,11 +83,3 @@ def frame_skipping_sample_losses(prediction: jax.Array, target: jax.Array, mask_
     kept_BT = kept_frames(mask_BT)
     frame_losses_BT = jnp.mean(error * error, axis=-1)
     return jnp.sum(frame_losses_BT * kept_BT, axis=1) / jnp.maximum(jnp.sum(kept_BT, axis=1), 1.0)
-
-
-def frame_skipping_loss(prediction: jax.Array, target: jax.Array, mask_BT: jax.Array) -> jax.Array:
-    """`loss` without lone conditioned end frames; every sample weighs the same. Scalar float32.
-
-    prediction, target, mask_BT: as in `frame_skipping_sample_losses`.
-    """
-    return jnp.mean(frame_skipping_sample_losses(prediction, target, mask_BT))

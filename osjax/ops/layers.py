@@ -172,16 +172,3 @@ def layer_norm(x: jax.Array, eps: float = 1e-6) -> jax.Array:
     x32 = x.astype(jnp.float32)
     centred = x32 - x32.mean(-1, keepdims=True)
     return (centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + eps)).astype(x.dtype)
-
-
-class RMSNorm(nn.Module):
-    """RMS norm over the last axis: normalised in float32, cast back, then scaled (the original's order of casts)."""
-
-    eps: float = 1e-6
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        scale = parameter(self, "scale", logical(nn.initializers.ones, Axis.HEAD_DIM), (x.shape[-1],))
-        x32 = x.astype(jnp.float32)
-        normed = (x32 * jax.lax.rsqrt(jnp.square(x32).mean(-1, keepdims=True) + self.eps)).astype(x.dtype)
-        return normed * scale.astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))

@@ -46,6 +46,7 @@ class DiffusionKeys(StageKeys):
     kind: str = "diffusion"
     family: str = "mmdit"  # of the video model
     model: Mapping[str, Any] = field(default_factory=dict)  # keys of the family's config
+    loss_on_given: bool = True  # False: a lone frame that is given at an end of a clip adds nothing to the loss
     guidance: float = 4.0  # what a model with guidance_embed is told while it trains
     autoencoder: StageAutoencoderKeys = StageAutoencoderKeys()
     lora: LoRAKeys = LoRAKeys()
@@ -132,6 +133,8 @@ def _check_told(made: DiffusionRecipe) -> None:
     others = [mode for mode, weight in given.modes.items() if weight and mode != "t2v"]
     if others and not inputs.condition:
         raise UserError(f"modes.{others[0]} gives the model a condition: set model.cond_embed, or its weight to 0")
+    if not given.loss_on_given and not others:
+        raise UserError("loss_on_given is off, but no mode gives the model a frame: leave it on, or set modes")
     if not inputs.guidance and given.guidance != DiffusionKeys.guidance:
         raise UserError("guidance is for a model with guidance_embed: leave it out, or set model.guidance_embed")
     if not given.guidance >= 0:

@@ -60,7 +60,9 @@ class DiffusionStage:
         trained = recipe.optimizer.freeze.share(models.abstract_params(recipe.model))
         dropout = keys.text_dropout.t5, keys.text_dropout.clip
         work = stage.Work(
-            lambda module, tx, opt: diffusion.make_step(module, tx, opt, self._prepare(read(), *dropout)),
+            lambda module, tx, opt: diffusion.make_step(
+                module, tx, opt, self._prepare(read(), *dropout), skip_given=not keys.loss_on_given
+            ),
             lambda: self._batches(data.training_source(keys.data, own), read()),
             evaluate=self._evaluation(own, read) if keys.evaluate.every else None,
             throughput=throughput(recipe.model, 0.0 if recipe.adapters else trained, recipe.mesh),

@@ -24,15 +24,26 @@ def loss(module: nn.Module, params: Any, batch: LatentBatch, noise_BTHWC: jax.Ar
     return losses(module, params, batch, noise_BTHWC, t_B).mean()
 
 
-def losses(module: nn.Module, params: Any, batch: LatentBatch, noise_BTHWC: jax.Array, t_B: jax.Array) -> jax.Array:
+def losses(
+    module: nn.Module,
+    params: Any,
+    batch: LatentBatch,
+    noise_BTHWC: jax.Array,
+    t_B: jax.Array,
+    skip_given: bool = False,
+) -> jax.Array:
     """Mean squared error of every clip's velocity, (B,) float32, for given noise and times.
 
     module: the velocity model, params: its parameters, which may be `Adapted`. batch: latents with text and condition.
-    noise_BTHWC: of the latents' shape. t_B: times from 0, data, to 1, noise.
+    noise_BTHWC: of the latents' shape. t_B: times from 0, data, to 1, noise. skip_given: leave out lone given frames at
+    a clip's ends, see `path.kept_frames`; the batch has a condition then.
     """
     x_t_BTHWC = path.interpolate(batch.latents_BTHWC, noise_BTHWC, t_B)
     target_BTHWC = path.velocity(batch.latents_BTHWC, noise_BTHWC)
     predicted_BNC = velocity.of_batch(module, params, batch._replace(latents_BTHWC=x_t_BTHWC), t_B)
+    if skip_given:
+        mask_BT = batch.cond_BTHWC[:, :, 0, 0, 0]
+        return path.frame_skipping_sample_losses(predicted_BNC, module.pack(target_BTHWC), mask_BT)
     return path.sample_losses(predicted_BNC, module.pack(target_BTHWC))
 
 
@@ -50,11 +61,11 @@ def by_time(losses_B: jax.Array, t_B: jax.Array) -> update.Sums:
     return sums
 
 
-def make_loss(module: nn.Module, prepare: Prepare | None = None) -> update.LossFn:
+def make_loss(module: nn.Module, prepare: Prepare | None = None, skip_given: bool = False) -> update.LossFn:
     """The training loss `(params, batch, key) -> (float32 scalar, its sums by time)`, for `update.apply`.
 
     It draws conditions, times and noise from the key. module: the velocity model. prepare(batch, key) -> LatentBatch:
-    draws conditions and drops text; None takes the batch as it is.
+    draws conditions and drops text; None takes the batch as it is. skip_given: as `losses` takes it.
     """
 
     def loss_fn(params, batch, key):
@@ -62,21 +73,25 @@ def make_loss(module: nn.Module, prepare: Prepare | None = None) -> update.LossF
         batch = batch if prepare is None else prepare(batch, key_prepare)
         B, T, H, W, _ = batch.latents_BTHWC.shape
         t_B = path.draw_timesteps(key_t, B, shift.training_alpha(T, H, W))
-        losses_B = losses(module, params, batch, path.draw_noise(key_noise, batch.latents_BTHWC), t_B)
+        losses_B = losses(module, params, batch, path.draw_noise(key_noise, batch.latents_BTHWC), t_B, skip_given)
         return losses_B.mean(), by_time(losses_B, t_B)
 
     return loss_fn
 
 
 def make_step(
-    module: nn.Module, tx: optax.GradientTransformation, cfg: OptimizerConfig, prepare: Prepare | None = None
+    module: nn.Module,
+    tx: optax.GradientTransformation,
+    cfg: OptimizerConfig,
+    prepare: Prepare | None = None,
+    skip_given: bool = False,
 ) -> Callable[[TrainState, Any, jax.Array], tuple[TrainState, dict[str, jax.Array]]]:
     """The pure step `(state, batch, run_key) -> (state, metrics)`; jit it with donation of the state.
 
-    module, prepare: see `make_loss`. tx: the update rule that cfg describes. metrics: see `update.apply`.
+    module, prepare, skip_given: see `make_loss`. tx: the update rule that cfg describes. metrics: see `update.apply`.
     All randomness comes from fold_in(run_key, state.step), so a resumed run draws what the first one would have.
     """
-    loss_fn = make_loss(module, prepare)
+    loss_fn = make_loss(module, prepare, skip_given)
 
     def step(state, batch, run_key):
         return update.apply(state, batch, jax.random.fold_in(run_key, state.step), loss_fn, tx, cfg)

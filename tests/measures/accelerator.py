@@ -21,10 +21,12 @@ from typing import Any
 
 import jax
 
+from osjax.bench import fit as bench_fit
+from osjax.bench import measure as bench_measure
+from osjax.bench.measure import Work
 from osjax.errors import UserError
-from osjax.plan import aot, targets
-from osjax.run import bench_fit, bench_measure
-from osjax.run.bench_measure import Work
+from osjax.parallel.peak import published_peak
+from osjax.planning import aot, targets
 from tests.measures import accelerator_works
 from tests.measures.accelerator_works import Piece
 
@@ -200,7 +202,7 @@ def measured_machine(count: int) -> dict[str, Any]:
         "device": device.device_kind,
         "devices": count,
         "jax": jax.__version__,
-        "peak_tflops": bench_measure.published_peak(device) or measured,
+        "peak_tflops": published_peak(device) or measured,
         "matmul_tflops": measured,
     }
 

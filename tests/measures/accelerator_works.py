@@ -17,17 +17,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from osjax.configs.bench import deep_compression_768, v2_256, v2_768
 
-from configs.bench import deep_compression_768, v2_256, v2_768
 from osjax import models
+from osjax.bench import fit
+from osjax.bench.measure import Work
+from osjax.bench.works import Bench
 from osjax.errors import UserError
 from osjax.ops.attention import attend
 from osjax.parallel import mesh as device_mesh
 from osjax.parallel import sharding
-from osjax.plan import memory, program
-from osjax.run import bench_fit
-from osjax.run.bench_measure import Work
-from osjax.run.bench_models import Bench
+from osjax.parts.bench import BenchKeys
+from osjax.parts.groups import to_dataclass
+from osjax.planning import memory, program
 from osjax.sampling import int8
 
 HEADS, DIM = 24, 128  # of the 11B model
@@ -141,7 +143,7 @@ def _compared(impl: str, mesh: Mesh, plain: Mesh) -> tuple[Work, Work, Work]:
 def _bench(config, mesh: Mesh, blocks: tuple[int, int] | None = None, **changes) -> Bench:
     cfg = config.get_config()
     cfg.model.update(changes)
-    bench = Bench.of(cfg, mesh)
+    bench = Bench.of(to_dataclass(BenchKeys, cfg, ""), mesh)
     return bench if blocks is None else replace(bench, blocks=blocks)
 
 
@@ -173,7 +175,7 @@ def _fitted(work: str, config, mesh: Mesh, limit: float, measure) -> list[Work]:
         return measure(replace(bench, blocks=blocks).works[work]())
 
     if bytes_of(bench.blocks) > limit:
-        bench = replace(bench, blocks=bench_fit.blocks(bytes_of, bench.blocks, limit))
+        bench = replace(bench, blocks=fit.blocks(bytes_of, bench.blocks, limit))
     return [bench.works[work]()]
 
 

@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from osjax.plan import aot, targets
 
 from osjax.errors import UserError
 from osjax.ops import cudnn, flash, kernels
 from osjax.ops.attention import attend
 from osjax.parallel import mesh, sharding
+from osjax.planning import aot, targets
 
 B, S, K, HEADS, D = 2, 64, 96, 3, 40
 

@@ -24,6 +24,7 @@ from osjax.bench import fit
 from osjax.bench.measure import Work
 from osjax.bench.works import Bench
 from osjax.errors import UserError
+from osjax.models import velocity
 from osjax.ops.attention import attend
 from osjax.parallel import mesh as device_mesh
 from osjax.parallel import sharding
@@ -161,7 +162,7 @@ def _planned(bench: Bench) -> int:
     params = nn.unbox(models.abstract_params(model_cfg))
     numbers = sum(math.prod(x.shape) for x in jax.tree.leaves(params))
     state = 4 * numbers * (3 + (cfg.optimizer.ema_decay > 0)) // (mesh.size // mesh.shape["data"])
-    T, H, W = models.build(models.config(cfg.autoencoder.family)).latent_shape(*cfg.video.values())
+    T, H, W = models.build(models.config(cfg.autoencoder.family)).latent_shape(*vars(cfg.video).values())
     tokens = T * (H // model_cfg.patch_size) * (W // model_cfg.patch_size) + cfg.text_tokens
     rows = cfg.train_batch * mesh.shape["data"] * mesh.shape["fsdp"]
     return memory.estimate(model_cfg, numbers, state, dict(mesh.shape), rows, tokens).peak
@@ -188,11 +189,11 @@ def _int8(mesh: Mesh, limit: float, measure) -> list[Work]:
     shapes = program.placed(nn.unbox(boxed), sharding.of_boxed(boxed, mesh), cfg.dtype)
     quantised = int8.abstract_params(models.build(cfg), shapes)
     params = program.placed(nn.unbox(quantised), sharding.of_boxed(quantised, mesh))
-    T, H, W = models.build(models.config(bench.cfg.autoencoder.family)).latent_shape(*bench.cfg.video.values())
+    T, H, W = models.build(models.config(bench.cfg.autoencoder.family)).latent_shape(*vars(bench.cfg.video).values())
     latent = T, H, W, cfg.in_channels // cfg.patch_size**2
-    batch = program.batch_of(cfg, latent, mesh.shape["fsdp"], bench.cfg.text_tokens, mesh)
+    batch = velocity.batch_of(cfg, latent, mesh.shape["fsdp"], bench.cfg.text_tokens, mesh)
     times = jax.ShapeDtypeStruct((mesh.shape["fsdp"],), jnp.float32, sharding=sharding.batch_sharding(mesh))
-    call = jax.jit(partial(program.velocity, int8.module(models.build(cfg))))
+    call = jax.jit(partial(velocity.of_batch, int8.module(models.build(cfg))))
 
     def lower():
         with sharding.under(mesh):

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import jax
 import pytest
-from osjax.plan import aot, targets
 
 from osjax.errors import UserError
 from osjax.ops.attention import attend
+from osjax.planning import aot, targets
 from tests.measures import accelerator, accelerator_works
 from tests.measures.accelerator_works import Piece
 from tests.parallel import processes

@@ -3,7 +3,7 @@
 Source: the published openai/clip-vit-large-patch14 and its paper, Radford et al. 2021.
 """
 
-from typing import TYPE_CHECKING, Union
+from typing import Protocol
 
 import flax.linen as nn
 import jax
@@ -14,11 +14,17 @@ from osjax.ops.layers import Linear
 from osjax.ops.parameter import logical
 from osjax.types import Axis
 
-if TYPE_CHECKING:  # the towers import this file
-    from osjax.models.clip_text import CLIPTextConfig
-    from osjax.models.clip_vision import CLIPVisionConfig
 
-Tower = Union["CLIPTextConfig", "CLIPVisionConfig"]
+class Tower(Protocol):
+    """What the block reads of a tower's configuration: `CLIPTextConfig` and `CLIPVisionConfig` have it."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    hidden_act: str
+    layer_norm_eps: float
+    dtype: str
 
 
 def check(cfg: Tower) -> None:

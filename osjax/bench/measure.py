@@ -53,9 +53,11 @@ class Measured:
 
 
 def measure(work: Work, warmup: int, repeats: int, peak_tflops: float, trace: Path | None = None) -> Measured:
-    """Compile, warm up, and time every call by itself. trace: folder for an XProf trace of the timed calls.
+    """The times of a work's calls, compiled and warmed up first; each call is waited for and timed by itself.
 
-    peak_tflops: of all devices together.
+    work: the program. warmup: calls before the timed ones, which are not counted. repeats: calls that are timed.
+    peak_tflops: bfloat16 TFLOP/s of all devices together, for `mfu`. trace: folder for an XProf trace of the timed
+    calls; None writes none.
     """
     started = time.perf_counter()
     program = work.lower().compile()

@@ -40,6 +40,7 @@ class Bench:
 
     @classmethod
     def of(cls, cfg: BenchKeys, mesh: Mesh) -> "Bench":
+        """The bench of a config on a mesh. Where the config names no number of blocks, the model has all of its own."""
         blocks = tuple(cfg.blocks) or (cfg.model["depth"], cfg.model["depth_single_blocks"])
         return cls(cfg, mesh, blocks)
 

@@ -20,7 +20,7 @@ figure{display:inline-block;margin:.4em;vertical-align:top;max-width:100%}
 
 
 def write(path: Path, title: str, body: str) -> None:
-    """Write one page. title: as text. body: HTML, whose texts are escaped already."""
+    """Write one page, whole or not at all. path: of the file. title: text. body: HTML, its texts escaped already."""
     head = f'<!doctype html><meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
     atomic.write_text(path, f"{head}{body}\n")
 

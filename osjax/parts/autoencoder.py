@@ -52,10 +52,14 @@ class StageAutoencoderKeys(AutoencoderKeys):
 
 @dataclass(frozen=True)
 class AutoencoderPart:
-    """model: config of its family. dtype: of its computation. weights: a path, or None for those of `stage`."""
+    """An autoencoder that is known but not read: what it is, how it computes, and where its weights are.
+
+    model: config of its family. dtype: of its computation. weights: a path, or None for those of `stage`, an
+    autoencoder stage of the run.
+    """
 
     model: Any
-    dtype: Any
+    dtype: np.dtype
     weights: str | None = None
     stage: str | None = None
 
@@ -92,7 +96,11 @@ def model_config(family: str, fields: Mapping[str, Any], key: str) -> Any:
 
 
 def read(part: AutoencoderPart, place: Place | None, mesh: Mesh) -> Autoencoder:
-    """The autoencoder with its parameters, float32, on a mesh. place: of the run, for one of its stages."""
+    """The autoencoder with its parameters, float32, on a mesh.
+
+    part: which one. place: of the run, for one of its stages; None for one of a file. UserError for weights that are
+    not there or do not fit its config.
+    """
     shardings = sharding.of_boxed(models.abstract_params(part.model), mesh, rules.AUTOENCODER)
     params = load.place(_leaves(part, place), shardings, jnp.float32)
     return Autoencoder(part.module, params, scale_of(part, place))

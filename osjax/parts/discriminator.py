@@ -58,8 +58,9 @@ def of_keys(
 ) -> Phase | None:
     """The phase that an `adversary` group asks for; None where disc_weight is 0, in the reconstruction phase.
 
-    losses: the stage's. accumulate: of the autoencoder's optimiser, which the discriminator's follows. dtype: of the
-    discriminator's computation. UserError for losses that the phase does not have.
+    given: values of the group `keys` makes. losses: the stage's. accumulate: of the autoencoder's optimiser, which the
+    discriminator's follows. dtype: of the discriminator's computation. UserError for losses that the phase does not
+    have.
     """
     if not given["disc_weight"]:
         refuse_all(given, keys(), key, f"{key}.disc_weight is 0")

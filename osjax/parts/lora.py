@@ -33,7 +33,7 @@ class LoRAKeys:
 def of_keys(keys: LoRAKeys, model_cfg: Any, key: str = "lora") -> lora.LoRAConfig | None:
     """The adapters that a group asks for; None where its rank is 0.
 
-    model_cfg: of the model to adapt. UserError for targets that it does not have.
+    keys: of the group. model_cfg: of the model to adapt. UserError for targets that it does not have.
     """
     dtype.named(keys.base_dtype, f"{key}.base_dtype")
     if not keys.rank:
@@ -45,7 +45,7 @@ def of_keys(keys: LoRAKeys, model_cfg: Any, key: str = "lora") -> lora.LoRAConfi
 
 
 def init(cfg: lora.LoRAConfig, model_cfg: Any, key: jax.Array) -> Any:
-    """Fresh adapters of a model, boxed with their logical axis names."""
+    """Fresh adapters of a model, boxed with their logical axis names. model_cfg: of the model; key: draws them."""
     return lora.create(cfg, models.abstract_params(model_cfg), key)
 
 
@@ -69,7 +69,7 @@ def start(path: str | None, cfg: lora.LoRAConfig, model_cfg: Any) -> Leaves | No
 def base(leaves: Leaves, cfg: lora.LoRAConfig, model_cfg: Any, mesh: Mesh, dtype: str) -> tuple[lora.Adapted, Any]:
     """The model beneath the adapters, on the mesh as `dtype`, and its shardings.
 
-    leaves: its parameters on disk. cfg: of the adapters. model_cfg: of the model.
+    leaves: its parameters on disk. cfg: of the adapters. model_cfg: of the model. dtype: of its parameters, by name.
     """
     places = sharding.of_boxed(models.abstract_params(model_cfg), mesh)
     params = load.place(leaves, places, jnp.dtype(dtype))

@@ -119,8 +119,8 @@ class Encoders:
 @partial(jax.jit, static_argnums=(1, 2, 3), static_argnames="sharding")
 def _rows(x: jax.Array, ways: int, first: int, last: int, sharding: NamedSharding) -> jax.Array:
     """Some rows of each device."""
-    found = x.reshape(ways, -1, *x.shape[1:])[:, first:last].reshape(-1, *x.shape[1:])
-    return jax.lax.with_sharding_constraint(found, sharding)
+    rows = x.reshape(ways, -1, *x.shape[1:])[:, first:last].reshape(-1, *x.shape[1:])
+    return jax.lax.with_sharding_constraint(rows, sharding)
 
 
 @partial(jax.jit, static_argnums=1, static_argnames="sharding")

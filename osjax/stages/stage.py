@@ -73,12 +73,16 @@ def loop_config(recipe: Recipe, options: Options) -> loop.LoopConfig:
 def train(recipe: Recipe, place: Place, work: Work, options: Options) -> state.TrainState | None:
     """Bring a stage to its last step, from wherever its checkpoints stand; the state there.
 
-    A finished stage reads no data and gives None. place: where the run keeps things.
+    A finished stage reads no data and gives None. recipe: what it trains, and how. place: where the run keeps things.
+    work: what its kind does in its own way. options: what the whole run shares. UserError where nothing fits to start
+    from, and as `loop.run` raises it.
     """
     store = open_store(recipe, place)
     try:
         if store.latest_step() == recipe.keys.steps:
             return None
+        # What follows up to `fresh` only traces: shapes and shardings are known before anything is allocated, so that
+        # arrays are made, or read, in their places.
         opt, adapters = recipe.optimizer, recipe.adapters
         tx = optimizer.make(opt)
         key = jax.random.key(recipe.keys.seed)
@@ -93,17 +97,18 @@ def train(recipe: Recipe, place: Place, work: Work, options: Options) -> state.T
         if adapters is not None:
             base = start.base_leaves(recipe, place)
             frozen = lora.base(base, adapters, recipe.model, recipe.mesh, recipe.keys.lora.base_dtype)
+            # Checkpoints hold the adapters alone. The sum tells whether a later run puts the same model beneath them.
             saved[BASE] = lora.checksum(frozen[0])
         if store.latest_step() is None:
             now = fresh.make()
             leaves = start.leaves_of(recipe, place)
             now = now if leaves is None else start.put(leaves, now, shardings, opt.freeze)
             now = work.fill(now, shardings)
-        else:
+        else:  # a stage that goes on needs neither `start` nor the files of `fill`: the checkpoint has it all
             _name_changes(recipe, store, saved)
             now, data = store.restore(checkpoint.abstract_like(nn.unbox(fresh.boxed), shardings))
             rows.set_state(data)
-        if frozen is not None:
+        if frozen is not None:  # only now: neither `fresh` nor a checkpoint knows of the model beneath
             now, shardings = (tree.replace(frozen=x) for tree, x in zip((now, shardings), frozen, strict=True))
         made = work.make_step(models.build(recipe.model), tx, opt)
         return loop.run(

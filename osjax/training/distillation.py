@@ -21,7 +21,11 @@ EPS = 1e-6
 
 
 class Alignment(struct.PyTreeNode):
-    """projection: parameters; average: their moving average or None. teacher: DINOv2's, which stay as they are."""
+    """The parameters of latent distillation, as the train state carries them.
+
+    projection: from latents to features, trained; average: its moving average or None. teacher: DINOv2's, which stay as
+    they are.
+    """
 
     projection: Any
     average: Any
@@ -41,7 +45,9 @@ class Projection(nn.Module):
 
 @dataclass(frozen=True)
 class Distillation:
-    """teacher: a DINOv2. level: of the encoder, counted from 1, whose output is aligned.
+    """How a level of the encoder learns from a teacher.
+
+    teacher: a DINOv2. level: of the encoder, counted from 1, whose output is aligned.
 
     frames: latent frames of each clip that are compared, drawn anew in every step; 0 takes all.
     """

@@ -12,7 +12,9 @@ from osjax.models import patterns
 
 @dataclass(frozen=True)
 class Freeze:
-    """params: patterns of paths such as `double_blocks/txt_mlp_in/kernel` that stay as they are. but: exceptions.
+    """Which parameters stay as they are.
+
+    params: patterns of their paths, such as `double_blocks/txt_mlp_in/kernel`. but: patterns of exceptions that train.
 
     `*` stands for any text, slashes too; a pattern that names a group, such as `img_in`, means all below it.
     """

@@ -24,7 +24,8 @@ def is_adapter(path: Path) -> bool:
 def read(path: Path, model_cfg: Any, layout: Layout = OPEN_SORA_V2, average: bool = True) -> Adapters:
     """Adapters of a model in a checkpoint of a LoRA stage, in a folder of peft or in a .safetensors.
 
-    average: their moving average, where the checkpoint has one. UserError for what does not fit the model.
+    path: of any of these. model_cfg: of the model they are of. layout: of attention weights in files. average: take
+    their moving average, where the checkpoint has one. UserError for what does not fit the model.
     """
     checkpoint = orbax_stream.find(path, average)
     if checkpoint is None:

@@ -66,10 +66,11 @@ def other_form(source: Path) -> str:
 def write(
     leaves: Leaves, out: Path, to: str, model_cfg: Any, layout: Layout, shard_bytes: int, says: Mapping[str, Any]
 ) -> Written:
-    """Write parameters, whole or not at all.
+    """Write parameters, whole or not at all; a failed write leaves nothing behind.
 
-    out: a folder, or a .safetensors to have all in one file. to: orbax or safetensors. layout: of files. shard_bytes:
-    the largest file of a folder. says: what a checkpoint keeps as its config.
+    leaves: the parameters, read as they are written. out: a folder, or a .safetensors to have all in one file. to:
+    orbax or safetensors. model_cfg: of the model. layout: of attention weights in files. shard_bytes: the largest file
+    of a folder. says: what a checkpoint keeps as its config, JSON values. UserError for a checkpoint in a .safetensors.
     """
     if to == "orbax" and out.suffix == ".safetensors":
         raise UserError(f"{out} cannot be a checkpoint: name a folder, or ask for --to=safetensors", status=2)
@@ -88,7 +89,9 @@ def write(
 def adapter(source: Path, out: Path, model_cfg: Any, layout: Layout) -> tuple[LoRAConfig, int]:
     """Convert adapters of a model: a checkpoint, a peft folder or a .safetensors to one of the others.
 
-    Returns what they are, and the bytes written. out: a folder as peft has it, or a .safetensors. layout: of the files.
+    Returns what they are, and the bytes written. source: any of the three. out: a folder as peft has it, or a
+    .safetensors. model_cfg: of the model they are of. layout: of attention weights in files. UserError for what does
+    not fit the model.
     """
     lora = adapters.read(source, model_cfg, layout)
     lora_file.write(out, model_cfg, lora, layout)

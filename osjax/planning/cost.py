@@ -7,8 +7,8 @@ convolutions reach far less of the peak than the transformer's products.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from osjax.models.mmdit.config import MMDiTConfig
 from osjax.planning import memory
 from osjax.planning.hlo import Collective
 from osjax.planning.targets import Target
@@ -40,7 +40,7 @@ class Bound:
         return 3 * forward_flops / (self.seconds * target.devices * target.chip.tflops * 1e12)
 
 
-def executed_flops(model_cfg: Any, forward_flops: int, rows: int, tokens: int) -> float:
+def executed_flops(model_cfg: MMDiTConfig, forward_flops: int, rows: int, tokens: int) -> float:
     """FLOPs of a step of all devices: three forward passes, and what rematerialisation computes again.
 
     model_cfg: of the video model. forward_flops: of one forward pass over the whole batch. rows: clips of that batch.
@@ -55,7 +55,7 @@ def executed_flops(model_cfg: Any, forward_flops: int, rows: int, tokens: int) -
 
 
 def bound(
-    model_cfg: Any,
+    model_cfg: MMDiTConfig,
     forward_flops: int,
     rows: int,
     tokens: int,
@@ -98,7 +98,7 @@ def _inner(ways: dict[str, int], axes: Sequence[str]) -> int:
 
 
 def collectives_of(
-    model_cfg: Any, parameters: int, rows: int, tokens: int, ways: dict[str, int], platform: str
+    model_cfg: MMDiTConfig, parameters: int, rows: int, tokens: int, ways: dict[str, int], platform: str
 ) -> list[Collective]:
     """What a step sends, by arithmetic: weights gathered for each pass, gradients scattered, tokens exchanged.
 
@@ -140,7 +140,7 @@ def collectives_of(
     return sent
 
 
-def _modulation_width(model_cfg: Any) -> int:
+def _modulation_width(model_cfg: MMDiTConfig) -> int:
     """Values that the modulations of all blocks and of the last layer give for one clip."""
     return model_cfg.hidden_size * (12 * model_cfg.depth + 3 * model_cfg.depth_single_blocks + 2)
 

@@ -5,7 +5,8 @@ it runs is WORKING tensors of a token's width, fitted to compiled programs (docs
 """
 
 from dataclasses import dataclass
-from typing import Any
+
+from osjax.models.mmdit.config import MMDiTConfig
 
 WORKING = 40.0  # bfloat16 tensors (tokens, width) alive in the backward pass of one block
 SAVED = {"none": 22.0, "full": 1.0, "save_attention": 2.0, "offload": 0.0}  # kept of each block until its gradient
@@ -30,7 +31,7 @@ class Estimate:
 
 
 def estimate(
-    model_cfg: Any, parameters: int, state_bytes: int, ways: dict[str, int], rows: int, tokens: int
+    model_cfg: MMDiTConfig, parameters: int, state_bytes: int, ways: dict[str, int], rows: int, tokens: int
 ) -> Estimate:
     """Bytes of a train step on one device.
 
@@ -57,7 +58,7 @@ def estimate(
     )
 
 
-def recomputed_blocks(model_cfg: Any) -> int:
+def recomputed_blocks(model_cfg: MMDiTConfig) -> int:
     """Number of blocks whose forward pass is run again for their gradient. model_cfg: of the video model."""
     if model_cfg.remat == "none":
         return 0

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import flax.linen as nn
 import jax
@@ -12,10 +12,14 @@ import numpy as np
 from jax.sharding import Mesh
 
 from osjax import models
+from osjax.models.velocity import VideoConfig
 from osjax.parallel import rules, sharding
 from osjax.sampling.autoencoder import Autoencoder
 from osjax.training import diffusion, optimizer, state
+from osjax.training.state import TrainState
 from osjax.types import LatentBatch
+
+Tree = TypeVar("Tree")
 
 
 @dataclass(frozen=True)
@@ -26,14 +30,14 @@ class TrainStep:
     """
 
     lower: Callable[[], jax.stages.Lowered]
-    state: Any
+    state: TrainState
     batch: LatentBatch
     key: jax.ShapeDtypeStruct
-    create: Callable[[Callable[[], Any]], Any]
-    shardings: Any
+    create: Callable[[Callable[[], Any]], TrainState]
+    shardings: TrainState
 
 
-def train_step(model_cfg: Any, opt: optimizer.OptimizerConfig, mesh: Mesh, batch: LatentBatch) -> TrainStep:
+def train_step(model_cfg: VideoConfig, opt: optimizer.OptimizerConfig, mesh: Mesh, batch: LatentBatch) -> TrainStep:
     """One update of a video model: noise, loss, gradients, AdamW.
 
     model_cfg: of the model. opt: settings of AdamW, the average and accumulation. mesh: where the step runs; its
@@ -61,7 +65,7 @@ def encode(module: nn.Module, size: tuple[int, int, int], rows: int, mesh: Mesh)
     return partial(autoencoder.lower, "encode", params, (rows, *size, 3), sharding.batch_sharding(mesh))
 
 
-def placed(shapes: Any, shardings: Any, dtype: str | None = None) -> Any:
+def placed(shapes: Tree, shardings: Tree, dtype: str | None = None) -> Tree:
     """Shapes with shardings. shapes, shardings: trees of one structure. dtype: of floating ones; None keeps theirs."""
 
     def one(x, where):

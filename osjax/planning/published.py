@@ -124,7 +124,7 @@ def training_gain() -> float:
 def sampling_gain() -> float:
     """Figure 4: one GPU, 768px, 50 steps of three passes, and the decoding."""
 
-    def seconds(model: Any, family: str, frames: int) -> float:
+    def seconds(model: MMDiTConfig, family: str, frames: int) -> float:
         forward = video_flops.forward_flops(model, _batch(model, family, frames, 768, 1))
         decode = autoencoder_flops(family, frames, 768, "decode")
         return 150 * forward / (STAGES[2].utilisation * PEAK) + decode / (ENCODER_UTILISATION * PEAK)
@@ -148,7 +148,7 @@ def autoencoder_flops(family: str, frames: int, side: int, method: str, config: 
     return flops.of_program(run, {"params": params}, jax.ShapeDtypeStruct((1, *shape), jnp.float32))
 
 
-def _batch(model: Any, family: str, frames: int, side: int, rows: int) -> LatentBatch:
+def _batch(model: MMDiTConfig, family: str, frames: int, side: int, rows: int) -> LatentBatch:
     cfg = models.config(family)
     latent = (*models.build(cfg).latent_shape(frames, side, side), cfg.latent_channels)
     return velocity.batch_of(model, latent, rows, TEXT, None)

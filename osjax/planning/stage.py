@@ -2,17 +2,19 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 import jax
 from jax.sharding import AbstractMesh, Mesh
 
 from osjax import models
 from osjax.models import velocity, video_flops
+from osjax.models.mmdit.config import MMDiTConfig
 from osjax.parallel import mesh as device_mesh
 from osjax.parts.diffusion import DiffusionRecipe
 from osjax.planning import aot, cost, memory, program, published, targets
 from osjax.stages.stage import count_parameters
+from osjax.types import LatentBatch
 
 FULL = 0.95  # of a device's memory that a program may take: the rest goes to the runtime and its fragments
 
@@ -30,17 +32,17 @@ class Stage:
         return self.recipe.mesh
 
     @property
-    def model_cfg(self) -> Any:
-        """The config of the video model."""
-        return self.recipe.model
+    def model_cfg(self) -> MMDiTConfig:
+        """The config of the video model, of the family whose blocks the planner's arithmetic knows."""
+        return cast(MMDiTConfig, self.recipe.model)
 
     @property
     def ways(self) -> dict[str, int]:
         """Sizes of the mesh axes."""
         return dict(self.mesh.shape)
 
-    def batch(self, bucket: "Bucket") -> Any:
-        """Shapes of a bucket's batch."""
+    def batch(self, bucket: "Bucket") -> LatentBatch:
+        """A bucket's batch as shapes with shardings."""
         return velocity.batch_of(self.model_cfg, bucket.latent, bucket.rows, self.recipe.text.tokens, self.mesh)
 
     def buckets(self) -> list["Bucket"]:

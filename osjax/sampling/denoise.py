@@ -7,7 +7,7 @@ same program runs the whole loop or, for a progress bar, one step after the othe
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -37,7 +37,15 @@ class Inputs(NamedTuple):
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=2)
-def advance(module: nn.Module, params: Any, x_BTHWC: jax.Array, inputs: Inputs, calls: sampler.Calls, first, last):
+def advance(
+    module: nn.Module,
+    params: velocity.Params,
+    x_BTHWC: jax.Array,
+    inputs: Inputs,
+    calls: sampler.Calls,
+    first: np.int32,
+    last: np.int32,
+) -> jax.Array:
     """Latents (B, T, H, W, C) after the model calls `first` up to, but without, `last`; see `flow.sampler.advance`.
 
     module, params: the velocity model. x_BTHWC: latents before; the buffer is donated. inputs: all else that the model
@@ -57,7 +65,9 @@ def advance(module: nn.Module, params: Any, x_BTHWC: jax.Array, inputs: Inputs, 
     return module.unpack(sampler.advance(velocity_fn, module.pack(x_BTHWC), calls, first, last), size)
 
 
-def plan(settings: SampleSettings, module: nn.Module, latent_shape: tuple[int, int, int, int]):
+def plan(
+    settings: SampleSettings, module: nn.Module, latent_shape: tuple[int, int, int, int]
+) -> tuple[sampler.Calls, np.ndarray]:
     """(calls, ends of steps) of `flow.sampler.plan` for these settings and this velocity model.
 
     latent_shape: (T, H, W, C), from which the timestep shift follows.
@@ -105,7 +115,7 @@ class Denoiser:
 
     def __call__(
         self,
-        params: Any,
+        params: velocity.Params,
         noise_BTHWC: jax.Array,
         inputs: Inputs,
         settings: SampleSettings,
@@ -131,7 +141,11 @@ class Denoiser:
             return self._run(params, noise_BTHWC, inputs, jax.device_put(calls, everywhere), ends, on_step)
 
     def lower(
-        self, params: Any, latent_shape: tuple[int, int, int, int], text_tokens: int, settings: SampleSettings
+        self,
+        params: velocity.Params,
+        latent_shape: tuple[int, int, int, int],
+        text_tokens: int,
+        settings: SampleSettings,
     ) -> jax.stages.Lowered:
         """The program that makes a latent with these settings. Allocates nothing.
 

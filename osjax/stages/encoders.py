@@ -13,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding
 from osjax.conditioning import build, modes
 from osjax.parallel import host, sharding
 from osjax.sampling.autoencoder import Autoencoder
+from osjax.sampling.encoders import PromptEncoder
 
 # Latents of these are kept on disk whatever the stage's modes, so that stages of other modes share them.
 ALWAYS = ("i2v_loop",)
@@ -30,7 +31,7 @@ class Encoders:
         self,
         module: nn.Module,
         read: Callable[[], Autoencoder],
-        text: Any,
+        text: PromptEncoder,
         states_dtype: str,
         mesh: Mesh,
         weights: Mapping[str, float],

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ class HeldOut:
 
         self.errors = errors
 
-    def measure(self, params: Any, perceptual: Any) -> dict[str, float]:
+    def measure(self, params: Mapping[str, Any], perceptual: Mapping[str, Any] | None) -> dict[str, float]:
         """L1, PSNR and, where the stage has one, LPIPS, means over all clips."""
         if not self.videos:
             self.videos = [host.to_global(video, self.mesh) for video in self.batches()]

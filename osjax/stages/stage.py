@@ -8,6 +8,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import optax
 
 from osjax import models
 from osjax.errors import UserError
@@ -46,12 +47,12 @@ class Work:
     shardings, what comes from files beside the model's own weights. axis_rules: of the model's logical axes.
     """
 
-    make_step: Callable[[nn.Module, Any, optimizer.OptimizerConfig], Callable]
+    make_step: Callable[[nn.Module, optax.GradientTransformation, optimizer.OptimizerConfig], Callable]
     batches: Callable[[], Batches]
     evaluate: Callable[[state.TrainState], dict[str, float]] | None = None
     create: Callable[..., state.TrainState] = state.create
-    fill: Callable[[Any, Any], Any] = lambda now, shardings: now
-    axis_rules: Any = field(default_factory=lambda: rules.TRANSFORMER)
+    fill: Callable[[Any, Any], state.TrainState] = lambda now, shardings: now
+    axis_rules: Mapping[str, rules.MeshAxes] = field(default_factory=lambda: rules.TRANSFORMER)
     throughput: Throughput | None = None
 
 

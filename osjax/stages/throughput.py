@@ -8,12 +8,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 from osjax.models import video_flops
+from osjax.models.velocity import VideoConfig
 from osjax.parallel.peak import published_peak
 from osjax.training.throughput import Throughput
 from osjax.types import LatentBatch
 
 
-def throughput(model_cfg: Any, trained: float, mesh: Mesh) -> Throughput:
+def throughput(model_cfg: VideoConfig, trained: float, mesh: Mesh) -> Throughput:
     """What a batch of a stage counts as: video and text tokens, FLOPs, and the peak of the mesh where it is published.
 
     model_cfg: of the video model. trained: share of its parameters that train, 0 to 1; 0 for adapters, whose own work

@@ -276,6 +276,6 @@ def _some(abstract: Any) -> ocp.args.PyTreeRestore:
     return ocp.args.PyTreeRestore(abstract, restore_args=jax.tree.map(how, abstract))
 
 
-def abstract_like(state: Any, shardings: Any) -> Any:
+def abstract_like(state: TrainState, shardings: TrainState) -> TrainState:
     """ShapeDtypeStructs of a `state`, arrays or shapes, with these `shardings`: what `restore` fills."""
     return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings)

@@ -19,7 +19,9 @@ BINS = 5  # of times, for the loss of each
 Prepare = Callable[[Any, jax.Array], LatentBatch]
 
 
-def loss(module: nn.Module, params: Any, batch: LatentBatch, noise_BTHWC: jax.Array, t_B: jax.Array) -> jax.Array:
+def loss(
+    module: nn.Module, params: velocity.Params, batch: LatentBatch, noise_BTHWC: jax.Array, t_B: jax.Array
+) -> jax.Array:
     """Mean squared error of the velocity, float32 scalar, for given noise and times: the mean over `losses`.
 
     module, params, batch, noise_BTHWC, t_B: as `losses` takes them.
@@ -27,7 +29,9 @@ def loss(module: nn.Module, params: Any, batch: LatentBatch, noise_BTHWC: jax.Ar
     return losses(module, params, batch, noise_BTHWC, t_B).mean()
 
 
-def losses(module: nn.Module, params: Any, batch: LatentBatch, noise_BTHWC: jax.Array, t_B: jax.Array) -> jax.Array:
+def losses(
+    module: nn.Module, params: velocity.Params, batch: LatentBatch, noise_BTHWC: jax.Array, t_B: jax.Array
+) -> jax.Array:
     """Mean squared error of every clip's velocity, (B,) float32, for given noise and times.
 
     module: the velocity model, params: its parameters, which may be `Adapted`. batch: latents with text and condition.

@@ -5,6 +5,7 @@ learns beside the autoencoder and is no part of it. The report (section 4.3.3) a
 the autoencoder's training; of weight, projection and distance it says nothing, and the repository has no code for it.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,7 +61,9 @@ class Distillation:
         """The module that maps latents to as many features as the teacher has."""
         return Projection(self.teacher.cfg.embed_dim)
 
-    def reconstruct(self, module: nn.Module, params: Any, video_BTHWC: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def reconstruct(
+        self, module: nn.Module, params: Mapping[str, Any], video_BTHWC: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
         """(reconstruction (B, T, H, W, C), latents of the level (B, t, h, w, c)) of one pass through the autoencoder.
 
         module, params: the autoencoder. video_BTHWC: pixels in [-1, 1].

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from osjax import weights
 from osjax.errors import UserError
 from osjax.models.lora import LoRAConfig
+from osjax.models.mmdit.config import MMDiTConfig
 from osjax.weights import adapters, init, lora_file, orbax_stream
 from osjax.weights.io import save_tensors
 from osjax.weights.layout import Layout
@@ -53,7 +55,7 @@ def open_source(
     return merged(leaves, adapters.read(adapter, model_cfg, layout)) if adapter else leaves
 
 
-def numpy_dtype(name: str | None) -> Any:
+def numpy_dtype(name: str | None) -> np.dtype | None:
     """The dtype of a name such as bfloat16; None keeps every tensor's own."""
     return None if name is None else jnp.dtype(name)
 
@@ -86,7 +88,7 @@ def write(
         raise
 
 
-def adapter(source: Path, out: Path, model_cfg: Any, layout: Layout) -> tuple[LoRAConfig, int]:
+def adapter(source: Path, out: Path, model_cfg: MMDiTConfig, layout: Layout) -> tuple[LoRAConfig, int]:
     """Convert adapters of a model: a checkpoint, a peft folder or a .safetensors to one of the others.
 
     Returns what they are, and the bytes written. source: any of the three. out: a folder as peft has it, or a

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
+from numpy.typing import DTypeLike
 
 from osjax.errors import UserError
 from osjax.weights.rules import Path, Rule, Window, check_names, check_table, extent, whole
@@ -35,7 +36,7 @@ class Leaves:
         """The params tree of numpy arrays, read whole."""
         return unflatten_dict({path: self.read(path, whole(shape)) for path, shape in self.shapes.items()})
 
-    def cast(self, dtype: Any) -> "Leaves":
+    def cast(self, dtype: DTypeLike | None) -> "Leaves":
         """The leaves with their values as `dtype`, converted as they are read; None leaves every leaf as it is."""
         if dtype is None:
             return self

@@ -106,7 +106,7 @@ def page(whole: Mapping[str, Any]) -> str:
 
 
 def write(path: Path, whole: Mapping[str, Any]) -> None:
-    """Write the plan as one HTML page. whole: as `page` takes it."""
+    """Write the plan as one HTML page. path: of the page. whole: as `page` takes it."""
     how = "compiled" if whole["compiled"] else "by arithmetic"
     body = html.heading(f"Plan for {whole['devices']} {whole['target']['chip']['name']}, {how}", 1)
     body += html.paragraph(total(whole["stages"]))
@@ -126,6 +126,6 @@ def _gb(size: float) -> str:
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown."""
+    """A table in Markdown. head: names of the columns. rows: as many cells each; a bar in a cell is not escaped."""
     lines = [tuple(head), ("---",) * len(head), *rows]
     return "\n".join(f"| {' | '.join(row)} |" for row in lines)

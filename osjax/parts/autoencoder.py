@@ -113,7 +113,10 @@ def unread(part: AutoencoderPart) -> Autoencoder:
 
 
 def fingerprint(part: AutoencoderPart, place: Place | None) -> str:
-    """What tells an autoencoder from others: its config, scale and smaller parameters, as 16 hex digits."""
+    """What tells an autoencoder from others: its config, scale and smaller parameters, as 16 hex digits.
+
+    part, place: as `read` takes them. Parameters of at most SMALL values are read.
+    """
     leaves, scale = _leaves(part, place), scale_of(part, place)
     sums = hashlib.sha256(f"{part.model} {part.dtype}".encode())
     for numbers in (scale.scale, scale.shift):
@@ -125,7 +128,10 @@ def fingerprint(part: AutoencoderPart, place: Place | None) -> str:
 
 
 def scale_of(part: AutoencoderPart, place: Place | None) -> LatentScale:
-    """The further normalisation of its latents: what its stage measured; none for one of a file."""
+    """The further normalisation of an autoencoder's latents: what its stage measured; none for one of a file.
+
+    part, place: as `read` takes them.
+    """
     return latent_scale.read(place.workdir / part.stage) if part.stage else LatentScale()
 
 

@@ -97,7 +97,10 @@ def checks() -> list[Check]:
 
 
 def steps_for_as_many_clips(config: str, rows: int) -> int | None:
-    """Steps of `rows` clips of the slowest bucket that see what the published stage saw. None for other stages."""
+    """Steps of `rows` clips of the slowest bucket that see what the published stage saw; None for other stages.
+
+    config: the stage's name in configs/curriculum.py.
+    """
     for stage in STAGES:
         if stage.config == config:
             return -(-stage.iterations * stage.clips // rows)

@@ -215,7 +215,10 @@ def of_bucket(planned: Stage, bucket: Bucket, state_bytes: int, mfu: float | Non
 
 
 def encode_program(planned: Stage, buckets: list[Bucket]) -> Callable[[], jax.stages.Lowered]:
-    """What lowers the program that encodes the batch of one bucket: of that with the most pixels at a time."""
+    """What lowers the program that encodes a batch of the bucket with the most pixels at a time.
+
+    planned: the stage. buckets: of the stage.
+    """
     groups = planned.ways["data"] * planned.ways["fsdp"]
     at_once = planned.recipe.keys.autoencoder.at_once
 

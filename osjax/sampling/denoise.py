@@ -102,7 +102,10 @@ class Denoiser:
         self.rows = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
 
     def check(self, latent_shape: tuple[int, int, int, int], text_tokens: int) -> None:
-        """UserError where the model does not take such latents (T, H, W, C), or tokens do not divide over the mesh."""
+        """UserError where the model does not take such latents, or their tokens do not divide over the mesh.
+
+        latent_shape: (T, H, W, C) of one sample. text_tokens: of a prompt.
+        """
         self.module.check_latent(*latent_shape)
         video_tokens = self.module.inputs.tokens(*latent_shape[:3])
         ways = 1 if self.mesh is None else self.mesh.shape["sequence"]

@@ -43,7 +43,10 @@ class HeldOut:
         self.errors = errors
 
     def measure(self, params: Mapping[str, Any], perceptual: Mapping[str, Any] | None) -> dict[str, float]:
-        """L1, PSNR and, where the stage has one, LPIPS, means over all clips."""
+        """L1, PSNR in dB and, where the stage has one, LPIPS: means over all clips, by the names of metrics.
+
+        params: of the autoencoder. perceptual: of LPIPS, or None.
+        """
         if not self.videos:
             self.videos = [host.to_global(video, self.mesh) for video in self.batches()]
         with sharding.under(self.mesh, rules.AUTOENCODER):

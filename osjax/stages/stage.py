@@ -57,7 +57,7 @@ class Work:
 
 
 def loop_config(recipe: Recipe, options: Options) -> loop.LoopConfig:
-    """What the loop is told of a stage."""
+    """What the loop is told of a stage. recipe: the stage. options: what the whole run shares."""
     keys = recipe.keys
     return loop.LoopConfig(
         recipe.name,
@@ -132,7 +132,7 @@ def count_parameters(model_cfg: Any) -> int:
 
 
 def open_store(recipe: Recipe, place: Place) -> checkpoint.Checkpoints:
-    """The checkpoints of a stage."""
+    """The checkpoints of a stage, to be closed. place: where the run keeps things."""
     asked = recipe.keys.checkpoint
     return checkpoint.Checkpoints(place.of(recipe.name), asked.keep, asked.keep_every)
 
@@ -159,7 +159,7 @@ def _name_changes(recipe: Recipe, store: checkpoint.Checkpoints, now: Mapping[st
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested plain values by dotted keys; groups themselves are left out."""
+    """Nested plain values by dotted keys, `prefix` ahead of each; groups themselves are left out."""
     leaves: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):

@@ -105,7 +105,7 @@ def train(recipe: Recipe, place: Place, work: Work, options: Options) -> state.T
             leaves = start.leaves_of(recipe, place)
             now = now if leaves is None else start.put(leaves, now, shardings, opt.freeze)
             now = work.fill(now, shardings)
-        else:  # a stage that goes on needs neither `start` nor the files of `fill`: the checkpoint has it all
+        else:  # the checkpoint holds what `start` and `fill` once gave, all but a model beneath adapters
             _name_changes(recipe, store, saved)
             now, data = store.restore(checkpoint.abstract_like(nn.unbox(fresh.boxed), shardings))
             rows.set_state(data)

@@ -1,7 +1,12 @@
 """`osjax VERB` and `python -m osjax VERB`.
 
-A verb is a module of osjax.cli with two functions: `add_options(parser)` declares its own flags, `run(cfg, args)` does
-the work. It is imported only when its verb is asked for, so `osjax --help` imports neither jax nor any model.
+A verb is a module of osjax.cli with two functions, explained here for all of them:
+
+    add_options(parser)  declares the verb's own flags on an `argparse.ArgumentParser`.
+    run(cfg, args)       does the work. cfg: the `ConfigDict` of --config with its overrides, or None for a verb that
+                         needs none. args: the namespace of those flags. UserError for what a user can mend.
+
+The module is imported only when its verb is asked for, so `osjax --help` imports neither jax nor any model.
 Exit status: 0 on success, 2 on bad usage, 1 on failure; an error is one readable line, `--traceback` shows the rest.
 """
 

@@ -32,7 +32,7 @@ def beside(path: Path) -> Path:
 
 
 def place(partial: Path, path: Path) -> None:
-    """Rename a finished file to `path`, which other processes see whole from then on, and after a loss of power too."""
+    """Rename a finished file, `partial`, to `path`: others see it whole from then on, after a loss of power too."""
     _to_disk(partial)
     os.replace(partial, path)
     with contextlib.suppress(OSError):  # file systems without folders of their own, such as a mounted bucket

@@ -6,8 +6,9 @@ Each part writes its result under the workdir and is skipped when it is there, s
 import json
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -68,6 +69,14 @@ class Stopwatch:
     @property
     def total(self) -> float:
         return sum(self.seconds.values())
+
+
+class Made(NamedTuple):
+    """Samples of one kind: the clips that they are of, their videos, and the MP4 files of these in the same order."""
+
+    specs: Sequence[clips.ClipSpec]
+    videos_BTHWC: np.ndarray
+    files: Sequence[Path]
 
 
 class Report:
@@ -132,14 +141,23 @@ class Report:
                 for name, of_stage in lines.items()
             ],
         }
-        self._write_report(result, lines, t2v, i2v, specs, i2v_specs, first, files, i2v_files)
+        of_text, of_images = Made(specs, t2v.videos_BTHWC, files), Made(i2v_specs, i2v.videos_BTHWC, i2v_files)
+        self._write_report(result, lines, of_text, of_images, first)
 
-    def _write_report(self, result, lines, t2v, i2v, specs, i2v_specs, first, files, i2v_files) -> None:
+    def _write_report(
+        self,
+        result: Mapping[str, Any],
+        lines: Mapping[str, Sequence[Mapping[str, Any]]],
+        t2v: Made,
+        i2v: Made,
+        first_B1HWC: np.ndarray,
+    ) -> None:
+        """Write pictures, report.json and the page, and print the figures. lines: metrics of each stage."""
         folder = self.place.workdir
         shown = list(t2v.videos_BTHWC[:12])
-        figures.contact_sheet(folder / "contact_sheet.png", shown, [s.caption for s in specs[:12]])
-        given = [np.concatenate([f, v]) for f, v in zip(first[:6], i2v.videos_BTHWC[:6], strict=True)]
-        captions = [f"given frame, then: {s.caption}" for s in i2v_specs[:6]]
+        figures.contact_sheet(folder / "contact_sheet.png", shown, [s.caption for s in t2v.specs[:12]])
+        given = [np.concatenate([f, v]) for f, v in zip(first_B1HWC[:6], i2v.videos_BTHWC[:6], strict=True)]
+        captions = [f"given frame, then: {s.caption}" for s in i2v.specs[:6]]
         figures.contact_sheet(folder / "contact_sheet_i2v.png", given, captions)
         figures.plots(folder / "training.png", lines)
         atomic.write_text(folder / "report.json", json.dumps(result, indent=2) + "\n")
@@ -148,7 +166,7 @@ class Report:
             "From a given first frame": "contact_sheet_i2v.png",
             "Training": "training.png",
         }
-        pairs = zip([*specs[:8], *i2v_specs[:4]], [*files[:8], *i2v_files[:4]], strict=True)
+        pairs = zip([*t2v.specs[:8], *i2v.specs[:4]], [*t2v.files[:8], *i2v.files[:4]], strict=True)
         videos = [(spec.caption, str(file.relative_to(folder.absolute()))) for spec, file in pairs]
         page.write(folder / "report.html", result, pictures, videos)
         match = result["prompt_match"]

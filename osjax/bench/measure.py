@@ -53,9 +53,11 @@ class Measured:
 
 
 def measure(work: Work, warmup: int, repeats: int, peak_tflops: float, trace: Path | None = None) -> Measured:
-    """Compile, warm up, and time every call by itself. trace: folder for an XProf trace of the timed calls.
+    """The times of a work's calls, compiled and warmed up first; each call is waited for and timed by itself.
 
-    peak_tflops: of all devices together.
+    work: the program. warmup: calls before the timed ones, which are not counted. repeats: calls that are timed.
+    peak_tflops: bfloat16 TFLOP/s of all devices together, for `mfu`. trace: folder for an XProf trace of the timed
+    calls; None writes none.
     """
     started = time.perf_counter()
     program = work.lower().compile()
@@ -102,7 +104,7 @@ def program_bytes(program: jax.stages.Compiled) -> int:
 
 
 def matmul_tflops(dtype: str, repeats: int = 5) -> float:
-    """TFLOP/s of one device on a large square product, the best of some calls."""
+    """TFLOP/s of one device on a large square product of this dtype, the best of `repeats` calls."""
     n = 2048 if jax.default_backend() == "cpu" else 8192
     left, right = (jax.random.normal(key, (n, n)).astype(dtype) for key in jax.random.split(jax.random.key(0)))
     product = jax.jit(jnp.matmul).lower(left, right).compile()

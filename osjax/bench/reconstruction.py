@@ -81,14 +81,14 @@ def run(keys: ReconstructionKeys) -> None:
 
 
 def _measure(got: np.ndarray, want: np.ndarray, distance) -> dict[str, float]:
-    found = {"psnr": recon.psnr, "ssim": recon.ssim, "flicker": recon.flicker}
+    measures = {"psnr": recon.psnr, "ssim": recon.ssim, "flicker": recon.flicker}
     if distance is not None:
-        found["lpips"] = distance
-    return {name: float(of(got[None], want[None])[0]) for name, of in found.items()}
+        measures["lpips"] = distance
+    return {name: float(measure(got[None], want[None])[0]) for name, measure in measures.items()}
 
 
 class Reconstruction(NamedTuple):
-    """got: the reconstruction, uint8. whole: the same without tiles, or None."""
+    """What one video became: `got_THWC`, uint8; `whole_THWC`, made without tiles, or None; and its latents."""
 
     got_THWC: np.ndarray
     whole_THWC: np.ndarray | None
@@ -141,7 +141,7 @@ def _lpips(path: str):
 
 
 class Clip(NamedTuple):
-    """video: pixels in [-1, 1], float32."""
+    """A video to reproduce: `video_THWC` holds pixels in [-1, 1], float32; fps is the rate of the kept frames."""
 
     name: str
     video_THWC: np.ndarray

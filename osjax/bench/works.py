@@ -1,6 +1,6 @@
 """The programs that `osjax bench` measures: train step, model call, autoencoder and T5, with random weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -40,6 +40,7 @@ class Bench:
 
     @classmethod
     def of(cls, cfg: BenchKeys, mesh: Mesh) -> "Bench":
+        """The bench of a config on a mesh. Where the config names no number of blocks, the model has all of its own."""
         blocks = tuple(cfg.blocks) or (cfg.model["depth"], cfg.model["depth_single_blocks"])
         return cls(cfg, mesh, blocks)
 
@@ -158,7 +159,7 @@ class Bench:
     def _ways(self) -> int:
         return self.mesh.shape["data"] * self.mesh.shape["fsdp"]
 
-    def _model(self) -> Any:
+    def _model(self) -> velocity.VideoConfig:
         double, single = self.blocks
         fields = {**self.cfg.model, "depth": double, "depth_single_blocks": single}
         return model_config(self.cfg.family, fields, "model")
@@ -166,12 +167,12 @@ class Bench:
     def _autoencoder_part(self) -> autoencoders.AutoencoderPart:
         return autoencoders.of_keys(self.cfg.autoencoder, "autoencoder")
 
-    def _params(self, model_cfg: Any, dtype: str, axis_rules: Any = rules.TRANSFORMER) -> Any:
+    def _params(self, model_cfg: Any, dtype: str, axis_rules: Mapping[str, rules.MeshAxes] = rules.TRANSFORMER) -> Any:
         """Shapes of parameters with their places on the mesh, in `dtype`."""
         boxed = models.abstract_params(model_cfg)
         return program.placed(nn.unbox(boxed), sharding.of_boxed(boxed, self.mesh, axis_rules), dtype)
 
-    def _latents(self, model_cfg: Any, per_device: int) -> LatentBatch:
+    def _latents(self, model_cfg: velocity.VideoConfig, per_device: int) -> LatentBatch:
         """Shapes of the batch of a video of the config's size. UserError where its latents do not divide."""
         size, part = self.cfg.video, self._autoencoder_part()
         latent = (*part.module.latent_shape(size.frames, size.height, size.width), part.model.latent_channels)

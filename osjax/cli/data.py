@@ -64,10 +64,10 @@ def _page(keys, source: Path, out: Path, root: str | None, counts=()) -> int:
 
     clips.check(out)
     with Pool(keys.limits) as pool:
-        found = stats.summary(source, pool, keys.stats.examples, root)
+        summary = stats.summary(source, pool, keys.stats.examples, root)
     stages = [(count.stage, count.kept, count.dropped) for count in counts]
-    clips.write(out, f"{found.name}: {found.count} clips", found.numbers, found.shown, found.reasons, stages)
-    return found.count
+    clips.write(out, f"{summary.name}: {summary.count} clips", summary.numbers, summary.shown, summary.reasons, stages)
+    return summary.count
 
 
 def _build(args) -> None:
@@ -75,10 +75,10 @@ def _build(args) -> None:
     from osjax.curation.probe import probe
     from osjax.data import dataset, remote
 
-    found = probe(args.source, args.min_frames, args.root)
+    probed = probe(args.source, args.min_frames, args.root)
     told = ""
-    if found.dropped and not remote.is_url(args.out):
+    if probed.dropped and not remote.is_url(args.out):
         told = f", reasons in {Path(args.out) / 'dropped.parquet'}"
-        tables.write(Path(args.out) / "dropped.parquet", found.dropped)
-    print(f"{len(found.kept)} clips kept, {len(found.dropped)} dropped{told}")
-    print(f"data set: {dataset.build_clips(found.kept, args.out)}")
+        tables.write(Path(args.out) / "dropped.parquet", probed.dropped)
+    print(f"{len(probed.kept)} clips kept, {len(probed.dropped)} dropped{told}")
+    print(f"data set: {dataset.build_clips(probed.kept, args.out)}")

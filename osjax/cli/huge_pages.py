@@ -34,9 +34,9 @@ def ask() -> None:
     if not sys.platform.startswith("linux"):
         return
     try:
-        found = environment(os.environ, SETTING.read_text(), os.confstr("CS_GNU_LIBC_VERSION") or "")
+        wanted = environment(os.environ, SETTING.read_text(), os.confstr("CS_GNU_LIBC_VERSION") or "")
     except (OSError, ValueError):
         return
-    if found is not None:
+    if wanted is not None:
         sys.stdout.flush()
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], found)
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], wanted)

@@ -43,7 +43,12 @@ def topology_mesh(name: str, sizes: MeshKeys) -> Mesh:
 
 
 def report(pipe: Pipeline, folder: Path, mesh: Mesh | None = None) -> None:
-    """Print a table of what these settings need, and keep it with the same figures as JSON."""
+    """Print a table of the bytes that a pipeline's own settings need, and keep it with the same figures as JSON.
+
+    pipe: whose programs are compiled; no weights are read. folder: where memory.md and memory.json go, made if missing.
+    mesh: the one that the pipeline was made for; None: the first device that is here. UserError for settings that its
+    models cannot take.
+    """
     settings = pipe.settings
     pipe.check(settings)
     programs = memory.measure(pipe, settings)

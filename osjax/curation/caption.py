@@ -36,9 +36,11 @@ string, and nothing else."""
 
 @dataclass(frozen=True)
 class Captioning:
-    """url: base of the server, such as http://127.0.0.1:8000/v1. key_variable: the environment variable with its key.
+    """Which server captions clips, and how it is asked.
 
-    frames: shown of each clip. side: pixels of their long side. per_minute: requests sent by one process at most, 0
+    url: base of the server, such as http://127.0.0.1:8000/v1. model: the name that it knows its model by. key_variable:
+    the environment variable with its key. prompt: of a request, `{count}` stands for the number of frames. frames:
+    shown of each clip. side: pixels of their long side. per_minute: requests sent by one process at most, 0
     for no limit. parallel: requests under way at once. retries: of a request, waiting longer each time, or as the
     server says. timeout: seconds a request may take. tokens: of an answer.
     """

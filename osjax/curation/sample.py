@@ -46,7 +46,7 @@ def _at(container, stream, seconds: float) -> av.VideoFrame | None:
 
 
 def _of_all(path: Path, count: int) -> list[av.VideoFrame]:
-    """For files that do not state their length: count, then pick."""
+    """Frames of a file that does not state its length: it is read twice, to count and to pick."""
     total = sum(1 for _ in frames.timed(path))
     wanted = [int(total * (i + 0.5) / count) for i in range(count)]
     return [frame for i, (_, frame) in enumerate(frames.timed(path)) for _ in range(wanted.count(i))]

@@ -82,7 +82,7 @@ class Judge(Protocol):
 
 @dataclass(frozen=True)
 class Scoring:
-    """metrics: which of SCORES, each a column. ValueError for others, and for none."""
+    """Which scores a table of clips gets. metrics: names in SCORES, each a column; ValueError for others, or none."""
 
     metrics: tuple[str, ...] = ("motion", "jitter", "blur", "hash")
 

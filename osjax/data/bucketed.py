@@ -85,10 +85,12 @@ def planned(
 
     def read(step: int) -> dict[str, Any]:
         bucket = plan.bucket(step)
-        mine = plan.indices(step)[process_index::process_count]
+        mine = plan.indices(step)[process_index::process_count]  # of the batch that all processes share
         # Draws belong to (seed, step, clip): the same after a restart and for any number of processes.
         examples = [read_one(bucket, i, np.random.default_rng((plan.seed, int(step), i))) for i in mine]
         return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
 
+    # A batch is a pure function of its step, so the step is all that the iterator's state holds: whatever was read
+    # ahead is simply read again after a restart.
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
     return iter(grain.MapDataset.range(STEPS).map(read).to_iter_dataset(options))

@@ -43,6 +43,9 @@ class Plan:
 
     def _place(self, step: int) -> tuple[int, Bucket, int]:
         """(pass, bucket, which of the bucket's batches in that pass)."""
+        # Think of the batches of one pass in a row, bucket after bucket; `_ends` says where each bucket's end. Steps
+        # visit that row in a permuted order, so buckets mix in proportion to their batches, and no counter is carried
+        # along.
         turn, place = divmod(int(step), self.batches_per_pass)
         nth = _permuted(place, self.batches_per_pass, self.seed, turn)
         at = int(np.searchsorted(self._ends, nth, side="right"))
@@ -56,7 +59,8 @@ class Plan:
         """The samples of a step's batch, of all processes together. None comes twice within a pass."""
         turn, bucket, nth = self._place(step)
         samples, size = self.members[bucket], self.batch_sizes[bucket]
-        which = self.buckets.index(bucket) + 1
+        which = self.buckets.index(bucket) + 1  # from 1: numpy takes (seed, turn) and (seed, turn, 0) for one seed
+        # The order is of all samples, those that fill no batch too, so that other ones are left out in every pass.
         places = range(nth * size, (nth + 1) * size)
         return [int(samples[_permuted(at, len(samples), self.seed, turn, which)]) for at in places]
 

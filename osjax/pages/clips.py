@@ -33,8 +33,9 @@ def write(
 ) -> None:
     """Write the page, one file that needs no other.
 
-    title: of the page. numbers: values of every column. shown: rows with `path`, `text` or `reason`, and `jpeg` bytes.
-    reasons: clips dropped by stage, told where there is no pyramid. pyramid: (stage, kept, dropped) in order.
+    out: its path. title: of the page. numbers: values of every column. shown: rows with `path`, `text` or `reason`, and
+    `jpeg` bytes. reasons: clips dropped by stage, told where there is no pyramid. pyramid: (stage, kept, dropped) in
+    order.
     """
     body = page.heading(title, 1)
     if pyramid:

@@ -12,7 +12,8 @@ def write(
 ) -> None:
     """Write one page: the figures of report.json, pictures and videos.
 
-    report: what report.json holds. pictures: title -> file. videos: (caption, file).
+    path: of the page, in the folder that files are relative to. report: what report.json holds. pictures: title ->
+    file. videos: (caption, file).
     """
     match = report["prompt_match"]
     figures = [

@@ -14,7 +14,8 @@ MARGIN, LABEL = 4, 14  # pixels around a frame and for the caption above a row
 def contact_sheet(path: Path, videos: Sequence[np.ndarray], captions: Sequence[str], columns: int = 2) -> None:
     """Write a picture with a row of frames a video, its caption above.
 
-    videos: uint8 (T, H, W, 3) each. columns: videos side by side.
+    path: of the picture; its suffix says the format. captions: one a video, cut to the width of its row. videos: uint8
+    (T, H, W, 3) each. columns: videos side by side.
     """
     frames, height, width, _ = videos[0].shape
     cell_w, cell_h = frames * (width + MARGIN) + 3 * MARGIN, height + LABEL + 2 * MARGIN

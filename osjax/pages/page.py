@@ -5,7 +5,6 @@ names, and no text of a user's reaches it unescaped.
 import html
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from osjax import atomic
 
@@ -20,25 +19,25 @@ figure{display:inline-block;margin:.4em;vertical-align:top;max-width:100%}
 
 
 def write(path: Path, title: str, body: str) -> None:
-    """Write one page. title: as text. body: HTML, whose texts are escaped already."""
+    """Write one page, whole or not at all. path: of the file. title: text. body: HTML, its texts escaped already."""
     head = f'<!doctype html><meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
     atomic.write_text(path, f"{head}{body}\n")
 
 
-def heading(text: Any, level: int = 2) -> str:
+def heading(text: object, level: int = 2) -> str:
     """A heading. level: 1 for the page's own."""
     return f"<h{level}>{html.escape(str(text))}</h{level}>"
 
 
-def paragraph(text: Any) -> str:
+def paragraph(text: object) -> str:
     """A paragraph of text."""
     return f"<p>{html.escape(str(text))}</p>"
 
 
-def table(head: Sequence[Any], rows: Sequence[Sequence[Any]]) -> str:
+def table(head: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
     """A table: the texts of its head, then those of its rows; all columns but the first are set to the right."""
 
-    def row(cells: Sequence[Any], tag: str) -> str:
+    def row(cells: Sequence[object], tag: str) -> str:
         return "<tr>" + "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in cells) + "</tr>"
 
     return f"<table>{row(head, 'th')}{''.join(row(cells, 'td') for cells in rows)}</table>"

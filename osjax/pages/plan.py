@@ -10,7 +10,7 @@ Rows = Sequence[tuple[str, str]]
 
 
 def stage_table(found: Mapping[str, Any]) -> str:
-    """A stage in Markdown: its figures, its collectives, its buckets."""
+    """A stage in Markdown: its figures, its collectives, its buckets. found: as `planning.stage.plan` gives it."""
     parts = [markdown(("", found["stage"]), figures(found))]
     parts.append(markdown(("collective", "mesh axes", "times", "GB a device and step"), _sent(found)))
     parts.append(markdown(BUCKETS, _buckets(found)))
@@ -18,7 +18,7 @@ def stage_table(found: Mapping[str, Any]) -> str:
 
 
 def figures(found: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What a stage needs and costs, in words."""
+    """What a stage needs and costs, in words: (name, value). found: as `planning.stage.plan` gives it."""
     largest, bound, compiled = found["largest"], found["bound"], found["compiled"]
     mesh = ", ".join(f"{axis} {size}" for axis, size in found["mesh"].items() if size > 1) or "one device"
     rows = [
@@ -89,7 +89,7 @@ def _sent(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def total(stages: Sequence[Mapping[str, Any]]) -> str:
-    """One line for the whole run."""
+    """One line for the whole run: days, dollars, and which of its stages do not fit."""
     days, dollars = (sum(s[key] for s in stages) for key in ("days", "dollars"))
     lacking = [s["stage"] for s in stages if not s["fits"]]
     fits = f"does not fit: {', '.join(lacking)}" if lacking else "every stage fits"
@@ -97,16 +97,16 @@ def total(stages: Sequence[Mapping[str, Any]]) -> str:
 
 
 def page(whole: Mapping[str, Any]) -> str:
-    """The plan as one Markdown page."""
+    """The plan as one Markdown page. whole: as `osjax.plan` gives it."""
     how = "compiled" if whole["compiled"] else "by arithmetic"
     parts = [f"# Plan for {whole['devices']} {whole['target']['chip']['name']}, {how}", total(whole["stages"])]
-    for found in whole["stages"]:
-        parts += [f"## {found['stage']}", stage_table(found)]
+    for stage in whole["stages"]:
+        parts += [f"## {stage['stage']}", stage_table(stage)]
     return "\n\n".join(parts) + "\n"
 
 
 def write(path: Path, whole: Mapping[str, Any]) -> None:
-    """Write the plan as one HTML page. whole: as `page` takes it."""
+    """Write the plan as one HTML page. path: of the page. whole: as `page` takes it."""
     how = "compiled" if whole["compiled"] else "by arithmetic"
     body = html.heading(f"Plan for {whole['devices']} {whole['target']['chip']['name']}, {how}", 1)
     body += html.paragraph(total(whole["stages"]))
@@ -126,6 +126,6 @@ def _gb(size: float) -> str:
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown."""
+    """A table in Markdown. head: names of the columns. rows: as many cells each; a bar in a cell is not escaped."""
     lines = [tuple(head), ("---",) * len(head), *rows]
     return "\n".join(f"| {' | '.join(row)} |" for row in lines)

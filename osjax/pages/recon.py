@@ -36,7 +36,8 @@ def heat(error_THW: np.ndarray) -> np.ndarray:
 def write_clip(folder: Path, stem: str, want: np.ndarray, got: np.ndarray, error: np.ndarray, fps: float) -> None:
     """STEM.mp4 (original, reconstruction and error side by side) and STEM.png (error, the mean over frames).
 
-    They are written to `folder`. want, got: uint8 (T, H, W, 3). error: grey levels (T, H, W). fps: frames a second.
+    They are written to `folder`, stem: the beginning of both names. want, got: uint8 (T, H, W, 3). error: grey levels
+    (T, H, W). fps: frames a second.
     """
     panels = np.concatenate([want, got, heat(error)], axis=2)
     _, H, W, _ = panels.shape

@@ -52,10 +52,14 @@ class StageAutoencoderKeys(AutoencoderKeys):
 
 @dataclass(frozen=True)
 class AutoencoderPart:
-    """model: config of its family. dtype: of its computation. weights: a path, or None for those of `stage`."""
+    """An autoencoder that is known but not read: what it is, how it computes, and where its weights are.
+
+    model: config of its family. dtype: of its computation. weights: a path, or None for those of `stage`, an
+    autoencoder stage of the run.
+    """
 
     model: Any
-    dtype: Any
+    dtype: np.dtype
     weights: str | None = None
     stage: str | None = None
 
@@ -92,7 +96,11 @@ def model_config(family: str, fields: Mapping[str, Any], key: str) -> Any:
 
 
 def read(part: AutoencoderPart, place: Place | None, mesh: Mesh) -> Autoencoder:
-    """The autoencoder with its parameters, float32, on a mesh. place: of the run, for one of its stages."""
+    """The autoencoder with its parameters, float32, on a mesh.
+
+    part: which one. place: of the run, for one of its stages; None for one of a file. UserError for weights that are
+    not there or do not fit its config.
+    """
     shardings = sharding.of_boxed(models.abstract_params(part.model), mesh, rules.AUTOENCODER)
     params = load.place(_leaves(part, place), shardings, jnp.float32)
     return Autoencoder(part.module, params, scale_of(part, place))
@@ -105,7 +113,10 @@ def unread(part: AutoencoderPart) -> Autoencoder:
 
 
 def fingerprint(part: AutoencoderPart, place: Place | None) -> str:
-    """What tells an autoencoder from others: its config, scale and smaller parameters, as 16 hex digits."""
+    """What tells an autoencoder from others: its config, scale and smaller parameters, as 16 hex digits.
+
+    part, place: as `read` takes them. Parameters of at most SMALL values are read.
+    """
     leaves, scale = _leaves(part, place), scale_of(part, place)
     sums = hashlib.sha256(f"{part.model} {part.dtype}".encode())
     for numbers in (scale.scale, scale.shift):
@@ -117,7 +128,10 @@ def fingerprint(part: AutoencoderPart, place: Place | None) -> str:
 
 
 def scale_of(part: AutoencoderPart, place: Place | None) -> LatentScale:
-    """The further normalisation of its latents: what its stage measured; none for one of a file."""
+    """The further normalisation of an autoencoder's latents: what its stage measured; none for one of a file.
+
+    part, place: as `read` takes them.
+    """
     return latent_scale.read(place.workdir / part.stage) if part.stage else LatentScale()
 
 

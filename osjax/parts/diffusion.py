@@ -76,7 +76,7 @@ class DiffusionRecipe:
     name: str
     keys: DiffusionKeys
     mesh: Mesh | AbstractMesh
-    model: Any
+    model: VideoConfig
     autoencoder: AutoencoderPart
     text: TextPart
     table: Buckets

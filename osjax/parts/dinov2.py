@@ -39,15 +39,15 @@ class Teacher:
     width: int
     weights: str
 
-    def blank(self) -> Any:
+    def blank(self) -> dict[str, Any]:
         """Parameters of zeros, boxed with their logical names: what a fresh state has until they are read."""
         return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), models.abstract_params(self.cfg))
 
-    def read(self, shardings: Any) -> Any:
+    def read(self, shardings: Mapping[str, Any]) -> dict[str, Any]:
         """The parameters by their shardings."""
         return load.place(load.open_leaves(self.cfg, self.weights), shardings, jnp.float32)
 
-    def projection(self, seed: int) -> Any:
+    def projection(self, seed: int) -> dict[str, Any]:
         """Fresh parameters of the projection, boxed."""
         key = jax.random.fold_in(jax.random.key(seed), 2)
         return self.teaching.projection().init(key, jnp.zeros((1, self.width)))["params"]

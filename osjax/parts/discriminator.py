@@ -6,6 +6,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import numpy as np
 import optax
 from ml_collections import ConfigDict
 
@@ -48,18 +49,19 @@ class Phase:
         """The discriminator's update rule."""
         return optimizer.make(self.adam)
 
-    def init(self, seed: int) -> Any:
+    def init(self, seed: int) -> dict[str, Any]:
         """Fresh parameters of the discriminator, boxed."""
         return models.init_params(self.cfg, jax.random.fold_in(jax.random.key(seed), 1))
 
 
 def of_keys(
-    given: Mapping[str, Any], losses: AutoencoderLosses, accumulate: int, dtype: Any, key: str = "adversary"
+    given: Mapping[str, Any], losses: AutoencoderLosses, accumulate: int, dtype: np.dtype, key: str = "adversary"
 ) -> Phase | None:
     """The phase that an `adversary` group asks for; None where disc_weight is 0, in the reconstruction phase.
 
-    losses: the stage's. accumulate: of the autoencoder's optimiser, which the discriminator's follows. dtype: of the
-    discriminator's computation. UserError for losses that the phase does not have.
+    given: values of the group `keys` makes. losses: the stage's. accumulate: of the autoencoder's optimiser, which the
+    discriminator's follows. dtype: of the discriminator's computation. UserError for losses that the phase does not
+    have.
     """
     if not given["disc_weight"]:
         refuse_all(given, keys(), key, f"{key}.disc_weight is 0")

@@ -108,9 +108,9 @@ def _short(value: Any) -> str:
 def to_dataclass(cls: type[T], mapping: ConfigDict | Mapping[str, Any], name: str | None = None) -> T:
     """Build the frozen dataclass `cls` from a group of config keys; nested dataclasses are built from nested groups.
 
-    name: the group's dotted name, for messages. Lists become tuples where the field says so, because frozen configs
-    must be hashable.
-    Raises UserError for unknown keys (naming the nearest), missing keys and values that `cls` rejects.
+    mapping: the group. name: its dotted name, for messages. Lists become tuples where the field says so, because frozen
+    configs must be hashable. Raises UserError for unknown keys (naming the nearest), missing keys and values that `cls`
+    rejects.
     """
     name = cls.__name__ if name is None else name
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}

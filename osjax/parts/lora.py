@@ -11,6 +11,8 @@ from jax.sharding import Mesh
 from osjax import models
 from osjax.errors import UserError
 from osjax.models import lora
+from osjax.models.mmdit.config import MMDiTConfig
+from osjax.models.velocity import VideoConfig
 from osjax.parallel import sharding
 from osjax.parts import dtype
 from osjax.parts.groups import refuse
@@ -30,10 +32,10 @@ class LoRAKeys:
     base_dtype: str = "float32"  # of the model beneath; bfloat16 halves its memory
 
 
-def of_keys(keys: LoRAKeys, model_cfg: Any, key: str = "lora") -> lora.LoRAConfig | None:
+def of_keys(keys: LoRAKeys, model_cfg: VideoConfig, key: str = "lora") -> lora.LoRAConfig | None:
     """The adapters that a group asks for; None where its rank is 0.
 
-    model_cfg: of the model to adapt. UserError for targets that it does not have.
+    keys: of the group. model_cfg: of the model to adapt. UserError for targets that it does not have.
     """
     dtype.named(keys.base_dtype, f"{key}.base_dtype")
     if not keys.rank:
@@ -44,12 +46,12 @@ def of_keys(keys: LoRAKeys, model_cfg: Any, key: str = "lora") -> lora.LoRAConfi
     return cfg
 
 
-def init(cfg: lora.LoRAConfig, model_cfg: Any, key: jax.Array) -> Any:
-    """Fresh adapters of a model, boxed with their logical axis names."""
+def init(cfg: lora.LoRAConfig, model_cfg: VideoConfig, key: jax.Array) -> dict[str, Any]:
+    """Fresh adapters of a model, boxed with their logical axis names. model_cfg: of the model; key: draws them."""
     return lora.create(cfg, models.abstract_params(model_cfg), key)
 
 
-def start(path: str | None, cfg: lora.LoRAConfig, model_cfg: Any) -> Leaves | None:
+def start(path: str | None, cfg: lora.LoRAConfig, model_cfg: MMDiTConfig) -> Leaves | None:
     """The adapters that training goes on with; None for fresh ones.
 
     path: of `lora.start`. cfg, model_cfg: what is trained. UserError where the adapters are of another kind.
@@ -66,10 +68,12 @@ def start(path: str | None, cfg: lora.LoRAConfig, model_cfg: Any) -> Leaves | No
     return of_params(given.tree)
 
 
-def base(leaves: Leaves, cfg: lora.LoRAConfig, model_cfg: Any, mesh: Mesh, dtype: str) -> tuple[lora.Adapted, Any]:
+def base(
+    leaves: Leaves, cfg: lora.LoRAConfig, model_cfg: VideoConfig, mesh: Mesh, dtype: str
+) -> tuple[lora.Adapted, lora.Adapted]:
     """The model beneath the adapters, on the mesh as `dtype`, and its shardings.
 
-    leaves: its parameters on disk. cfg: of the adapters. model_cfg: of the model.
+    leaves: its parameters on disk. cfg: of the adapters. model_cfg: of the model. dtype: of its parameters, by name.
     """
     places = sharding.of_boxed(models.abstract_params(model_cfg), mesh)
     params = load.place(leaves, places, jnp.dtype(dtype))

@@ -7,6 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from osjax import models
 from osjax.errors import UserError
@@ -40,11 +41,11 @@ class Distance:
         """The name of its held-out figures: one by untrained features does not compare with any other."""
         return "eval_lpips" if self.weights else "eval_lpips_untrained"
 
-    def blank(self) -> Any:
+    def blank(self) -> dict[str, Any]:
         """Parameters of zeros, boxed with their logical names: what a fresh state has until they are read."""
         return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), models.abstract_params(self.cfg))
 
-    def read(self, shardings: Any) -> Any:
+    def read(self, shardings: Mapping[str, Any]) -> dict[str, Any]:
         """The parameters by their shardings."""
         if self.weights:
             return load.place(load.open_leaves(self.cfg, self.weights), shardings, jnp.float32)
@@ -52,7 +53,7 @@ class Distance:
         return make()
 
 
-def of_keys(keys: LPIPSKeys, needed: bool, dtype: Any, remat: bool, key: str = "lpips") -> Distance | None:
+def of_keys(keys: LPIPSKeys, needed: bool, dtype: np.dtype, remat: bool, key: str = "lpips") -> Distance | None:
     """The distance that a group of keys asks for, None where it asks for none.
 
     needed: whether a loss takes it; UserError where it is and there is none. dtype: of its computation. remat: compute

@@ -26,7 +26,10 @@ KINDS = {
 
 
 def config(family: str, folder: Path, dtype: str) -> Any:
-    """The configuration that a folder's config.json states. UserError where it is of another kind of model."""
+    """The configuration that a folder's config.json states, computing in `dtype`.
+
+    family: a key of KINDS. UserError where there is no config.json, or one of another kind of model.
+    """
     path = folder / "config.json"
     try:
         stated = json.loads(path.read_text())
@@ -50,7 +53,10 @@ def weight_file(folder: Path) -> Path:
 
 
 def fingerprint(*paths: str) -> str:
-    """Of folders and files: names, sizes, beginnings and ends of what a model depends on; 16 hex digits."""
+    """What tells models of other files from these: 16 hex digits over names, sizes, beginnings and ends of files.
+
+    paths: files, or folders, of which the files count that a model depends on (READ).
+    """
     sums = hashlib.sha256()
     for given in map(Path, paths):
         for path in sorted(p for p in given.iterdir() if p.suffix in READ) if given.is_dir() else [given]:

@@ -15,7 +15,10 @@ from osjax.weights.layout import OPEN_SORA_V2, Layout
 
 @dataclass(frozen=True)
 class NamedModel:
-    """config: of the model's family. layout: of its files. says: what a converted checkpoint keeps of the config."""
+    """A model of a config of models.
+
+    config: of its family. layout: of its files. says: what a converted checkpoint keeps of the config, JSON values.
+    """
 
     config: Any
     layout: Layout

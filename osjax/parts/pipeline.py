@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from osjax import models
 from osjax.errors import UserError
+from osjax.models.velocity import VideoConfig
 from osjax.parallel import mesh as device_mesh
 from osjax.parts import autoencoder as autoencoders
 from osjax.parts import dtype as dtypes
@@ -22,6 +23,7 @@ from osjax.parts.stage import MeshKeys
 from osjax.parts.video_model import VideoModelKeys
 from osjax.sampling import workdir
 from osjax.sampling.autoencoder import Autoencoder
+from osjax.sampling.encoders import PromptEncoder
 from osjax.sampling.pipeline import Pipeline
 from osjax.sampling.placement import Stored
 from osjax.sampling.settings import SampleSettings
@@ -60,7 +62,7 @@ def from_checkpoint(
     settings: Mapping[str, Any] | None = None,
     mesh: Mesh | None = None,
     autoencoder: Autoencoder | None = None,
-    text: Any = None,
+    text: PromptEncoder | None = None,
     dtype: str | None = None,
     attention: str = "auto",
     adapter: str | None = None,
@@ -105,7 +107,7 @@ Pipeline.from_config = staticmethod(from_config)
 Pipeline.from_checkpoint = staticmethod(from_checkpoint)
 
 
-def _changed(cfg: Any, dtype: str | None, attention: str) -> Any:
+def _changed(cfg: VideoConfig, dtype: str | None, attention: str) -> VideoConfig:
     """The config of a trained model with another dtype or attention, where one is asked for."""
     if dtype is not None:
         dtypes.named(dtype, "config key dtype")

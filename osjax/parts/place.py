@@ -8,7 +8,10 @@ from etils import epath
 
 @dataclass(frozen=True)
 class Place:
-    """workdir: of metrics and samples. checkpoints: a folder for all stages' checkpoints, local or gs:// or s3://."""
+    """The folders of a run.
+
+    workdir: of metrics and samples, local. checkpoints: a folder for all stages' checkpoints, local or gs:// or s3://.
+    """
 
     workdir: Path
     checkpoints: str

@@ -49,7 +49,7 @@ class TilingKeys:
 
     @property
     def asked(self) -> Tiling:
-        """The same as models/tiling.py takes it."""
+        """Tiles in the form that `models/tiling.py` takes; what is not tiled is off."""
         made = Tiling(tile_overlap_factor=self.tile_overlap_factor)
         if self.spatial_tile_size:
             made = replace(made, use_spatial_tiling=True, spatial_tile_size=self.spatial_tile_size)

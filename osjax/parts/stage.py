@@ -110,7 +110,10 @@ def check_optimizer(keys: OptimizerConfig, key: str) -> None:
 
 
 def optimizer_of(keys: StageKeys, model_cfg: Any) -> OptimizerConfig:
-    """The optimiser of a stage, with what is frozen. UserError for patterns that fit no parameter of the model."""
+    """The optimiser of a stage, with what is frozen.
+
+    keys: of the stage. model_cfg: of the model that it trains. UserError for patterns that fit no parameter of it.
+    """
     if keys.freeze.params:
         keys.freeze.trained(models.abstract_params(model_cfg))
     else:

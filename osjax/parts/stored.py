@@ -17,7 +17,7 @@ from osjax.weights.rules import whole
 
 
 def of_leaves(model_cfg: Any, open_leaves: Callable[[], Leaves], dtype: str) -> Stored:
-    """Parameters of a model as `dtype`. open_leaves: called when they are first used."""
+    """Parameters of a model as `dtype`, by name. model_cfg: of it. open_leaves: called when they are first used."""
     kind = jnp.dtype(dtype)
     shapes = {path: jax.ShapeDtypeStruct(shape, kind) for path, shape in weights.leaf_shapes(model_cfg).items()}
 

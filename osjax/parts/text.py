@@ -88,7 +88,8 @@ def load(
 ) -> T5AndCLIP:
     """T5 and CLIP of two folders, their weights to be read on first use. UserError for what a folder lacks.
 
-    dtype, offload, mesh: as `TextPart.encoder` takes them.
+    t5_folder, clip_folder: in the Hugging Face layout, of T5 v1.1 and of CLIP or its text tower. dtype, offload, mesh:
+    as `TextPart.encoder` takes them.
     """
     return T5AndCLIP(
         _text_model("t5", Path(t5_folder), tokenize.t5, dtype),

@@ -1,6 +1,6 @@
 """A video model from config keys, for every verb that reads one from a file."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -10,6 +10,7 @@ import flax.linen as nn
 
 from osjax import models, weights
 from osjax.errors import UserError
+from osjax.models.mmdit.config import MMDiTConfig
 from osjax.models.velocity import VideoConfig
 from osjax.parts import dtype, stored
 from osjax.parts.groups import refuse, to_dataclass
@@ -69,7 +70,9 @@ def automatic_attention(platform: str) -> str:
     return "blockwise" if platform == "cpu" else "flash"
 
 
-def adapted(open_base: Any, cfg: Any, keys: VideoModelKeys, layout: Layout) -> Any:
+def adapted(
+    open_base: Callable[[], Leaves], cfg: MMDiTConfig, keys: VideoModelKeys, layout: Layout
+) -> Callable[[], Leaves]:
     """What opens the leaves of a model, with the adapters that a group of keys adds to them.
 
     open_base: opens those of the model alone. cfg: of the model. layout: of adapters in files.
@@ -98,7 +101,7 @@ def require(path: str | None, key: str, what: str = "a .safetensors") -> None:
         raise UserError(f"config key {key} is {path!r}, which does not exist: give {what}", status=2)
 
 
-def check_kernel(cfg: Any, key: str) -> None:
+def check_kernel(cfg: MMDiTConfig, key: str) -> None:
     """UserError for a kernel inside attention that has none inside. cfg: of a video model. key: dotted name."""
     if cfg.attention not in SPLIT:
         read = set(type(cfg).__dataclass_fields__) - {"attention_kernel"}

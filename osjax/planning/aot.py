@@ -57,7 +57,11 @@ def devices(target: Target) -> list[jax.Device]:
 
 
 def tpu_devices(topology: str) -> list[jax.Device]:
-    """Those of a slice such as v5p:2x2x1, to compile for. jax's errors where libtpu lacks or does not know it."""
+    """The devices of a TPU slice, to compile for and not to run on.
+
+    topology: of the slice, such as v5p:2x2x1. jax's RuntimeError, NotImplementedError or ValueError where libtpu is not
+    there or does not know the topology.
+    """
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # do not look for a TPU's own settings on the network
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # no TPU is used: others may compile at the same time
@@ -79,7 +83,10 @@ def _description(target: Target) -> Any:
 
 
 def compile_program(lowered: jax.stages.Lowered, mesh: Mesh) -> Compiled:
-    """Compile, and read memory and collectives off the result. UserError where it does not fit the device."""
+    """What the compiler says of a program: its memory, and its collectives by the axes of `mesh`.
+
+    lowered: for devices of the mesh. UserError where the program does not fit one of them.
+    """
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -104,7 +111,7 @@ def compile_program(lowered: jax.stages.Lowered, mesh: Mesh) -> Compiled:
 
 
 def _options(platform: str, folder: str) -> dict[str, Any] | None:
-    """Of the compiler, for GPUs and TPUs that are not there. folder: where a TPU's writes the program."""
+    """Options of the compiler for GPUs and TPUs that are not there. folder: where a TPU's writes the program."""
     if platform in ("gpu", "cuda"):  # the compiler's own kernels for products may have no size that works untried
         return {"xla_gpu_enable_triton_gemm": False}
     return {"xla_dump_to": folder, "xla_dump_hlo_as_text": True} if platform == "tpu" else None

@@ -40,7 +40,10 @@ class _Computation:
 
 
 def collectives(text: str, mesh: Mesh) -> list[Collective]:
-    """Of the optimised HLO that `compiled.as_text()` gives, largest first."""
+    """The collectives of a program, those that send most first.
+
+    text: optimised HLO, as `compiled.as_text()` gives it. mesh: that the program was compiled for.
+    """
     computations = _split(text)
     counts: Counter = Counter()
     sizes: Counter = Counter()
@@ -54,20 +57,20 @@ def collectives(text: str, mesh: Mesh) -> list[Collective]:
             key = kind, _axes(group, mesh)
             counts[key] += times
             sizes[key] += times * _sent(kind, size, ways)
-    found = [Collective(kind, axes, counts[kind, axes], sizes[kind, axes]) for kind, axes in counts]
-    return sorted(found, key=lambda c: -c.bytes)
+    sent = [Collective(kind, axes, counts[kind, axes], sizes[kind, axes]) for kind, axes in counts]
+    return sorted(sent, key=lambda c: -c.bytes)
 
 
 def _split(text: str) -> dict[str, _Computation]:
-    found: dict[str, _Computation] = {}
+    computations: dict[str, _Computation] = {}
     current: _Computation | None = None
     for line in text.splitlines():
         head = _HEAD.match(line)
         if head:
-            current = found[head[2]] = _Computation([], bool(head[1]))
+            current = computations[head[2]] = _Computation([], bool(head[1]))
         elif current is not None:
             current.lines.append(line)
-    return found
+    return computations
 
 
 def _times(computations: dict[str, _Computation]) -> Counter:
@@ -92,7 +95,7 @@ def _times(computations: dict[str, _Computation]) -> Counter:
 
 
 def _trips(line: str, computations: dict[str, _Computation]) -> int:
-    """Of a while loop that a scan became: said outright, or the bound that its condition compares with."""
+    """Turns of a while loop that a scan became: said outright, or the bound that its condition compares with."""
     if known := _TRIPS.search(line):
         return int(known[1])
     condition = re.search(r"condition=%?([\w.\-]+)", line)
@@ -129,21 +132,21 @@ def _bytes(dtype: str, sizes: str) -> int:
 
 def _group(text: str, devices: int) -> np.ndarray:
     """The devices of one group, in each of the ways that HLO writes groups."""
-    if found := re.search(r"source_target_pairs=\{(.*?)\}\}", text):
-        pairs = [tuple(map(int, pair)) for pair in re.findall(r"\{?(\d+),(\d+)", found[1])]
+    if written := re.search(r"source_target_pairs=\{(.*?)\}\}", text):
+        pairs = [tuple(map(int, pair)) for pair in re.findall(r"\{?(\d+),(\d+)", written[1])]
         moved = [pair for pair in pairs if pair[0] != pair[1]] or pairs[:1]
         return np.array(moved[0])
-    if found := re.search(r"replica_groups=\{\{([\d,]+)\}", text):
-        return np.array([int(n) for n in found[1].split(",")])
-    if found := re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text):
-        groups, shape, order = (tuple(int(n) for n in part.split(",")) if part else None for part in found.groups())
+    if written := re.search(r"replica_groups=\{\{([\d,]+)\}", text):
+        return np.array([int(n) for n in written[1].split(",")])
+    if written := re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text):
+        groups, shape, order = (tuple(int(n) for n in part.split(",")) if part else None for part in written.groups())
         ids = np.arange(math.prod(shape)).reshape(shape)
         return (ids.transpose(order) if order else ids).reshape(groups)[0]
     mesh = r"replica_groups=mesh\[(.*?)\](?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))? \{(.*?)\}"
-    if found := re.search(mesh, text):
-        axes = [(name, int(size)) for name, size in re.findall(r"'(\w+)'=(\d+)", found[1])]
-        shape, order = (tuple(int(n) for n in part.split(",")) if part else None for part in found.groups()[1:3])
-        chosen = set(re.findall(r"'(\w+)'", found[4]))
+    if written := re.search(mesh, text):
+        axes = [(name, int(size)) for name, size in re.findall(r"'(\w+)'=(\d+)", written[1])]
+        shape, order = (tuple(int(n) for n in part.split(",")) if part else None for part in written.groups()[1:3])
+        chosen = set(re.findall(r"'(\w+)'", written[4]))
         ids = np.arange(math.prod(size for _, size in axes))
         ids = ids if order is None else ids.reshape(shape).transpose(order)
         ids = ids.reshape([size for _, size in axes])

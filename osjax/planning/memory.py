@@ -5,7 +5,8 @@ it runs is WORKING tensors of a token's width, fitted to compiled programs (docs
 """
 
 from dataclasses import dataclass
-from typing import Any
+
+from osjax.models.mmdit.config import MMDiTConfig
 
 WORKING = 40.0  # bfloat16 tensors (tokens, width) alive in the backward pass of one block
 SAVED = {"none": 22.0, "full": 1.0, "save_attention": 2.0, "offload": 0.0}  # kept of each block until its gradient
@@ -13,7 +14,10 @@ SAVED = {"none": 22.0, "full": 1.0, "save_attention": 2.0, "offload": 0.0}  # ke
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bytes. state: parameters, moments, average. gradients, saved, working: temporaries."""
+    """Bytes of a train step on one device. state: parameters, moments, average. gradients, saved, working: temporaries.
+
+    saved: what blocks keep for their gradients. working: what one block needs while it runs. host: pinned memory.
+    """
 
     state: int
     gradients: int
@@ -27,11 +31,12 @@ class Estimate:
 
 
 def estimate(
-    model_cfg: Any, parameters: int, state_bytes: int, ways: dict[str, int], rows: int, tokens: int
+    model_cfg: MMDiTConfig, parameters: int, state_bytes: int, ways: dict[str, int], rows: int, tokens: int
 ) -> Estimate:
-    """ways: sizes of the mesh axes. rows: of the whole batch. tokens: of one row, text included.
+    """Bytes of a train step on one device.
 
-    state_bytes: of one device, from the shapes and shardings.
+    model_cfg: of the video model. parameters: their number. state_bytes: of one device, from the shapes and shardings.
+    ways: sizes of the mesh axes. rows: of the whole batch. tokens: of one row, text included.
     """
     shards = ways["fsdp"] * ways["sequence"] * ways["tensor"]
     here = -(-rows // (ways["data"] * ways["fsdp"])) * -(-tokens // ways["sequence"])
@@ -53,8 +58,8 @@ def estimate(
     )
 
 
-def recomputed_blocks(model_cfg: Any) -> int:
-    """Blocks whose forward pass is run again for their gradient."""
+def recomputed_blocks(model_cfg: MMDiTConfig) -> int:
+    """Number of blocks whose forward pass is run again for their gradient. model_cfg: of the video model."""
     if model_cfg.remat == "none":
         return 0
     double, single = model_cfg.depth, model_cfg.depth_single_blocks

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import flax.linen as nn
 import jax
@@ -12,26 +12,37 @@ import numpy as np
 from jax.sharding import Mesh
 
 from osjax import models
+from osjax.models.velocity import VideoConfig
 from osjax.parallel import rules, sharding
 from osjax.sampling.autoencoder import Autoencoder
 from osjax.training import diffusion, optimizer, state
+from osjax.training.state import TrainState
 from osjax.types import LatentBatch
+
+Tree = TypeVar("Tree")
 
 
 @dataclass(frozen=True)
 class TrainStep:
-    """state, batch, key: shapes with shardings. create: `params_fn -> state`."""
+    """A train step as shapes. state, batch, key: its arguments, shapes with shardings.
+
+    lower: gives the program. create: `params_fn -> state`, of real parameters. shardings: of the state.
+    """
 
     lower: Callable[[], jax.stages.Lowered]
-    state: Any
+    state: TrainState
     batch: LatentBatch
     key: jax.ShapeDtypeStruct
-    create: Callable[[Callable[[], Any]], Any]
-    shardings: Any
+    create: Callable[[Callable[[], Any]], TrainState]
+    shardings: TrainState
 
 
-def train_step(model_cfg: Any, opt: optimizer.OptimizerConfig, mesh: Mesh, batch: LatentBatch) -> TrainStep:
-    """One update of a video model: noise, loss, gradients, AdamW."""
+def train_step(model_cfg: VideoConfig, opt: optimizer.OptimizerConfig, mesh: Mesh, batch: LatentBatch) -> TrainStep:
+    """One update of a video model: noise, loss, gradients, AdamW.
+
+    model_cfg: of the model. opt: settings of AdamW, the average and accumulation. mesh: where the step runs; its
+    devices need not exist. batch: shapes with shardings, as `models.velocity.batch_of` gives them.
+    """
     tx = optimizer.make(opt)
     create = partial(state.create, tx=tx, with_ema=opt.ema_decay > 0)
     boxed = jax.eval_shape(lambda: create(lambda: models.init_params(model_cfg, jax.random.key(0))))
@@ -54,8 +65,8 @@ def encode(module: nn.Module, size: tuple[int, int, int], rows: int, mesh: Mesh)
     return partial(autoencoder.lower, "encode", params, (rows, *size, 3), sharding.batch_sharding(mesh))
 
 
-def placed(shapes: Any, shardings: Any, dtype: str | None = None) -> Any:
-    """Shapes with shardings, floating ones in `dtype`."""
+def placed(shapes: Tree, shardings: Tree, dtype: str | None = None) -> Tree:
+    """Shapes with shardings. shapes, shardings: trees of one structure. dtype: of floating ones; None keeps theirs."""
 
     def one(x, where):
         floating = jnp.issubdtype(x.dtype, jnp.floating)
@@ -65,7 +76,7 @@ def placed(shapes: Any, shardings: Any, dtype: str | None = None) -> Any:
 
 
 def bytes_per_device(shapes: Any) -> int:
-    """Of arrays as shapes with shardings, on one device."""
+    """Bytes that a tree of arrays takes on one device. shapes: of the arrays, with their shardings."""
 
     def one(x):
         shape = x.shape if x.sharding is None else x.sharding.shard_shape(x.shape)

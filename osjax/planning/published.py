@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from osjax import models
 from osjax.models import velocity, video_flops
+from osjax.models.mmdit.config import MMDiTConfig
 from osjax.ops import flops
 from osjax.planning import cost
 from osjax.planning.targets import CHIPS
@@ -33,9 +34,13 @@ DEEP = replace(HUNYUAN, in_channels=128, patch_size=1)
 
 @dataclass(frozen=True)
 class Stage:
-    """config: the stage's name in configs/curriculum.py. bucket: the slowest one's (frames, side, batch of a group).
-    group: GPUs that share a sequence, each of which encodes the group's clips. seconds: of a step, by the throughput in
-    Appendix D. utilisation: as published, which fits its tables when recomputed passes count."""
+    """A stage of the published training.
+
+    config: the stage's name in configs/curriculum.py. iterations, gpus, gpu_days: Table 2. utilisation: share of the
+    peak as published, which fits its tables when recomputed passes count. model: config of the video model. bucket: the
+    slowest one's (frames, side in pixels, batch of a group). group: GPUs that share a sequence, each of which encodes
+    the group's clips. seconds: of a step, by the throughput in Appendix D.
+    """
 
     name: str
     config: str
@@ -43,14 +48,14 @@ class Stage:
     gpus: int
     gpu_days: float
     utilisation: float
-    model: Any
+    model: MMDiTConfig
     bucket: tuple[int, int, int]
     group: int
     seconds: float
 
     @property
     def clips(self) -> int:
-        """Of the slowest bucket, in one step of all GPUs."""
+        """Clips of the slowest bucket in one step of all GPUs."""
         return self.bucket[2] * self.gpus // self.group
 
 
@@ -78,21 +83,24 @@ class Check:
 
 
 def checks() -> list[Check]:
-    """All of them. The first three rows are the step times that the GPU-days follow from."""
+    """All checks. The first three rows are the step times that the GPU-days follow from."""
     steps = {stage.name: step_seconds(stage) for stage in STAGES}
-    found = [Check(f"{s.name}, seconds of a step", s.seconds, steps[s.name], 0.25) for s in STAGES]
+    rows = [Check(f"{s.name}, seconds of a step", s.seconds, steps[s.name], 0.25) for s in STAGES]
     for s in STAGES:
         days = s.iterations * steps[s.name] * s.gpus / 86_400 * OVERHEAD
-        found.append(Check(f"{s.name}, GPU-days", s.gpu_days, days, 0.25))
-    total = sum(check.planned for check in found[-3:])
-    found.append(Check("three stages, k$ at 2 $ an hour", 199.6, total * 24 * 2 / 1000, 0.25))
-    found.append(Check("training on 4x32x32 latents, clips per second against 4x8x8", 5.2, training_gain(), 0.5))
-    found.append(Check("sampling on 4x32x32 latents, time of 4x8x8 against theirs", 1656 / 162, sampling_gain(), 1 / 3))
-    return found
+        rows.append(Check(f"{s.name}, GPU-days", s.gpu_days, days, 0.25))
+    total = sum(check.planned for check in rows[-3:])
+    rows.append(Check("three stages, k$ at 2 $ an hour", 199.6, total * 24 * 2 / 1000, 0.25))
+    rows.append(Check("training on 4x32x32 latents, clips per second against 4x8x8", 5.2, training_gain(), 0.5))
+    rows.append(Check("sampling on 4x32x32 latents, time of 4x8x8 against theirs", 1656 / 162, sampling_gain(), 1 / 3))
+    return rows
 
 
 def steps_for_as_many_clips(config: str, rows: int) -> int | None:
-    """Steps of `rows` clips of the slowest bucket that see what the published stage saw. None for other stages."""
+    """Steps of `rows` clips of the slowest bucket that see what the published stage saw; None for other stages.
+
+    config: the stage's name in configs/curriculum.py.
+    """
     for stage in STAGES:
         if stage.config == config:
             return -(-stage.iterations * stage.clips // rows)
@@ -100,7 +108,7 @@ def steps_for_as_many_clips(config: str, rows: int) -> int | None:
 
 
 def step_seconds(stage: Stage) -> float:
-    """The model's passes at the published utilisation, and the encoding of the batch."""
+    """Seconds of a step: the model's passes at the published utilisation, and the encoding of the batch."""
     frames, side, rows = stage.bucket
     family = "dcae" if stage.model.patch_size == 1 else "hunyuan"
     batch = _batch(stage.model, family, frames, side, rows)
@@ -119,7 +127,7 @@ def training_gain() -> float:
 def sampling_gain() -> float:
     """Figure 4: one GPU, 768px, 50 steps of three passes, and the decoding."""
 
-    def seconds(model: Any, family: str, frames: int) -> float:
+    def seconds(model: MMDiTConfig, family: str, frames: int) -> float:
         forward = video_flops.forward_flops(model, _batch(model, family, frames, 768, 1))
         decode = autoencoder_flops(family, frames, 768, "decode")
         return 150 * forward / (STAGES[2].utilisation * PEAK) + decode / (ENCODER_UTILISATION * PEAK)
@@ -129,7 +137,11 @@ def sampling_gain() -> float:
 
 @lru_cache
 def autoencoder_flops(family: str, frames: int, side: int, method: str, config: Any = None) -> int:
-    """Of one whole clip, encoded or decoded without tiles."""
+    """FLOPs of one whole clip, encoded or decoded without tiles.
+
+    family: of the autoencoder. frames, side: of the clip, a square in pixels. method: "encode" or "decode". config: of
+    the family; None: its released one.
+    """
     cfg = config or models.config(family)
     module, params = models.build(cfg), nn.unbox(models.abstract_params(cfg))
     shape = (frames, side, side, 3)
@@ -139,14 +151,14 @@ def autoencoder_flops(family: str, frames: int, side: int, method: str, config: 
     return flops.of_program(run, {"params": params}, jax.ShapeDtypeStruct((1, *shape), jnp.float32))
 
 
-def _batch(model: Any, family: str, frames: int, side: int, rows: int) -> LatentBatch:
+def _batch(model: MMDiTConfig, family: str, frames: int, side: int, rows: int) -> LatentBatch:
     cfg = models.config(family)
     latent = (*models.build(cfg).latent_shape(frames, side, side), cfg.latent_channels)
     return velocity.batch_of(model, latent, rows, TEXT, None)
 
 
 def table() -> str:
-    """Markdown."""
+    """The checks as a table in Markdown."""
     lines = ["| figure | published | planned | ratio | within |", "|---|--:|--:|--:|--:|"]
     for check in checks():
         figures = f"{check.published:,.4g} | {check.planned:,.4g} | {check.planned / check.published:.2f}"

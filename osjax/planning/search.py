@@ -4,7 +4,7 @@ The published search (Open-Sora 2.0, Appendix D) in three rules: the most tokens
 longest bucket; the others take the largest batch that fits and lasts no longer; encoding counts.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -40,7 +40,7 @@ def best(recipe: DiffusionRecipe, target: targets.Target, mfu: float | None) -> 
     recipe: of a stage of the video model, on any mesh of the target. mfu: the utilisation to expect; None: what the
     original reached.
     """
-    planned, found = Stage(recipe, target), []
+    planned, candidates = Stage(recipe, target), []
     for sizes in _meshes(planned):
         mesh = device_mesh.absent(**sizes, count=planned.target.devices)
         model_cfg = replace(planned.model_cfg, remat_blocks=None, attention=_attention(planned, sizes))
@@ -50,8 +50,8 @@ def best(recipe: DiffusionRecipe, target: targets.Target, mfu: float | None) -> 
             policy = _with(here, model=replace(model_cfg, remat=remat))
             candidate = _candidate(policy, program.bytes_per_device(shapes), mfu)
             if candidate:
-                found.append(candidate)
-    return sorted(found, key=lambda c: (-round(c.clips_per_s, 4), -c.bound_mfu, c.peak_bytes))[:SHOWN]
+                candidates.append(candidate)
+    return sorted(candidates, key=lambda c: (-round(c.clips_per_s, 4), -c.bound_mfu, c.peak_bytes))[:SHOWN]
 
 
 def _with(planned: Stage, **changes: Any) -> Stage:
@@ -122,7 +122,7 @@ def _candidate(planned: Stage, state: int, mfu: float | None) -> Candidate | Non
     )
 
 
-def _largest(fits: Any) -> int:
+def _largest(fits: Callable[[int], bool]) -> int:
     """The largest n with fits(n), by halving; 0 where even one does not fit."""
     low, high = 0, LARGEST + 1
     while high - low > 1:
@@ -132,7 +132,7 @@ def _largest(fits: Any) -> int:
 
 
 def table(found: list[Candidate]) -> str:
-    """Markdown: the candidates, then the buckets of the first."""
+    """The candidates that were found, in Markdown, then the buckets of the first."""
     if not found:
         return "nothing fits: give more devices, or devices with more memory"
     head = ("mesh", "remat", "clips of a group", "s a step", "clips / s", "MFU at most", "GB a device")

@@ -2,17 +2,19 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 import jax
 from jax.sharding import AbstractMesh, Mesh
 
 from osjax import models
 from osjax.models import velocity, video_flops
+from osjax.models.mmdit.config import MMDiTConfig
 from osjax.parallel import mesh as device_mesh
 from osjax.parts.diffusion import DiffusionRecipe
 from osjax.planning import aot, cost, memory, program, published, targets
 from osjax.stages.stage import count_parameters
+from osjax.types import LatentBatch
 
 FULL = 0.95  # of a device's memory that a program may take: the rest goes to the runtime and its fragments
 
@@ -30,37 +32,40 @@ class Stage:
         return self.recipe.mesh
 
     @property
-    def model_cfg(self) -> Any:
-        """The config of the video model."""
-        return self.recipe.model
+    def model_cfg(self) -> MMDiTConfig:
+        """The config of the video model, of the family whose blocks the planner's arithmetic knows."""
+        return cast(MMDiTConfig, self.recipe.model)
 
     @property
     def ways(self) -> dict[str, int]:
         """Sizes of the mesh axes."""
         return dict(self.mesh.shape)
 
-    def batch(self, bucket: "Bucket") -> Any:
-        """Shapes of a bucket's batch."""
+    def batch(self, bucket: "Bucket") -> LatentBatch:
+        """A bucket's batch as shapes with shardings."""
         return velocity.batch_of(self.model_cfg, bucket.latent, bucket.rows, self.recipe.text.tokens, self.mesh)
 
     def buckets(self) -> list["Bucket"]:
         """One of each number of tokens, the longest sequence first. Aspect ratios differ by a few tokens."""
-        part, found = self.recipe.autoencoder, {}
+        part, largest = self.recipe.autoencoder, {}
         module = part.module
         for rows, frames, height, width, _ in self.recipe.table.every_shape():
             latent = (*module.latent_shape(frames, height, width), part.model.latent_channels)
             bucket = Bucket(frames, height, width, rows, latent)
             key = rows, frames, height * width // 4096
-            if key not in found or bucket.pixels > found[key].pixels:
-                found[key] = bucket
+            if key not in largest or bucket.pixels > largest[key].pixels:
+                largest[key] = bucket
         by_name: dict[tuple, Bucket] = {}
-        for bucket in sorted(found.values(), key=lambda b: -b.pixels):
+        for bucket in sorted(largest.values(), key=lambda b: -b.pixels):
             by_name.setdefault((bucket.frames, bucket.rows), bucket)
         return sorted(by_name.values(), key=lambda b: -b.pixels)
 
 
 @dataclass(frozen=True)
 class Bucket:
+    """One shape of batch: frames, height and width in pixels of a clip, rows of all devices, and `latent`, (T, H, W, C)
+    of one row."""
+
     frames: int
     height: int
     width: int
@@ -69,6 +74,7 @@ class Bucket:
 
     @property
     def pixels(self) -> int:
+        """Pixels of one clip, all frames together."""
         return self.frames * self.height * self.width
 
 
@@ -103,23 +109,23 @@ def plan(recipe: DiffusionRecipe, target: targets.Target, compiled: bool, mfu: f
     state = program.train_step(planned.model_cfg, recipe.optimizer, planned.mesh, planned.batch(buckets[0])).state
     rows = [of_bucket(planned, bucket, program.bytes_per_device(state), mfu) for bucket in buckets]
     row, bucket = max(zip(rows, buckets, strict=True), key=lambda pair: pair[0]["estimate"]["peak"])
-    found = encoding = None
+    whole = encoding = None  # the step, and the encoding of its batch, as the compiler sees them
     if compiled:
         step = program.train_step(planned.model_cfg, recipe.optimizer, planned.mesh, planned.batch(bucket))
-        found = aot.compile_program(step.lower(), planned.mesh)
+        whole = aot.compile_program(step.lower(), planned.mesh)
         if not planned.recipe.keys.data.cached:
             encoding = aot.compile_program(encode_program(planned, buckets)(), planned.mesh)
     parameters = count_parameters(planned.model_cfg)
     size = bucket.rows, row["tokens"]
     sent = (
-        found.collectives
-        if found and found.collectives is not None
+        whole.collectives
+        if whole and whole.collectives is not None
         else cost.collectives_of(planned.model_cfg, parameters, *size, planned.ways, planned.target.chip.platform)
     )
     state_bytes = row["estimate"]["state"]
     bound = cost.bound(planned.model_cfg, row["forward_flops"], *size, state_bytes, planned.ways, sent, planned.target)
     encoders = encoder_bytes(planned)
-    peak = found.peak if found else row["estimate"]["peak"]
+    peak = whole.peak if whole else row["estimate"]["peak"]
     if encoding:  # between two steps: beside the state, instead of what a step works with
         video = max(12 * b.pixels * b.rows for b in buckets) // (planned.ways["data"] * planned.ways["fsdp"])  # float32
         peak = max(peak, row["estimate"]["state"] + video + encoding.temporaries + encoding.output)
@@ -135,7 +141,7 @@ def plan(recipe: DiffusionRecipe, target: targets.Target, compiled: bool, mfu: f
         "peak_bytes": peak,
         "fits": peak <= FULL * capacity,
         "largest": row,
-        "compiled": asdict(found) if found else None,
+        "compiled": asdict(whole) if whole else None,
         "encoding": asdict(encoding) if encoding else None,
         "collectives": [asdict(c) for c in sent],
         "bound": {
@@ -163,7 +169,12 @@ def _as_published(planned: Stage, rows: int, seconds: float) -> dict[str, float]
 
 
 def expected_mfu(planned: Stage, forward_flops: int, rows: int, tokens: int, mfu: float | None) -> float:
-    """What was given, or the share of the peak that the original's products reached, less those done again."""
+    """The utilisation to expect, 0 to 1: `mfu` where it is given, else what the original's products reached, less the
+    share of those done again.
+
+    planned: the stage. forward_flops: of one forward pass over the whole batch. rows: clips of that batch. tokens: of
+    one row, text included.
+    """
     if mfu is not None:
         return mfu
     reached = 0.3575 if planned.ways["sequence"] > 1 else 0.3819
@@ -171,7 +182,11 @@ def expected_mfu(planned: Stage, forward_flops: int, rows: int, tokens: int, mfu
 
 
 def of_bucket(planned: Stage, bucket: Bucket, state_bytes: int, mfu: float | None) -> dict[str, Any]:
-    """Size, work, memory by arithmetic, and the time to expect."""
+    """A bucket's size, work, memory by arithmetic, and the time to expect, as plain values.
+
+    planned: the stage. bucket: one of its own. state_bytes: of the train state on one device. mfu: as `expected_mfu`
+    takes it.
+    """
     batch = planned.batch(bucket)
     tokens = video_flops.tokens(planned.model_cfg, batch) // bucket.rows
     forward = video_flops.forward_flops(planned.model_cfg, batch)
@@ -200,7 +215,10 @@ def of_bucket(planned: Stage, bucket: Bucket, state_bytes: int, mfu: float | Non
 
 
 def encode_program(planned: Stage, buckets: list[Bucket]) -> Callable[[], jax.stages.Lowered]:
-    """What encodes the bucket with the most pixels at a time."""
+    """What lowers the program that encodes a batch of the bucket with the most pixels at a time.
+
+    planned: the stage. buckets: of the stage.
+    """
     groups = planned.ways["data"] * planned.ways["fsdp"]
     at_once = planned.recipe.keys.autoencoder.at_once
 
@@ -214,7 +232,7 @@ def encode_program(planned: Stage, buckets: list[Bucket]) -> Callable[[], jax.st
 
 
 def encode_flops(planned: Stage, bucket: Bucket) -> float:
-    """Of one clip; counted on a square of the same area, which encodes as much."""
+    """FLOPs that encode one clip of a bucket; counted on a square of the same area, which encodes as much."""
     space = models.build(planned.recipe.autoencoder.model).stride.space
     side = max(1, round((bucket.height * bucket.width) ** 0.5 / space)) * space
     whole = published.autoencoder_flops(
@@ -228,7 +246,10 @@ def encode_flops(planned: Stage, bucket: Bucket) -> float:
 
 
 def encoder_bytes(planned: Stage) -> int:
-    """Of the autoencoder (float32), and of the text encoders (bfloat16), which a host splits over its devices."""
+    """Bytes on one device of the autoencoder, float32, and of the text encoders, bfloat16, split over a host's devices.
+
+    Latents that are cached need no autoencoder, and the built-in text encoder has no weights.
+    """
     total = 4 * count_parameters(planned.recipe.autoencoder.model) if not planned.recipe.keys.data.cached else 0
     if planned.recipe.text.t5:
         text = 2 * sum(count_parameters(models.config(family)) for family in ("t5", "clip_text"))

@@ -12,8 +12,11 @@ from osjax.errors import UserError
 
 @dataclass(frozen=True)
 class Chip:
-    """tflops: dense bfloat16. hbm_gb, hbm_gbps: memory and its speed, 1e9 bytes. link_gbps: that a chip can send to
-    others of its slice or host, all links together; network_gbps: beyond. dollars: of an hour on demand.
+    """What one chip, or one GPU, can do.
+
+    tflops: dense bfloat16, 1e12 a second. hbm_gb, hbm_gbps: memory and its speed, 1e9 bytes and those a second.
+    link_gbps: that a chip can send to others of its slice or host, all links together; network_gbps: beyond. dollars:
+    of an hour on demand.
     """
 
     name: str
@@ -45,7 +48,7 @@ TPUS_PER_HOST = 4  # of slices with more than one host
 
 @dataclass(frozen=True)
 class Target:
-    """shape: of a TPU slice, such as (4, 4, 8); (hosts, GPUs of a host) of GPUs."""
+    """Chips that a run is planned for. shape: sides of a TPU slice, such as (4, 4, 8), or (hosts, GPUs of each)."""
 
     chip: Chip
     shape: tuple[int, ...]
@@ -56,12 +59,12 @@ class Target:
 
     @property
     def host_devices(self) -> int:
-        """That one host has."""
+        """Number of devices that one host has."""
         return self.shape[1] if self.chip.platform == "cuda" else min(self.devices, TPUS_PER_HOST)
 
     @property
     def topology(self) -> str:
-        """As the compiler names it."""
+        """The name that the compiler knows these devices by, such as v5p:4x4x8."""
         if self.chip.platform == "cuda":
             return f"1x{self.shape[0]}x{self.shape[1]}"
         return f"{self.chip.name}:{'x'.join(map(str, self.shape))}"
@@ -79,20 +82,23 @@ class Target:
 
 
 def parse(name: str) -> Target:
-    """v5p:4x4x8 (chips of a slice), v5p-256 (as clouds name slices) or h200x64. UserError for what is none of them."""
-    if found := re.fullmatch(r"(\w+?):(\d+(?:x\d+)*)", name):
-        chip, shape = _chip(found[1], "tpu", name), tuple(int(n) for n in found[2].split("x"))
+    """The target of a name: v5p:4x4x8 (chips of a slice), v5p-256 (as clouds name slices) or h200x64.
+
+    UserError for what is none of them.
+    """
+    if parts := re.fullmatch(r"(\w+?):(\d+(?:x\d+)*)", name):
+        chip, shape = _chip(parts[1], "tpu", name), tuple(int(n) for n in parts[2].split("x"))
         if len(shape) != chip.dimensions or min(shape) < 1:
             raise UserError(f"target {name}: {chip.name} slices have {chip.dimensions} sides, such as {_example(chip)}")
         return Target(chip, shape)
-    if found := re.fullmatch(r"(\w+?)-(\d+)", name):
-        chip = _chip(found[1], "tpu", name)
-        count, rest = divmod(int(found[2]), chip.cores)
+    if parts := re.fullmatch(r"(\w+?)-(\d+)", name):
+        chip = _chip(parts[1], "tpu", name)
+        count, rest = divmod(int(parts[2]), chip.cores)
         if rest or not count or count & (count - 1):
             raise UserError(f"target {name} is no slice: give its shape, such as {_example(chip)}")
         return Target(chip, _even(count, chip.dimensions))
-    if found := re.fullmatch(r"([a-z]+\d+)x(\d+)", name):
-        chip, count = _chip(found[1], "cuda", name), int(found[2])
+    if parts := re.fullmatch(r"([a-z]+\d+)x(\d+)", name):
+        chip, count = _chip(parts[1], "cuda", name), int(parts[2])
         if not count or (count > PER_HOST and count % PER_HOST):
             raise UserError(f"target {name}: GPUs come in hosts of {PER_HOST}, such as {chip.name}x{2 * PER_HOST}")
         inside = min(count, PER_HOST)

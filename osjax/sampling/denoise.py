@@ -7,7 +7,7 @@ same program runs the whole loop or, for a progress bar, one step after the othe
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -20,30 +20,43 @@ from osjax.flow import guidance, sampler, shift
 from osjax.models import velocity
 from osjax.parallel import sharding
 from osjax.sampling.settings import SampleSettings
+from osjax.types import Array
 
 
 class Inputs(NamedTuple):
-    """All that the model is told besides the latent.
+    """All that the model is told besides the latent, float32.
 
     txt_2BMC, vec_2BC: text states and pooled vectors of the prompts, then of the negative prompts.
     cond_BTHWC: condition (mask first); None for models without. strength_B: for guidance-distilled models, else None.
     """
 
-    txt_2BMC: Any
-    vec_2BC: Any
-    cond_BTHWC: Any = None
-    strength_B: Any = None
+    txt_2BMC: Array
+    vec_2BC: Array
+    cond_BTHWC: Array | None = None
+    strength_B: Array | None = None
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=2)
-def advance(module: nn.Module, params: Any, x_BTHWC: jax.Array, inputs: Inputs, calls: sampler.Calls, first, last):
+def advance(
+    module: nn.Module,
+    params: velocity.Params,
+    x_BTHWC: jax.Array,
+    inputs: Inputs,
+    calls: sampler.Calls,
+    first: np.int32,
+    last: np.int32,
+) -> jax.Array:
     """Latents (B, T, H, W, C) after the model calls `first` up to, but without, `last`; see `flow.sampler.advance`.
 
-    module, params: the velocity model. x_BTHWC: latents before; the buffer is donated. calls: of `plan`.
+    module, params: the velocity model. x_BTHWC: latents before; the buffer is donated. inputs: all else that the model
+    is told. calls: of `plan`. first, last: int32 scalars, so that one program serves every range.
     """
     size = x_BTHWC.shape[1:4]
 
     def velocity_fn(x_BNC, t_B, branch):
+        # Branches: 0 prompt and condition, 1 negative prompt and condition, 2 negative prompt without condition. One
+        # program makes all three, so the branch is a traced number and what the model sees is chosen by value; without
+        # a condition the model sees zeros, as it did in training.
         txt, vec = (text[jnp.minimum(branch, 1)] for text in (inputs.txt_2BMC, inputs.vec_2BC))
         cond = None if inputs.cond_BTHWC is None else jnp.where(branch < 2, inputs.cond_BTHWC, 0)
         given = velocity.Given(txt, vec, cond, inputs.strength_B)
@@ -52,7 +65,9 @@ def advance(module: nn.Module, params: Any, x_BTHWC: jax.Array, inputs: Inputs, 
     return module.unpack(sampler.advance(velocity_fn, module.pack(x_BTHWC), calls, first, last), size)
 
 
-def plan(settings: SampleSettings, module: nn.Module, latent_shape: tuple[int, int, int, int]):
+def plan(
+    settings: SampleSettings, module: nn.Module, latent_shape: tuple[int, int, int, int]
+) -> tuple[sampler.Calls, np.ndarray]:
     """(calls, ends of steps) of `flow.sampler.plan` for these settings and this velocity model.
 
     latent_shape: (T, H, W, C), from which the timestep shift follows.
@@ -76,7 +91,7 @@ def plan(settings: SampleSettings, module: nn.Module, latent_shape: tuple[int, i
 
 
 class Denoiser:
-    """A velocity model with its parameters.
+    """A velocity model and the mesh that it is split over; parameters are given to each call.
 
     rows: samples that one call makes, one for every group of devices that holds a whole model. Each is computed as if
     alone, so a sample's bits do not depend on its company.
@@ -87,7 +102,10 @@ class Denoiser:
         self.rows = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
 
     def check(self, latent_shape: tuple[int, int, int, int], text_tokens: int) -> None:
-        """UserError where the model does not take such latents (T, H, W, C), or tokens do not divide over the mesh."""
+        """UserError where the model does not take such latents, or their tokens do not divide over the mesh.
+
+        latent_shape: (T, H, W, C) of one sample. text_tokens: of a prompt.
+        """
         self.module.check_latent(*latent_shape)
         video_tokens = self.module.inputs.tokens(*latent_shape[:3])
         ways = 1 if self.mesh is None else self.mesh.shape["sequence"]
@@ -100,7 +118,7 @@ class Denoiser:
 
     def __call__(
         self,
-        params: Any,
+        params: velocity.Params,
         noise_BTHWC: jax.Array,
         inputs: Inputs,
         settings: SampleSettings,
@@ -117,6 +135,7 @@ class Denoiser:
             inputs = inputs._replace(strength_B=jnp.full((len(noise_BTHWC),), settings.guidance))
         if self.mesh is None:
             return self._run(params, noise_BTHWC, inputs, calls, ends, on_step)
+        # Each group of devices makes its own rows. Text, condition and tables are small: every device has them whole.
         rows = sharding.batch_sharding(self.mesh)
         everywhere = sharding.replicated(self.mesh)
         noise_BTHWC = jax.device_put(noise_BTHWC, rows)
@@ -125,11 +144,16 @@ class Denoiser:
             return self._run(params, noise_BTHWC, inputs, jax.device_put(calls, everywhere), ends, on_step)
 
     def lower(
-        self, params: Any, latent_shape: tuple[int, int, int, int], text_tokens: int, settings: SampleSettings
+        self,
+        params: velocity.Params,
+        latent_shape: tuple[int, int, int, int],
+        text_tokens: int,
+        settings: SampleSettings,
     ) -> jax.stages.Lowered:
-        """The program that makes a latent of this shape (T, H, W, C) with these settings. Allocates nothing.
+        """The program that makes a latent with these settings. Allocates nothing.
 
-        params: shapes. text_tokens: of a prompt. UserError: see `check`.
+        params: shapes. latent_shape: (T, H, W, C) of one sample. text_tokens: of a prompt. settings: steps, shift,
+        guidance. UserError: see `check`.
         """
         takes, calls = self.module.inputs, plan(settings, self.module, latent_shape)[0]
         everywhere = rows = None
@@ -154,6 +178,8 @@ class Denoiser:
             return advance.lower(self.module, params, noise, inputs, tables, *bounds)
 
     def _run(self, params, x, inputs, calls, ends, on_step) -> jax.Array:
+        # Without a listener one dispatch runs the whole loop on the device. With one, a step may be several model
+        # calls, one for each branch of guidance, so `ends` says after which call every step is complete.
         if on_step is None:
             return advance(self.module, params, x, inputs, calls, np.int32(0), ends[-1])
         for first, last in zip(np.concatenate([[0], ends[:-1]]).astype(np.int32), ends, strict=True):

@@ -15,6 +15,7 @@ from jax.sharding import Mesh, SingleDeviceSharding
 from osjax import models
 from osjax.conditioning import build, modes
 from osjax.errors import UserError
+from osjax.models.velocity import Params
 from osjax.parallel import sharding
 from osjax.sampling import int8 as quantization
 from osjax.sampling import references, t2i2v
@@ -22,7 +23,7 @@ from osjax.sampling.autoencoder import Autoencoder, to_float, to_uint8
 from osjax.sampling.denoise import Denoiser, Inputs
 from osjax.sampling.encoders import PromptEncoder
 from osjax.sampling.job import Job
-from osjax.sampling.placement import Placed, size_of
+from osjax.sampling.placement import Placed, Stored, size_of
 from osjax.sampling.sample import Sample
 from osjax.sampling.settings import T2I2V, SampleSettings
 
@@ -43,7 +44,7 @@ class Pipeline:
     def __init__(
         self,
         module: nn.Module,
-        params: Any,
+        params: Params | Stored,
         autoencoder: Autoencoder,
         text_encoder: PromptEncoder,
         *,

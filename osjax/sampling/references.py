@@ -35,14 +35,14 @@ def paths(text: str, folder: Path = Path()) -> tuple[Path, ...]:
 
 def _existing(path: Path, folder: Path) -> Path:
     try:
-        found = next((p for p in (folder / path, path) if p.is_file()), None)  # an absolute path stays as it is
+        file = next((p for p in (folder / path, path) if p.is_file()), None)  # an absolute path stays as it is
     except OSError:  # such as a name that is too long
-        found = None
-    if found is None:
+        file = None
+    if file is None:
         raise UserError(f"reference {path} does not exist: give a path to an image or a video")
     if path.suffix.lower() not in IMAGES + VIDEOS:
         raise UserError(f"reference {path} is neither an image ({' '.join(IMAGES)}) nor a video ({' '.join(VIDEOS)})")
-    return found
+    return file
 
 
 def read(path: Path) -> np.ndarray:

@@ -78,7 +78,10 @@ class SampleSettings:
             raise UserError(f"seed is {self.seed}: give a number from 0 to 2**63 - 1")
 
     def changed(self, **changes: Any) -> "SampleSettings":
-        """These settings with others in their place. A resolution or aspect ratio also replaces height and width."""
+        """The settings with `changes`, fields of these, in their place.
+
+        A resolution or an aspect ratio also replaces height and width; UserError where both are given.
+        """
         if "resolution" in changes or "aspect_ratio" in changes:
             if changes.get("height") or changes.get("width"):
                 raise UserError("give height and width, or a resolution and an aspect ratio, not both")

@@ -21,7 +21,10 @@ class ImagePipeline(Protocol):
     def stream(
         self, jobs: Sequence[Job], settings: SampleSettings, on_step: Callable[[], None] | None = None
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(video (1, H, W, 3) uint8, latents) of one job after the other; on_step: called after every step."""
+        """(video (1, H, W, 3) uint8, latents) of one job after the other.
+
+        jobs: prompts and seeds, without references. settings: of the images. on_step: called after every step.
+        """
 
     def free(self) -> None:
         """Give the memory of the weights back."""
@@ -72,6 +75,9 @@ def first_frames(
 def with_first_frames(
     make_pipeline: Callable[[], ImagePipeline], jobs: Sequence[Job], settings: SampleSettings, size: tuple[int, int]
 ) -> list[Job]:
-    """The jobs, each given its first frame as its reference; for the arguments see `first_frames`."""
+    """The jobs, each given its first frame as its reference.
+
+    make_pipeline, settings, size: as `first_frames` takes them.
+    """
     images = first_frames(make_pipeline, jobs, settings, size)
     return [replace(job, reference=image) for job, image in zip(jobs, images, strict=True)]

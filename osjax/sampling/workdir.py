@@ -23,7 +23,9 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """config: of a family of `osjax.models`. checkpoints: folder of its checkpoints, relative to the workdir.
+    """A model that a run trained.
+
+    config: of a family of `osjax.models`. checkpoints: folder of its checkpoints, relative to the workdir.
 
     averaged: whether to take the moving average of the parameters, which the stage kept. adapter: folder of the
     checkpoints of adapters that belong to it, likewise relative.
@@ -37,10 +39,11 @@ class TrainedModel:
 
 @dataclass(frozen=True)
 class Workdir:
-    """denoiser, autoencoder: what was trained; None where it was not trained there.
+    """What a finished run left to sample with.
 
-    latent_scale: normalisation of its latents, measured. text: the built-in encoder; None for T5 and CLIP.
-    settings: what to sample with where nothing else is asked for (keys of SampleSettings).
+    denoiser, autoencoder: what was trained; None where it was not trained there. latent_scale: normalisation of the
+    autoencoder's latents, measured. text: the built-in encoder; None for T5 and CLIP. settings: what to sample with
+    where nothing else is asked for (keys of SampleSettings).
     """
 
     denoiser: TrainedModel | None

@@ -68,7 +68,7 @@ class Output:
         return True
 
     def write(self, stem: str, video_THWC: np.ndarray, settings: Mapping[str, Any], fps: float) -> Path:
-        """Write a sample under this stem; the path of the MP4 or PNG. For the other arguments see `write` below."""
+        """Write a sample under this stem; the path of the MP4 or PNG. settings, fps: as `write` below takes them."""
         path = self.media(stem, len(video_THWC))
         write(path, self.json(stem), video_THWC, settings, fps)
         return path

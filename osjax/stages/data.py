@@ -97,10 +97,10 @@ class OwnData:
         done = folder / "done.json"  # written last; holds what the data was made from
         made_from = {"clips": len(specs), "frames": cfg.frames, "size": cfg.size, "fps": cfg.fps, "seed": cfg.seed}
         if done.exists():
-            found = json.loads(done.read_text())
-            if found["made_from"] != made_from:
+            told = json.loads(done.read_text())
+            if told["made_from"] != made_from:
                 raise UserError(f"{folder} was made with other settings of config.clips: use another --config.workdir")
-            return folder / found["data_set"]
+            return folder / told["data_set"]
         table = clips.write_clips(folder / "mp4", specs, cfg.size, cfg.frames, cfg.fps)
         kept = probe(table, min_frames=cfg.frames).kept
         path = dataset.build_clips(kept, folder)
@@ -127,7 +127,11 @@ def held_out_source(cfg: DataKeys, own: OwnData, key: str = "data") -> Source:
 
 
 def plan(source: dataset.Records, table: buckets.Buckets, seed: int) -> schedule.Plan:
-    """Which clips every step trains on."""
+    """Which clips every step trains on; clips that fit no bucket are left out, with a warning.
+
+    source: records of the clips. table: the buckets and their batch sizes. seed: of the orders. UserError where no
+    bucket fills a batch.
+    """
     members = index.group(source.index(), table, seed)
     left_out = len(source) - sum(map(len, members.values()))
     if left_out:
@@ -136,7 +140,10 @@ def plan(source: dataset.Records, table: buckets.Buckets, seed: int) -> schedule
 
 
 def video_batches(source: Source, table: buckets.Buckets, cfg: DataKeys, seed: int) -> Batches:
-    """Endless batches {"video" (B, T, H, W, 3), "text"} of this process, as the plan of the source says."""
+    """Endless batches {"video" (B, T, H, W, 3), "text"} of this process, as the plan of the source says.
+
+    source, table, seed: as `plan` takes them. cfg: who reads and what captions say. UserError as for `plan`.
+    """
     planned = plan(source, table, seed)
     options = {"fps_max": table.fps_max, "random_start": cfg.random_start, "state_fps": cfg.state_fps}
     return bucketed.batches(

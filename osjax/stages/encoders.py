@@ -13,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding
 from osjax.conditioning import build, modes
 from osjax.parallel import host, sharding
 from osjax.sampling.autoencoder import Autoencoder
+from osjax.sampling.encoders import PromptEncoder
 
 # Latents of these are kept on disk whatever the stage's modes, so that stages of other modes share them.
 ALWAYS = ("i2v_loop",)
@@ -30,7 +31,7 @@ class Encoders:
         self,
         module: nn.Module,
         read: Callable[[], Autoencoder],
-        text: Any,
+        text: PromptEncoder,
         states_dtype: str,
         mesh: Mesh,
         weights: Mapping[str, float],
@@ -119,8 +120,8 @@ class Encoders:
 @partial(jax.jit, static_argnums=(1, 2, 3), static_argnames="sharding")
 def _rows(x: jax.Array, ways: int, first: int, last: int, sharding: NamedSharding) -> jax.Array:
     """Some rows of each device."""
-    found = x.reshape(ways, -1, *x.shape[1:])[:, first:last].reshape(-1, *x.shape[1:])
-    return jax.lax.with_sharding_constraint(found, sharding)
+    rows = x.reshape(ways, -1, *x.shape[1:])[:, first:last].reshape(-1, *x.shape[1:])
+    return jax.lax.with_sharding_constraint(rows, sharding)
 
 
 @partial(jax.jit, static_argnums=1, static_argnames="sharding")

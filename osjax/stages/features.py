@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import grain
 import jax
 import numpy as np
+import tensorflow_datasets as tfds
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from tqdm import tqdm
@@ -78,13 +79,19 @@ class Clips:
             **({"state_fps": True} if self.state_fps else {}),  # absent from older features
         }
 
-    def kinds(self, bucket: buckets.Bucket) -> Any:
+    def kinds(self, bucket: buckets.Bucket) -> tfds.features.FeaturesDict:
+        """The TFDS features of a bucket's examples."""
         return cache.features(self.shapes(self.table.shape(bucket)), self.has_text)
 
 
 @dataclass(frozen=True)
 class Features:
-    """plan: of the videos. records: of each bucket, in the order of its members. null: text features of ""."""
+    """The features of a stage's clips on disk.
+
+    plan: of the videos, whose order these keep. records: of each bucket, in the order of its members. states: dtype and
+    shape of the text states, which records hold as bytes; None where text is encoded while training. null: text
+    features of "", (states, pooled vector).
+    """
 
     plan: Plan
     records: Mapping[buckets.Bucket, dataset.Records]
@@ -125,8 +132,12 @@ def find(root: Path, clips: Clips) -> Features:
 
 
 def make(root: Path, clips: Clips, encode: Encode, mesh: Mesh, threads: int = 2, shard: int = SHARD) -> Features:
-    """Make the features that are not there yet: by all processes together, shard by shard, so that a run that is
-    killed goes on where it stood. `root` is a folder that all processes see. shard: clips of a file, about."""
+    """The features of all clips of a plan, made where they are not there yet.
+
+    All processes make them together, shard by shard, so a run that is killed goes on where it stood.
+    root: a folder that all processes see. encode: what makes them, on the mesh. threads: of each process, that decode
+    videos. shard: clips of a file, about.
+    """
     for bucket, members in clips.plan.members.items():
         about = clips.about(bucket)
         folder, size = _folder(root, about), clips.table.batch_size(bucket)
@@ -160,8 +171,11 @@ class _Work:
     text: bool
 
     def examples(self, part: range, steps: int) -> Iterator[dict[str, Any]]:
-        """Those of the places `part`. All processes take so many steps, because they encode together: where clips run
-        out the last one goes along."""
+        """The examples of the places `part`, encoded.
+
+        All processes take the same number of steps, because they encode together: where clips run out the last one goes
+        along.
+        """
         last = part.stop - 1
         clips = [int(self.members[min(at, last)]) for at in range(part.start, part.start + steps * self.rows)]
         options = grain.ReadOptions(num_threads=self.threads, prefetch_buffer_size=2 * self.rows)
@@ -170,17 +184,17 @@ class _Work:
             examples = [next(ahead) for _ in range(self.rows)]
             video = host.to_global(np.stack([e["video"] for e in examples]), self.mesh)
             encoded = self.encode.to_cache(video)
-            found = {name: _rows_here(x, self.mesh) for name, x in encoded.items()}
+            here = {name: _rows_here(x, self.mesh) for name, x in encoded.items()}
             if self.text:
                 txt, vec = self.encode.encode_text([e["text"] for e in examples])
-                found |= {"txt": _as_bytes(txt, self.encode.states_dtype), "vec": vec}
+                here |= {"txt": _as_bytes(txt, self.encode.states_dtype), "vec": vec}
             for n, example in enumerate(examples[: max(0, len(part) - start)]):
-                row = {name: values[n] for name, values in found.items()}
+                row = {name: values[n] for name, values in here.items()}
                 yield {**row, "text": example["text"], "index": example["index"]}
 
 
 def _make_shards(folder: Path, parts: Sequence[range], kinds: Any, work: _Work) -> None:
-    """Those of this process, of every round of as many shards as there are processes."""
+    """Make this process's shard of every round, a round being as many missing shards as there are processes."""
     count, index = jax.process_count(), jax.process_index()
     missing = [not cache.shard_file(folder, n, len(parts)).is_file() for n in range(len(parts))]
     left = np.flatnonzero(_agreed(missing)).tolist()
@@ -226,10 +240,10 @@ def _folder(root: Path, about: Mapping[str, Any]) -> Path:
 
 def _nearest(root: Path, about: Mapping[str, Any]) -> str:
     """In what the features below `root` differ from those that are wanted, as the end of a sentence."""
-    found = [json.loads(path.read_text()) for path in sorted(root.glob(f"{about['shape']}-*/{ABOUT}"))]
-    if not found:
+    others = [json.loads(path.read_text()) for path in sorted(root.glob(f"{about['shape']}-*/{ABOUT}"))]
+    if not others:
         return f" in {about['shape']} (frames x height x width): run `osjax encode` with this config"
-    for other in found:
+    for other in others:
         del other["states"]
-    differ = min(([name for name in {**about, **o} if o.get(name) != about.get(name)] for o in found), key=len)
+    differ = min(([name for name in {**about, **o} if o.get(name) != about.get(name)] for o in others), key=len)
     return f": those in {about['shape']} are of another {', '.join(differ)}; run `osjax encode` with this config"

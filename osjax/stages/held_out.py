@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,11 @@ SHOWN = {"eval_psnr_db": "PSNR {:.2f} dB", "eval_lpips": "LPIPS {:.4f}", "eval_l
 
 
 class HeldOut:
-    """batches: gives the videos (B, T, H, W, 3) of this process, the same whenever it is called."""
+    """Held-out clips that an autoencoder is measured on.
+
+    module: the autoencoder. distance: LPIPS, or None. batches: gives the videos (B, T, H, W, 3) of this process, the
+    same whenever it is called.
+    """
 
     def __init__(self, module: nn.Module, distance: Distance | None, mesh: Mesh, batches: Callable[[], list[Any]]):
         self.distance, self.mesh, self.batches = distance, mesh, batches
@@ -31,20 +35,23 @@ class HeldOut:
         @jax.jit
         def errors(params: Any, perceptual: Any, video: jax.Array) -> tuple[jax.Array, ...]:
             got = module.apply({"params": params}, video)
-            found = ae_losses.l1(got, video), ae_losses.mse(got, video)
+            of_pixels = ae_losses.l1(got, video), ae_losses.mse(got, video)
             if distance is None:
-                return found
-            return *found, distance.module.apply({"params": perceptual}, video, got).mean()
+                return of_pixels
+            return *of_pixels, distance.module.apply({"params": perceptual}, video, got).mean()
 
         self.errors = errors
 
-    def measure(self, params: Any, perceptual: Any) -> dict[str, float]:
-        """L1, PSNR and, where the stage has one, LPIPS, means over all clips."""
+    def measure(self, params: Mapping[str, Any], perceptual: Mapping[str, Any] | None) -> dict[str, float]:
+        """L1, PSNR in dB and, where the stage has one, LPIPS: means over all clips, by the names of metrics.
+
+        params: of the autoencoder. perceptual: of LPIPS, or None.
+        """
         if not self.videos:
             self.videos = [host.to_global(video, self.mesh) for video in self.batches()]
         with sharding.under(self.mesh, rules.AUTOENCODER):
-            found = [jax.device_get(self.errors(params, perceptual, video)) for video in self.videos]
-        l1, mse, *distance = map(float, np.mean(found, axis=0))
+            by_batch = [jax.device_get(self.errors(params, perceptual, video)) for video in self.videos]
+        l1, mse, *distance = map(float, np.mean(by_batch, axis=0))
         measured = {"eval_l1": l1, "eval_psnr_db": 10 * math.log10(4 / mse)}
         return measured | ({self.distance.name: distance[0]} if distance else {})
 
@@ -52,14 +59,18 @@ class HeldOut:
         return self.measure(now.best(), now.perceptual)
 
 
-def report(name: str, folder: Path, found: dict[str, float] | None) -> None:
-    """Prints a line of what a stage reached, and keeps it in the stage's folder; None: what is kept there."""
+def report(name: str, folder: Path, measured: dict[str, float] | None) -> None:
+    """Print a line of what a stage reached, and keep it in the stage's folder.
+
+    name, folder: of the stage. measured: what `HeldOut.measure` gave; None prints what the folder keeps, if it does.
+    """
     path = folder / FILE
-    if jax.process_index() or not (found or path.exists()):
+    if jax.process_index() or not (measured or path.exists()):
         return
-    if found:
+    if measured:
         folder.mkdir(parents=True, exist_ok=True)
-        atomic.write_text(path, json.dumps(found) + "\n")
+        atomic.write_text(path, json.dumps(measured) + "\n")
     else:
-        found = json.loads(path.read_text())
-    print(f"{name}, held-out clips: {', '.join(how.format(found[k]) for k, how in SHOWN.items() if k in found)}")
+        measured = json.loads(path.read_text())
+    shown = [how.format(measured[key]) for key, how in SHOWN.items() if key in measured]
+    print(f"{name}, held-out clips: {', '.join(shown)}")

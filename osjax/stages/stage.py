@@ -8,6 +8,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import optax
 
 from osjax import models
 from osjax.errors import UserError
@@ -46,17 +47,17 @@ class Work:
     shardings, what comes from files beside the model's own weights. axis_rules: of the model's logical axes.
     """
 
-    make_step: Callable[[nn.Module, Any, optimizer.OptimizerConfig], Callable]
+    make_step: Callable[[nn.Module, optax.GradientTransformation, optimizer.OptimizerConfig], Callable]
     batches: Callable[[], Batches]
     evaluate: Callable[[state.TrainState], dict[str, float]] | None = None
     create: Callable[..., state.TrainState] = state.create
-    fill: Callable[[Any, Any], Any] = lambda now, shardings: now
-    axis_rules: Any = field(default_factory=lambda: rules.TRANSFORMER)
+    fill: Callable[[Any, Any], state.TrainState] = lambda now, shardings: now
+    axis_rules: Mapping[str, rules.MeshAxes] = field(default_factory=lambda: rules.TRANSFORMER)
     throughput: Throughput | None = None
 
 
 def loop_config(recipe: Recipe, options: Options) -> loop.LoopConfig:
-    """What the loop is told of a stage."""
+    """What the loop is told of a stage. recipe: the stage. options: what the whole run shares."""
     keys = recipe.keys
     return loop.LoopConfig(
         recipe.name,
@@ -73,12 +74,16 @@ def loop_config(recipe: Recipe, options: Options) -> loop.LoopConfig:
 def train(recipe: Recipe, place: Place, work: Work, options: Options) -> state.TrainState | None:
     """Bring a stage to its last step, from wherever its checkpoints stand; the state there.
 
-    A finished stage reads no data and gives None. place: where the run keeps things.
+    A finished stage reads no data and gives None. recipe: what it trains, and how. place: where the run keeps things.
+    work: what its kind does in its own way. options: what the whole run shares. UserError where nothing fits to start
+    from, and as `loop.run` raises it.
     """
     store = open_store(recipe, place)
     try:
         if store.latest_step() == recipe.keys.steps:
             return None
+        # What follows up to `fresh` only traces: shapes and shardings are known before anything is allocated, so that
+        # arrays are made, or read, in their places.
         opt, adapters = recipe.optimizer, recipe.adapters
         tx = optimizer.make(opt)
         key = jax.random.key(recipe.keys.seed)
@@ -93,17 +98,18 @@ def train(recipe: Recipe, place: Place, work: Work, options: Options) -> state.T
         if adapters is not None:
             base = start.base_leaves(recipe, place)
             frozen = lora.base(base, adapters, recipe.model, recipe.mesh, recipe.keys.lora.base_dtype)
+            # Checkpoints hold the adapters alone. The sum tells whether a later run puts the same model beneath them.
             saved[BASE] = lora.checksum(frozen[0])
         if store.latest_step() is None:
             now = fresh.make()
             leaves = start.leaves_of(recipe, place)
             now = now if leaves is None else start.put(leaves, now, shardings, opt.freeze)
             now = work.fill(now, shardings)
-        else:
+        else:  # the checkpoint holds what `start` and `fill` once gave, all but a model beneath adapters
             _name_changes(recipe, store, saved)
             now, data = store.restore(checkpoint.abstract_like(nn.unbox(fresh.boxed), shardings))
             rows.set_state(data)
-        if frozen is not None:
+        if frozen is not None:  # only now: neither `fresh` nor a checkpoint knows of the model beneath
             now, shardings = (tree.replace(frozen=x) for tree, x in zip((now, shardings), frozen, strict=True))
         made = work.make_step(models.build(recipe.model), tx, opt)
         return loop.run(
@@ -126,7 +132,7 @@ def count_parameters(model_cfg: Any) -> int:
 
 
 def open_store(recipe: Recipe, place: Place) -> checkpoint.Checkpoints:
-    """The checkpoints of a stage."""
+    """The checkpoints of a stage, to be closed. place: where the run keeps things."""
     asked = recipe.keys.checkpoint
     return checkpoint.Checkpoints(place.of(recipe.name), asked.keep, asked.keep_every)
 
@@ -153,7 +159,7 @@ def _name_changes(recipe: Recipe, store: checkpoint.Checkpoints, now: Mapping[st
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested plain values by dotted keys; groups themselves are left out."""
+    """Nested plain values by dotted keys, `prefix` ahead of each; groups themselves are left out."""
     leaves: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):

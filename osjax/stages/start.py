@@ -20,7 +20,11 @@ from osjax.weights.leaves import Leaves
 
 
 def base_leaves(recipe: Recipe, place: Place) -> Leaves:
-    """The parameters of the model that the adapters of a stage are of, on disk. place: where the run keeps things."""
+    """The parameters of the model that the adapters of a stage are of, on disk; nothing is read yet.
+
+    recipe: of the stage, which names that model in `start`. place: where the run keeps things. UserError where there is
+    no such model.
+    """
     start = recipe.keys.start
     path = place.of(start.stage) if start.stage else start.weights
     return load.open_leaves(

@@ -8,13 +8,17 @@ import numpy as np
 from jax.sharding import Mesh
 
 from osjax.models import video_flops
+from osjax.models.velocity import VideoConfig
 from osjax.parallel.peak import published_peak
 from osjax.training.throughput import Throughput
 from osjax.types import LatentBatch
 
 
-def throughput(model_cfg: Any, trained: float, mesh: Mesh) -> Throughput:
-    """trained: share of the parameters that train; 0 for adapters, whose own work is small.
+def throughput(model_cfg: VideoConfig, trained: float, mesh: Mesh) -> Throughput:
+    """What a batch of a stage counts as: video and text tokens, FLOPs, and the peak of the mesh where it is published.
+
+    model_cfg: of the video model. trained: share of its parameters that train, 0 to 1; 0 for adapters, whose own work
+    is small. mesh: the devices of the step.
 
     FLOPs are of a forward pass, one back to the tokens, and one back to the weights that train, whatever a step
     computes again: the usual three passes where all train.
@@ -31,6 +35,6 @@ def throughput(model_cfg: Any, trained: float, mesh: Mesh) -> Throughput:
 
 
 def _shapes(batch: Mapping[str, Any]) -> LatentBatch:
-    """Of what the model is given for a batch of the loader."""
+    """Shapes of what the model is given for a batch of the loader."""
     latents, txt, vec = (jax.ShapeDtypeStruct(batch[name].shape, np.float32) for name in ("latents", "txt", "vec"))
     return LatentBatch(latents, txt, vec, None)

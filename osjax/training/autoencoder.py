@@ -25,8 +25,9 @@ from osjax.types import VideoBatch
 
 
 class AutoencoderState(TrainState):
-    """perceptual: the parameters of LPIPS, which stay as they are, or None. alignment: of latent distillation, or None.
+    """A train state with what the losses of an autoencoder need besides its own parameters.
 
+    perceptual: the parameters of LPIPS, which stay as they are, or None. alignment: of latent distillation, or None.
     They are part of the state, so that they are sharded like all else and a run goes on without the user's files.
     """
 
@@ -47,7 +48,7 @@ def create(
 
     init_params: makes the autoencoder's parameters. tx: the update rule whose moments begin here. with_ema: whether an
     average is kept. freeze: the parameters that stay. perceptual: the parameters of LPIPS, or None.
-    projection, teacher: parameters, where latents are distilled.
+    projection, teacher: parameters of both, where latents are distilled; None where they are not.
     """
     if projection is None:
         return AutoencoderState(**vars(states.create(init_params, tx, with_ema, freeze)), perceptual=perceptual)

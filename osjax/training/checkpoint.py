@@ -44,6 +44,7 @@ class Checkpoints:
 
     def __init__(self, folder: epath.PathLike, keep: int = 2, keep_every: int = 0):
         self.folder = _absolute(folder)
+        # Beside the folder and not in it: what is in it belongs to Orbax, which removes old checkpoints by itself.
         self._seals = self.folder.parent / f"{self.folder.name}.seals"
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
@@ -63,6 +64,7 @@ class Checkpoints:
     def _seal_in_background(self) -> None:
         """Seal the checkpoint under way as soon as it is in place, without holding up training."""
         if jax.process_index() == 0:
+            # A daemon, so that a run that fails can end: a checkpoint without a seal is complete all the same.
             self._sealing = threading.Thread(target=self._seal_new, name="seal", daemon=True)
             self._sealing.start()
 
@@ -89,6 +91,8 @@ class Checkpoints:
             if jax.process_index() == 0:
                 reason = integrity.damage(self.folder / str(step), self._seals / f"{step}.json")
             if jax.process_count() > 1:
+                # One process looks and all go by its word: if they chose different checkpoints, each would wait for
+                # ever in a restore that the others are not in.
                 reason = "see process 0" if multihost_utils.broadcast_one_to_all(reason is not None) else None
             if reason is None:
                 return
@@ -105,7 +109,7 @@ class Checkpoints:
             (self._seals / f"{step}.json").unlink(missing_ok=True)
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices(f"checkpoint {step} set aside")
-        self._manager.reload()
+        self._manager.reload()  # Orbax keeps its own list of steps
 
     def save(self, step: int, state: TrainState, data: dict[str, Any] | None, config: dict[str, Any]) -> None:
         """Start writing; returns once the arrays are copied off the devices. A step that is there already is kept.
@@ -114,6 +118,7 @@ class Checkpoints:
         """
         if step == self.latest_step():
             return
+        # Five or six items, each of which can be read alone: a sampler reads `ema` or `params`, a next stage `params`.
         items = {
             "state": ocp.args.PyTreeSave(_without_weights(state)),
             "params": ocp.args.PyTreeSave(state.params),
@@ -124,7 +129,7 @@ class Checkpoints:
         if state.ema is not None:
             # Whole, so that sampling reads nothing else.
             items["ema"] = ocp.args.PyTreeSave(fill(state.ema, state.params))
-        self._finish_sealing()
+        self._finish_sealing()  # it reads files of checkpoints that this save may remove
         self._manager.save(step, args=ocp.args.Composite(**items))
         self._seal_in_background()
 
@@ -140,7 +145,7 @@ class Checkpoints:
             step = self.require(None)
             try:
                 return self._restore(step, abstract)
-            except Misfit:
+            except Misfit:  # the files are sound; an older checkpoint would fit no better
                 raise
             except (UserError, OSError, ValueError) as error:
                 # A sealed checkpoint was verified when the folder was opened: then it is the config that does not fit.
@@ -158,6 +163,7 @@ class Checkpoints:
             "data": ocp.args.JsonRestore(),
         }
         if abstract.ema is not None:
+            # It was saved whole; of the parameters that are frozen, which have no average here, nothing is read.
             items["ema"] = _some(fill(abstract.ema, jax.tree.map(lambda _: ocp.PLACEHOLDER, abstract.params)))
         read = self._read(step, items)
         ema = None if abstract.ema is None else like(abstract.ema, read["ema"])
@@ -270,6 +276,6 @@ def _some(abstract: Any) -> ocp.args.PyTreeRestore:
     return ocp.args.PyTreeRestore(abstract, restore_args=jax.tree.map(how, abstract))
 
 
-def abstract_like(state: Any, shardings: Any) -> Any:
-    """ShapeDtypeStructs of `state` with these shardings: what `restore` fills."""
+def abstract_like(state: TrainState, shardings: TrainState) -> TrainState:
+    """ShapeDtypeStructs of a `state`, arrays or shapes, with these `shardings`: what `restore` fills."""
     return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings)

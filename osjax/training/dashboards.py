@@ -20,13 +20,14 @@ class Dashboard(Protocol):
 
 
 class TensorBoard:
-    """Event files in a folder, one run for every stage."""
+    """Event files in a folder, one run for every stage; `write` takes the stage's name, the step and its values."""
 
     def __init__(self, folder: Path):
         self._module, self._folder = _import("tensorboardX", "tensorboard"), Path(folder)
         self._writers: dict[str, Any] = {}
 
     def write(self, stage: str, step: int, values: Mapping[str, Any]) -> None:
+        """Add the finite numbers among the values of a step to the event file of this stage."""
         if stage not in self._writers:
             # Steps that a restart does again replace those of the killed process.
             self._writers[stage] = self._module.SummaryWriter(str(self._folder / stage), purge_step=step)
@@ -39,7 +40,11 @@ class TensorBoard:
 
 
 class WandB:
-    """A run on a Weights & Biases server, by that library's own settings (WANDB_API_KEY, WANDB_MODE=offline, ...)."""
+    """A run on a Weights & Biases server, by that library's own settings (WANDB_API_KEY, WANDB_MODE=offline, ...).
+
+    project: its name there. workdir: of the run, whose name is the run's. config: shown beside it. UserError where
+    wandb is not installed.
+    """
 
     def __init__(self, project: str, workdir: Path, config: Mapping[str, Any]):
         wandb = _import("wandb", "wandb")
@@ -48,6 +53,7 @@ class WandB:
         self._run = wandb.init(project=project, id=name, resume="allow", dir=str(workdir), config=dict(config))
 
     def write(self, stage: str, step: int, values: Mapping[str, Any]) -> None:
+        """Log the finite numbers among the values of a step: `stage`/NAME each, and `stage`/step beside them."""
         named = {f"{stage}/{name}": value for name, value in numbers(values).items()}
         self._run.log({**named, f"{stage}/step": step})
 

@@ -19,14 +19,19 @@ BINS = 5  # of times, for the loss of each
 Prepare = Callable[[Any, jax.Array], LatentBatch]
 
 
-def loss(module: nn.Module, params: Any, batch: LatentBatch, noise_BTHWC: jax.Array, t_B: jax.Array) -> jax.Array:
-    """Mean squared error of the velocity, float32 scalar, for given noise and times: the mean of `losses`."""
+def loss(
+    module: nn.Module, params: velocity.Params, batch: LatentBatch, noise_BTHWC: jax.Array, t_B: jax.Array
+) -> jax.Array:
+    """Mean squared error of the velocity, float32 scalar, for given noise and times: the mean over `losses`.
+
+    module, params, batch, noise_BTHWC, t_B: as `losses` takes them.
+    """
     return losses(module, params, batch, noise_BTHWC, t_B).mean()
 
 
 def losses(
     module: nn.Module,
-    params: Any,
+    params: velocity.Params,
     batch: LatentBatch,
     noise_BTHWC: jax.Array,
     t_B: jax.Array,

@@ -5,6 +5,7 @@ learns beside the autoencoder and is no part of it. The report (section 4.3.3) a
 the autoencoder's training; of weight, projection and distance it says nothing, and the repository has no code for it.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,11 @@ EPS = 1e-6
 
 
 class Alignment(struct.PyTreeNode):
-    """projection: parameters; average: their moving average or None. teacher: DINOv2's, which stay as they are."""
+    """The parameters of latent distillation, as the train state carries them.
+
+    projection: from latents to features, trained; average: its moving average or None. teacher: DINOv2's, which stay as
+    they are.
+    """
 
     projection: Any
     average: Any
@@ -41,7 +46,9 @@ class Projection(nn.Module):
 
 @dataclass(frozen=True)
 class Distillation:
-    """teacher: a DINOv2. level: of the encoder, counted from 1, whose output is aligned.
+    """How a level of the encoder learns from a teacher.
+
+    teacher: a DINOv2. level: of the encoder, counted from 1, whose output is aligned.
 
     frames: latent frames of each clip that are compared, drawn anew in every step; 0 takes all.
     """
@@ -54,7 +61,9 @@ class Distillation:
         """The module that maps latents to as many features as the teacher has."""
         return Projection(self.teacher.cfg.embed_dim)
 
-    def reconstruct(self, module: nn.Module, params: Any, video_BTHWC: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def reconstruct(
+        self, module: nn.Module, params: Mapping[str, Any], video_BTHWC: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
         """(reconstruction (B, T, H, W, C), latents of the level (B, t, h, w, c)) of one pass through the autoencoder.
 
         module, params: the autoencoder. video_BTHWC: pixels in [-1, 1].

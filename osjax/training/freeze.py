@@ -1,7 +1,7 @@
 """Which parameters train. Frozen ones get no gradient, no moments and no average: trees hold None in their place."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import flax.linen as nn
 import jax
@@ -9,10 +9,14 @@ import jax
 from osjax.errors import UserError
 from osjax.models import patterns
 
+Tree = TypeVar("Tree")
+
 
 @dataclass(frozen=True)
 class Freeze:
-    """params: patterns of paths such as `double_blocks/txt_mlp_in/kernel` that stay as they are. but: exceptions.
+    """Which parameters stay as they are.
+
+    params: patterns of their paths, such as `double_blocks/txt_mlp_in/kernel`. but: patterns of exceptions that train.
 
     `*` stands for any text, slashes too; a pattern that names a group, such as `img_in`, means all below it.
     """
@@ -20,7 +24,7 @@ class Freeze:
     params: tuple[str, ...] = ()
     but: tuple[str, ...] = ()
 
-    def trained(self, tree: Any) -> Any:
+    def trained(self, tree: Tree) -> Tree:
         """The tree with None in place of every frozen leaf.
 
         UserError for a pattern that no parameter fits, and where nothing is left to train.
@@ -45,12 +49,12 @@ class Freeze:
         return patterns.fits(name, self.params) and not patterns.fits(name, self.but)
 
 
-def fill(trained: Any, whole: Any) -> Any:
+def fill(trained: Tree, whole: Tree) -> Tree:
     """`trained` with the leaves of `whole` where it holds None."""
     return jax.tree.map(lambda t, w: w if t is None else t, trained, whole, is_leaf=lambda x: x is None)
 
 
-def like(trained: Any, whole: Any) -> Any:
+def like(trained: Tree, whole: Tree) -> Tree:
     """`whole` with None where `trained` holds None."""
     return jax.tree.map(lambda t, w: None if t is None else w, trained, whole, is_leaf=lambda x: x is None)
 

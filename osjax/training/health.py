@@ -32,7 +32,7 @@ class HealthConfig:
 
 @dataclass(frozen=True)
 class Illness:
-    """reason: in words. since: the first step that was bad."""
+    """A reason to go back. reason: in words, for the user. since: the first step that was bad."""
 
     reason: str
     since: int

@@ -18,7 +18,8 @@ from osjax.training.throughput import Throughput
 class LateMetrics:
     """The metrics of one step, held until the next has been dispatched, then read, logged and shown.
 
-    log: None on all processes but the first. skipped: the state's count of updates left out so far.
+    cfg: of the loop. log: None on all processes but the first. dashboards: get every line that the log gets. skipped:
+    the state's count of updates left out so far. throughput: adds tokens a second and MFU to the lines, or None.
     """
 
     def __init__(
@@ -75,7 +76,10 @@ class LateMetrics:
         return ill
 
     def rewind(self, step: int, skipped: int, bar: tqdm) -> None:
-        """Forget what came at or after `step`, for a run that goes back. skipped: the count of the state there."""
+        """Forget what came at or after `step`, for a run that goes back.
+
+        skipped: updates left out so far, as the state there counts them. bar: goes back to that step, too.
+        """
         self.held, self.last_time = None, None
         self.health.restart(skipped)
         if self.log:

@@ -73,6 +73,7 @@ def run(
     the bad ones; UserError when there is none, when it did so `health.max_rollbacks` times, when saving keeps failing,
     and when the batches end early.
     """
+    # The host counts steps by itself: to ask the state every time would wait for the step under way.
     step = first = int(jax.device_get(state.step))
     checkpoints, workdir, throughput = records.checkpoints, records.workdir, records.throughput
     log = MetricsLog(workdir, cfg.stage, first) if jax.process_index() == 0 else None
@@ -84,9 +85,11 @@ def run(
     with stop_requests() as stopped, progress_bar(cfg, first) as bar, watchdog, Profile(cfg, first, workdir) as profile:
         try:
             while step < cfg.total_steps:
+                # The order is the contract: all that happens before `next` sees the state and the data iterator at one
+                # and the same step, so what is saved here goes on with the very batch that follows.
                 stop = stopped(step)
                 measured = evaluate(state) if evaluate and not stop and _due(step, cfg.eval_every) else {}
-                if stop or (_due(step, cfg.save_every) and step > first):
+                if stop or (_due(step, cfg.save_every) and step > first):  # not the state that it began with
                     late.flush(bar)  # so that metrics.jsonl reaches as far as the checkpoint
                     saver.save(step, state)
                 if stop:
@@ -98,13 +101,17 @@ def run(
                     throughput.look_at(_shape(batch), batch)
                 profile.before(step)
                 with jax.transfer_guard("disallow"):  # a step that copies between host and device is a mistake
+                    # Returns once the step is queued. From here on the old state is gone: its buffers are the new
+                    # one's.
                     state, metrics = step_fn(state, batch, run_key)
+                # Holds the metrics of this step and reads those of the one before, which are ready or nearly so. What
+                # is wrong is therefore known one step late; `ill.since` says where it began.
                 ill = late.push(
                     step, metrics, {**measured, "data_s": took, "data_wait_s": waited, "batch": _shape(batch)}, bar
                 )
                 watchdog.beat()
                 step += 1
-                if step == cfg.total_steps:
+                if step == cfg.total_steps:  # no step follows in whose shade to read: wait, before all is called well
                     ill = late.flush(bar) or ill
                 if ill:
                     rollbacks += 1
@@ -125,11 +132,13 @@ def _roll_back(cfg: LoopConfig, checkpoints: Checkpoints, state: TrainState, ill
     if times > cfg.health.max_rollbacks:
         raise UserError(f"{cfg.stage}: {ill.reason}, after {times - 1} returns to a checkpoint: {advice}")
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
-    checkpoints.wait()
+    checkpoints.wait()  # a save under way may be the newest sound one, or one to set aside
+    # A checkpoint of step n holds the state before step n ran: that of `since` itself is still good.
     step = checkpoints.return_to(ill.since)
     if step is None:
         raise UserError(f"{cfg.stage}: {ill.reason}, and no checkpoint is older: {advice}")
     tqdm.write(f"{cfg.stage}: {ill.reason}: back to the checkpoint of step {step}, on with new data", file=sys.stderr)
+    # The model beneath adapters is in no checkpoint, and no step changes it.
     return checkpoints.restore(abstract, step)[0].replace(frozen=state.frozen)
 
 

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ import optax
 from osjax.errors import UserError
 from osjax.training.freeze import Freeze
 
+Tree = TypeVar("Tree")
 SCHEDULES = ("constant", "cosine", "step")
 MOMENT_DTYPES = ("float32", "bfloat16")
 
@@ -107,11 +108,11 @@ def make(cfg: OptimizerConfig) -> optax.GradientTransformation:
     )
 
 
-def _clip(grads: Any, clip_norm: float) -> Any:
+def _clip(grads: Tree, clip_norm: float) -> Tree:
     scale = jnp.minimum(1.0, clip_norm / (optax.global_norm(grads) + 1e-6))
     return jax.tree.map(lambda g: g * scale.astype(g.dtype), grads)
 
 
-def update_ema(ema: Any, params: Any, decay: float) -> Any:
+def update_ema(ema: Tree, params: Tree, decay: float) -> Tree:
     """ema * decay + params * (1 - decay), in float32."""
     return jax.tree.map(lambda e, p: e * decay + p.astype(jnp.float32) * (1 - decay), ema, params)

@@ -27,7 +27,10 @@ class Saver:
         self.under_way = False
 
     def save(self, step: int, state: TrainState) -> None:
-        """Start to save; a save that fails is told of. UserError where `max_failed_saves` in a row did."""
+        """Start to save the state of a step; a save that fails is told of.
+
+        UserError where `max_failed_saves` of them in a row did.
+        """
         data = self.data_state and self.data_state()
         try:
             self.checkpoints.save(step, state, data, self.config)
@@ -42,7 +45,10 @@ class Saver:
         self.under_way = True
 
     def finish(self, step: int, state: TrainState) -> None:
-        """Wait for the last save, and try it once more if it failed: here nothing can go on without it."""
+        """Wait for the last save, which was of this step and state, and try it once more if it failed.
+
+        Nothing can go on without it here: UserError where it fails again.
+        """
         try:
             self.checkpoints.wait()
         except Exception as error:

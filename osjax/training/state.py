@@ -13,10 +13,12 @@ from osjax.training.freeze import Freeze, fill
 
 
 class TrainState(struct.PyTreeNode):
-    """step: updates tried so far, int32. skipped: updates left out for a non-finite loss or gradient.
+    """Everything that a training run carries from step to step; a checkpoint holds it.
 
-    ema: float32 moving average of the parameters that train, or None.
-    frozen: where `params` are adapters, the model that they are of (without them). It is in no checkpoint.
+    step: updates tried so far, int32. skipped: how many of them were left out for a non-finite loss or gradient, int32.
+    params: all parameters, those that are frozen too. opt_state: the update rule's, of those that train. ema: float32
+    moving average of the parameters that train, or None. frozen: where `params` are adapters, the model that they are
+    of (without them). It is in no checkpoint.
     """
 
     step: jax.Array

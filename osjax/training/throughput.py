@@ -26,5 +26,5 @@ class Throughput:
             self._known[shape]["mfu"] = self._flops(batch) / self._peak
 
     def rates(self, shape: str, steps_per_s: float) -> dict[str, float]:
-        """tokens_per_s, and mfu where the peak is known, at this rate of steps with batches of a shape looked at."""
+        """tokens_per_s, and mfu where the peak is known, at `steps_per_s` with batches of a shape looked at."""
         return {name: of_a_step * steps_per_s for name, of_a_step in self._known[shape].items()}

@@ -6,6 +6,7 @@ from typing import Any
 
 from osjax.errors import UserError
 from osjax.models.lora import LoRAConfig
+from osjax.models.mmdit.config import MMDiTConfig
 from osjax.weights import lora_file, orbax_stream
 from osjax.weights.layout import OPEN_SORA_V2, Layout
 from osjax.weights.leaves import of_params
@@ -21,10 +22,11 @@ def is_adapter(path: Path) -> bool:
     return lora_file.is_adapter(path)
 
 
-def read(path: Path, model_cfg: Any, layout: Layout = OPEN_SORA_V2, average: bool = True) -> Adapters:
+def read(path: Path, model_cfg: MMDiTConfig, layout: Layout = OPEN_SORA_V2, average: bool = True) -> Adapters:
     """Adapters of a model in a checkpoint of a LoRA stage, in a folder of peft or in a .safetensors.
 
-    average: their moving average, where the checkpoint has one. UserError for what does not fit the model.
+    path: of any of these. model_cfg: of the model they are of. layout: of attention weights in files. average: take
+    their moving average, where the checkpoint has one. UserError for what does not fit the model.
     """
     checkpoint = orbax_stream.find(path, average)
     if checkpoint is None:

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from osjax import weights
 from osjax.errors import UserError
 from osjax.models.lora import LoRAConfig
+from osjax.models.mmdit.config import MMDiTConfig
 from osjax.weights import adapters, init, lora_file, orbax_stream
 from osjax.weights.io import save_tensors
 from osjax.weights.layout import Layout
@@ -53,7 +55,7 @@ def open_source(
     return merged(leaves, adapters.read(adapter, model_cfg, layout)) if adapter else leaves
 
 
-def numpy_dtype(name: str | None) -> Any:
+def numpy_dtype(name: str | None) -> np.dtype | None:
     """The dtype of a name such as bfloat16; None keeps every tensor's own."""
     return None if name is None else jnp.dtype(name)
 
@@ -66,10 +68,11 @@ def other_form(source: Path) -> str:
 def write(
     leaves: Leaves, out: Path, to: str, model_cfg: Any, layout: Layout, shard_bytes: int, says: Mapping[str, Any]
 ) -> Written:
-    """Write parameters, whole or not at all.
+    """Write parameters, whole or not at all; a failed write leaves nothing behind.
 
-    out: a folder, or a .safetensors to have all in one file. to: orbax or safetensors. layout: of files. shard_bytes:
-    the largest file of a folder. says: what a checkpoint keeps as its config.
+    leaves: the parameters, read as they are written. out: a folder, or a .safetensors to have all in one file. to:
+    orbax or safetensors. model_cfg: of the model. layout: of attention weights in files. shard_bytes: the largest file
+    of a folder. says: what a checkpoint keeps as its config, JSON values. UserError for a checkpoint in a .safetensors.
     """
     if to == "orbax" and out.suffix == ".safetensors":
         raise UserError(f"{out} cannot be a checkpoint: name a folder, or ask for --to=safetensors", status=2)
@@ -85,10 +88,12 @@ def write(
         raise
 
 
-def adapter(source: Path, out: Path, model_cfg: Any, layout: Layout) -> tuple[LoRAConfig, int]:
+def adapter(source: Path, out: Path, model_cfg: MMDiTConfig, layout: Layout) -> tuple[LoRAConfig, int]:
     """Convert adapters of a model: a checkpoint, a peft folder or a .safetensors to one of the others.
 
-    Returns what they are, and the bytes written. out: a folder as peft has it, or a .safetensors. layout: of the files.
+    Returns what they are, and the bytes written. source: any of the three. out: a folder as peft has it, or a
+    .safetensors. model_cfg: of the model they are of. layout: of attention weights in files. UserError for what does
+    not fit the model.
     """
     lora = adapters.read(source, model_cfg, layout)
     lora_file.write(out, model_cfg, lora, layout)

@@ -37,7 +37,7 @@ def open_tensors(path: Path | str) -> dict[str, FileTensor]:
 
 
 def _open_file(path: Path) -> dict[str, FileTensor]:
-    """By content: what matters is what a file is, not what it is called."""
+    """The tensors of a file, read as its content asks and not as its name does."""
     with path.open("rb") as file:
         start = file.read(16)
     if start.startswith(b"version https://"):

@@ -7,7 +7,10 @@ from osjax.errors import UserError
 
 @dataclass(frozen=True)
 class Layout:
-    """fused_qkv: q, k and v in one tensor. interleaved_rope: rotary pairs are neighbours, not half a head apart."""
+    """How a file stores attention weights; import changes them into the one order that the model runs.
+
+    fused_qkv: q, k and v in one tensor. interleaved_rope: rotary pairs are neighbours, not half a head apart.
+    """
 
     fused_qkv: bool
     interleaved_rope: bool

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
+from numpy.typing import DTypeLike
 
 from osjax.errors import UserError
 from osjax.weights.rules import Path, Rule, Window, check_names, check_table, extent, whole
@@ -35,8 +36,8 @@ class Leaves:
         """The params tree of numpy arrays, read whole."""
         return unflatten_dict({path: self.read(path, whole(shape)) for path, shape in self.shapes.items()})
 
-    def cast(self, dtype: Any) -> "Leaves":
-        """These leaves with their values as `dtype`; None leaves every leaf as it is."""
+    def cast(self, dtype: DTypeLike | None) -> "Leaves":
+        """The leaves with their values as `dtype`, converted as they are read; None leaves every leaf as it is."""
         if dtype is None:
             return self
         dtype = np.dtype(dtype)
@@ -63,6 +64,8 @@ def of_tensors(table: Sequence[Rule], shapes: Mapping[Path, tuple[int, ...]], te
     table: the weight map. shapes: of the leaves. tensors: by name, with `.shape`, `.dtype` and slicing.
     Raises UserError listing every missing, unexpected and misshapen tensor at once; ValueError for a wrong table.
     """
+    # First every tensor gets all its names, so that the check of names sees a complete file; then second names go,
+    # since each leaf is to be filled once.
     tensors = _one_name_each(table, tensors)
     check_names(table, tensors)
     table = [rule for rule in table if rule.alias_of is None]
@@ -83,11 +86,14 @@ def of_tensors(table: Sequence[Rule], shapes: Mapping[Path, tuple[int, ...]], te
 
 def _fill(out: np.ndarray, window: Window, rule: Rule, leaf_shape: tuple[int, ...], tensor: Any) -> None:
     """Write what a rule has of a window of its leaf into `out`, which holds that window."""
+    # Three coordinate systems meet here. `window` is in those of the leaf; `out` begins where the window does; a rule's
+    # values begin where its place `at` in the leaf does. Where `at` is one index, such as a block of a stack, the
+    # rule's values lack that axis.
     inside, wanted = [], []  # index into out; window of the rule's own values
     for w, at in zip(window, whole(leaf_shape, rule.at), strict=True):
         first, last = (at.start, at.stop) if isinstance(at, slice) else (at, at + 1)
         start, stop = max(first, w.start), min(last, w.stop)
-        if start >= stop:
+        if start >= stop:  # this rule has nothing in the window: its tensor is not touched
             return
         if isinstance(at, slice):
             inside.append(slice(start - w.start, stop - w.start))
@@ -95,7 +101,7 @@ def _fill(out: np.ndarray, window: Window, rule: Rule, leaf_shape: tuple[int, ..
         else:
             inside.append(at - w.start)
     part = whole(rule.shape, rule.part)
-    if rule.op.pull is None:
+    if rule.op.pull is None:  # which part of the tensor would do is not known: read it whole, then cut
         value = rule.op.to_leaf(np.asarray(tensor[part]))[tuple(wanted)]
     else:
         inner, finish = rule.op.pull(tuple(wanted))
@@ -132,6 +138,8 @@ def to_tensors(table: Sequence[Rule], leaves: Leaves) -> tuple[dict[str, tuple[t
     def read(name: str) -> np.ndarray:
         tensor = np.empty(*known[name])
         for rule in by_name[name]:
+            # Leaves are read by windows, which keep every axis: one index becomes a slice of one, and its axis goes
+            # after.
             at = whole(leaves.shapes[rule.leaf], rule.at)
             window = tuple(i if isinstance(i, slice) else slice(i, i + 1) for i in at)
             value = leaves.read(rule.leaf, window)

@@ -8,7 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
+from numpy.typing import DTypeLike
 
 from osjax import models, weights
 from osjax.errors import UserError
@@ -37,7 +39,7 @@ def open_leaves(cfg: Any, path: Path | str, *, layout: Layout = OPEN_SORA_V2, av
     return leaves
 
 
-def of_checkpoint(folder: Any, average: bool = True) -> Leaves:
+def of_checkpoint(folder: epath.PathLike, average: bool = True) -> Leaves:
     """The parameters of the newest checkpoint in a folder; average: their moving average where it has one."""
     newest = orbax_stream.find(Path(folder), average=average)
     if newest is None:
@@ -72,7 +74,7 @@ def _check_shapes(folder: Path, there: Mapping, model: Mapping) -> None:
         raise UserError(f"{folder} does not fit the model: {shapes.listed(problems, 10)}. Check the model config.")
 
 
-def place(leaves: Leaves, shardings: Any, dtype: Any = None) -> Any:
+def place(leaves: Leaves, shardings: Mapping[str, Any], dtype: DTypeLike | None = None) -> dict[str, Any]:
     """The params tree of these leaves on the devices: arrays with these shardings, a tree like the params.
 
     dtype: of the arrays; None keeps every leaf's. Other hosts read and place the parts of their own devices.

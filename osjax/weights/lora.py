@@ -29,7 +29,7 @@ Modules = Mapping[str, tuple[np.ndarray, np.ndarray]]  # (A (r, in), B (out, r))
 
 @dataclass(frozen=True)
 class Adapters:
-    """cfg: rank and scale. tree: {a, b} of every adapted layer, as in `models/lora.py`."""
+    """Adapters of a model in memory. cfg: rank and scale. tree: {a, b} of every adapted layer (`models/lora.py`)."""
 
     cfg: LoRAConfig
     tree: Mapping[str, Any]
@@ -84,7 +84,8 @@ def from_own(
 ) -> Adapters:
     """The adapters that `to_torch` made these pairs of, bit for bit.
 
-    path: for messages. cfg, layout: of the MMDiT. lora_cfg: rank and scale that they were trained with.
+    path: for messages. cfg, layout: of the MMDiT. lora_cfg: rank and scale that they were trained with. modules: the
+    pairs by the original's names, complete.
     UserError for pairs that do not fit the model.
     """
     tree, rank = blank(cfg, lora_cfg), lora_cfg.rank
@@ -110,7 +111,8 @@ def from_foreign(
     """The adapters that another tool's pairs of the original's layers are.
 
     Every part of a layer takes the whole rank of its pair; smaller ranks are filled up with zeros. path: for messages.
-    cfg, layout: of the MMDiT. scales: alpha / rank of each layer. UserError for pairs that do not fit the model.
+    cfg, layout: of the MMDiT. modules: the pairs by the original's names. scales: alpha / rank of each layer. UserError
+    for pairs that do not fit the model.
     """
     parts = _parts(cfg, layout)
     _check_used(path, modules, parts.keys())

@@ -87,7 +87,10 @@ def _matching_axes(a: Shape, b: Shape) -> list[tuple[list[int], list[int]]]:
 
 
 def _pull_axes(torch_sizes: list[int], leaf: list[tuple[slice, int]]) -> tuple[list[slice], list[int], list[slice]]:
-    """For one group of axes: torch window, shape of the leaf values that it gives, wanted window among those."""
+    """One group of axes: torch window, shape of the leaf values that it gives, wanted window among those.
+
+    torch_sizes: of the group's axes in torch. leaf: (wanted window, size) of each of its axes in the leaf.
+    """
     (first, _), inside = leaf[0], [size for _, size in leaf[1:]]
     if len(torch_sizes) == 1:  # one axis split in several: whole steps of the first
         step, count = prod(inside), first.stop - first.start

@@ -53,7 +53,7 @@ class Global:
 
 @dataclass(frozen=True)
 class StorageRef:
-    """key: where the checkpoint keeps the bytes. length: in elements of dtype."""
+    """A storage that a pickle names. key: where the checkpoint keeps its bytes. length: in elements of dtype."""
 
     key: str
     dtype: np.dtype
@@ -264,7 +264,7 @@ def _checked(tensor: TensorRef) -> TensorRef:
 
 
 def _storage(identity: Any) -> StorageRef:
-    """From ("storage", type, key, location, number of elements), and in old files None for a view."""
+    """The storage of a persistent id: ("storage", type, key, location, elements), and in old files None for a view."""
     if type(identity) is not tuple or len(identity) not in (5, 6) or identity[0] != "storage":
         raise ValueError("a persistent id that is no storage")
     _, kind, key, _, length = identity[:5]

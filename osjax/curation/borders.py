@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import av
 import numpy as np
 
-from osjax.errors import UserError
+from osjax.data import opened
+from osjax.data.shown import Viewer
 
 BLACK = 24  # luma of 255 up to which a line is black, as in libavfilter's cropdetect
 SAMPLES = 8  # key frames that are looked at
@@ -29,14 +29,11 @@ def find(path: Path | str) -> Box | None:
     path: of the video. UserError for a file that cannot be decoded.
     """
     brightest_HW = None
-    try:
-        for luma_HW in _samples(path):
-            if brightest_HW is None:
-                brightest_HW = luma_HW
-            elif luma_HW.shape == brightest_HW.shape:
-                brightest_HW = np.maximum(brightest_HW, luma_HW)
-    except av.FFmpegError as error:
-        raise UserError(f"{path} cannot be decoded ({error})") from error
+    for luma_HW in _samples(path):
+        if brightest_HW is None:
+            brightest_HW = luma_HW
+        elif luma_HW.shape == brightest_HW.shape:
+            brightest_HW = np.maximum(brightest_HW, luma_HW)
     return None if brightest_HW is None else box(brightest_HW)
 
 
@@ -56,13 +53,11 @@ def box(luma_HW: np.ndarray) -> Box | None:
 
 
 def _samples(path: Path | str):
-    with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        stream.codec_context.thread_count = 1
+    with opened.video(path) as (container, stream):
         stream.codec_context.skip_frame = "NONKEY"
-        start, length = stream.start_time or 0, stream.duration or 0
+        viewer, start, length = Viewer(stream), stream.start_time or 0, stream.duration or 0
         for i in range(SAMPLES if length else 1):
             container.seek(start + length * i // SAMPLES, stream=stream)
             frame = next(container.decode(stream), None)
             if frame is not None:
-                yield frame.to_ndarray(format="gray")
+                yield viewer.plain(frame).to_ndarray(format="gray")

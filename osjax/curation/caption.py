@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from functools import partial
 from urllib.parse import urlsplit
 
+from PIL import Image
+
 from osjax.curation import sample
 from osjax.curation.isolate import Pool, need
 from osjax.curation.tables import Row
@@ -84,12 +86,10 @@ def work(rows: Sequence[Row], pool: Pool, options: Captioning) -> list[Row]:
 
 def _look(row: Row, options: Captioning) -> list[Row]:
     pictures = []
-    for frame in sample.uniform(row, options.frames):
-        scale = min(1.0, options.side / max(frame.width, frame.height))
-        file = io.BytesIO()
-        frame.reformat(max(1, round(frame.width * scale)), max(1, round(frame.height * scale))).to_image().save(
-            file, "JPEG", quality=85
-        )
+    for frame_HWC in sample.uniform(row, options.frames):
+        image, file = Image.fromarray(frame_HWC), io.BytesIO()
+        image.thumbnail((options.side, options.side))
+        image.save(file, "JPEG", quality=85)
         pictures.append(base64.b64encode(file.getvalue()).decode())
     return [{**row, "pictures": pictures}]
 

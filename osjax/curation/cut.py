@@ -16,6 +16,7 @@ from osjax.curation import borders, frames
 from osjax.curation.encode import ClipWriter, Format
 from osjax.curation.isolate import Pool
 from osjax.curation.tables import Row
+from osjax.data import opened
 from osjax.errors import UserError
 
 DETECT = 160  # pixels of the long side at which cuts are looked for
@@ -111,12 +112,11 @@ def _pieces(source: Path, options: Cutting):
 
 
 def _format(source: Path, frame: av.VideoFrame, options: Cutting) -> Format:
-    with av.open(str(source)) as container:
-        fps = frames.rate(container.streams.video[0])
+    with opened.video(source) as (_, stream):
+        fps = frames.rate(stream)
     box = borders.find(source) if options.borders else None
     return Format(
         box=box or borders.Box(0, 0, frame.height, frame.width),
-        rotation=int(frame.rotation),
         max_side=options.max_side,
         source_fps=fps,
         fps=fps if fps < options.max_fps else options.fps,

@@ -9,24 +9,19 @@ import av
 from osjax import atomic
 from osjax.curation import frames
 from osjax.curation.borders import Box
-from osjax.data.video import SAME_BYTES
+from osjax.data.video import SAME_BYTES, tag
 from osjax.errors import UserError
-
-# Angle that a player turns by, counterclockwise as PyAV gives it, to libavfilter's filters that do it for good.
-TURNS = {90: [("transpose", "cclock")], -90: [("transpose", "clock")], 180: [("hflip", ""), ("vflip", "")]}
-TURNS[-180] = TURNS[180]
 
 
 @dataclass(frozen=True)
 class Format:
     """How all clips of one video are written.
 
-    box: what is kept of a frame, before it is turned by `rotation` degrees. max_side: pixels of the long side.
+    box: what is kept of a frame. max_side: pixels of the long side.
     source_fps, fps: frames per second, read and written. crf, preset: of x264. key_seconds: between key frames.
     """
 
     box: Box
-    rotation: int
     max_side: int
     source_fps: float
     fps: float
@@ -44,13 +39,12 @@ class ClipWriter:
     def __init__(self, path: Path, form: Format, first: av.VideoFrame, start: float):
         self.path, self.form, self.start, self.count, self.seconds = path, form, start, 0, 0.0
         self._partial = atomic.beside(path)
-        box, turned = form.box, form.rotation in (90, -90)
-        self.height, self.width = size(*((box.width, box.height) if turned else (box.height, box.width)), form.max_side)
+        box = form.box
+        self.height, self.width = size(box.height, box.width, form.max_side)
         self._graph = frames.graph(
             first,
             [
                 ("crop", f"{box.width}:{box.height}:{box.left}:{box.top}:exact=1"),
-                *TURNS.get(form.rotation, []),
                 ("scale", f"{self.width}:{self.height}:flags=area"),
                 ("setsar", "1"),
                 ("format", "yuv420p"),
@@ -63,6 +57,7 @@ class ClipWriter:
         self._stream.width, self._stream.height, self._stream.pix_fmt = self.width, self.height, "yuv420p"
         self._stream.gop_size = max(1, round(form.fps * form.key_seconds))
         self._stream.codec_context.thread_count = 1  # the caller works on several files
+        tag(self._stream)
         self._stream.options = {"crf": str(form.crf), "preset": form.preset, **SAME_BYTES}
         self._tick = 1 / rate
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import av
 from av.filter import Graph
 
-from osjax.errors import UserError
+from osjax.data import opened
+from osjax.data.shown import Viewer
 
 CLOCK = Fraction(1, 90_000)  # seconds of a tick in filter graphs
 LONGEST_GAP = 10.0  # seconds between two frames; a damaged time stamp may claim years
@@ -16,18 +17,13 @@ LONGEST_GAP = 10.0  # seconds between two frames; a damaged time stamp may claim
 def timed(path: Path | str) -> Iterator[tuple[float, av.VideoFrame]]:
     """Gives (seconds since the first frame, frame) for every frame of the file `path`.
 
-    Times rise strictly, sizes and formats stay the first's. Decodes on one thread: the caller works on several files.
-    UserError for files that cannot be decoded to their end.
+    Frames are as a player shows them: upright, of square pixels, BT.709 of limited range (`Viewer.plain`). Times rise
+    strictly, sizes and formats stay the first's. Decodes on one thread: the caller works on several files. UserError
+    for files that cannot be decoded to their end.
     """
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise UserError(f"{path} holds no video")
-            stream = container.streams.video[0]
-            stream.codec_context.thread_count = 1
-            yield from _steady(container.decode(stream), 1 / rate(stream))
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be decoded ({error})") from error
+    with opened.video(path) as (container, stream):
+        viewer = Viewer(stream)
+        yield from _steady((viewer.plain(frame) for frame in container.decode(stream)), 1 / rate(stream))
 
 
 def rate(stream) -> float:
@@ -52,9 +48,13 @@ def _steady(decoded, step: float) -> Iterator[tuple[float, av.VideoFrame]]:
 
 
 def graph(frame: av.VideoFrame, filters: Sequence[tuple[str, str]]) -> Graph:
-    """A chain of libavfilter `filters`, (name, arguments) each, for frames like `frame` with times in `CLOCK`."""
+    """A chain of libavfilter `filters`, (name, arguments) each, for frames like `frame` with times in `CLOCK`.
+
+    Frames are those of `timed`, whose colours the chain is told.
+    """
     chain = Graph()
-    nodes = [chain.add_buffer(width=frame.width, height=frame.height, format=frame.format.name, time_base=CLOCK)]
+    how = f"video_size={frame.width}x{frame.height}:pix_fmt={frame.format.name}:time_base={CLOCK}"
+    nodes = [chain.add("buffer", f"{how}:pixel_aspect=1/1:colorspace=bt709:range=tv")]
     nodes += [chain.add(name, arguments) for name, arguments in (*filters, ("buffersink", ""))]
     for one, other in zip(nodes, nodes[1:], strict=False):
         one.link_to(other)

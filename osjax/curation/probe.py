@@ -5,11 +5,12 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-import av
 from tqdm import tqdm
 
 from osjax.curation import tables
 from osjax.curation.tables import Row
+from osjax.data import opened, picture, seek
+from osjax.data.shown import Viewer
 from osjax.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -51,31 +52,39 @@ def probe(source: Path | str, min_frames: int = 1, root: Path | str | None = Non
 
 
 def measure(path: Path) -> Row:
-    """The num_frames, height, width, aspect_ratio (h / w), resolution (pixels) and fps of the file `path`.
+    """The num_frames, height, width, aspect_ratio (h / w), resolution (pixels) and fps of the file `path`, as shown.
 
-    One frame is decoded. fps is NaN for images, as buckets have it. Files whose header does not count their frames are
-    decoded to the end. UserError for a file that is no video.
+    Sizes are those that a player shows: upright, of square pixels. Frames are those that decode: of a file that was cut
+    off, what is there. fps is NaN for images, as buckets have it. UserError for a file that is neither video nor image.
     """
+    return looked_at(path)[0]
+
+
+def looked_at(path: Path) -> tuple[Row, seek.Length | None]:
+    """What `measure` gives of the file `path`, and the length that its packets tell; None for images."""
     if not path.is_file():
         raise UserError(f"{path} does not exist")
     if not path.stat().st_size:
         raise UserError(f"{path} is empty")
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise UserError(f"{path} holds no video")
-            stream = container.streams.video[0]
-            frames = container.decode(stream)
-            first = next(frames, None)
-            if first is None:
-                raise UserError(f"{path} holds no frame")
-            count = stream.frames or 1 + sum(1 for _ in frames)
-            fps = float(stream.average_rate or 0) if count > 1 else math.nan  # an image; its file claims 25
-            height, width = first.height, first.width
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be decoded ({error})") from error
+    if picture.is_picture(path):
+        height, width, _ = picture.read(path).shape
+        return _row(1, height, width, math.nan), None
+    with opened.video(path) as (container, stream):
+        first = next(container.decode(stream), None)
+        if first is None:
+            raise UserError(f"{path} holds no frame")
+        height, width = Viewer(stream).size(first)
+        container.seek(0)
+        length = seek.length(container, stream)
+        fps = float(stream.average_rate or 0) if length.frames > 1 else math.nan  # an image; its file claims 25
+    if not length.frames:
+        raise UserError(f"{path} holds no frame that decodes")
+    return _row(length.frames, height, width, fps), length
+
+
+def _row(frames: int, height: int, width: int, fps: float) -> Row:
     return {
-        "num_frames": count,
+        "num_frames": frames,
         "height": height,
         "width": width,
         "aspect_ratio": height / width,

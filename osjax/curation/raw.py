@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import av
-
 from osjax.curation.isolate import Pool
-from osjax.curation.probe import measure
+from osjax.curation.probe import looked_at
 from osjax.curation.tables import Row
+from osjax.data import opened, shown
 from osjax.errors import UserError
 
 
@@ -27,6 +26,7 @@ class Rules:
     min_aspect: float = 1 / 3
     max_aspect: float = 3.0
     drop_profiles: tuple[str, ...] = ("Constrained Baseline",)
+    drop_hdr: bool = False  # True: high dynamic range (PQ, HLG) is dropped; else it is shown in standard range
 
     def __post_init__(self):
         for name in ("min_seconds", "min_bits_per_pixel", "min_fps", "min_aspect"):
@@ -55,37 +55,30 @@ def inspect(path: Path) -> Row:
     path: of the video. A frame near the end is decoded, too: a file that was cut off in a download is broken. UserError
     for broken files.
     """
-    measured = measure(path)
-    try:
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            stream.codec_context.thread_count = 1
-            first = next(container.decode(stream))
-            fps = measured["fps"]
-            length = float(stream.duration * stream.time_base) if stream.duration else (container.duration or 0) / 1e6
-            duration = length or (measured["num_frames"] / fps if fps else 0.0)
-            _reach_end(container, stream)
-            bits = 8 * path.stat().st_size if not stream.bit_rate else stream.bit_rate * duration
-            stated = {
-                "duration": duration,
-                "codec": stream.codec_context.name,
-                "profile": str(stream.codec_context.profile or ""),
-                "pixel_format": first.format.name,
-                "rotation": int(first.rotation),
-            }
-    except (av.FFmpegError, OSError, ValueError, StopIteration) as error:
-        raise UserError(f"{path} cannot be decoded ({error})") from error
+    measured, length = looked_at(path)
+    if length is None:
+        raise UserError(f"{path} is a picture")
+    if not length.whole:
+        raise UserError(f"{path} is cut off before its end")
+    with opened.video(path) as (container, stream):
+        first = next(container.decode(stream))
+        fps = measured["fps"]
+        seconds = float(stream.duration * stream.time_base) if stream.duration else (container.duration or 0) / 1e6
+        duration = seconds or (measured["num_frames"] / fps if fps else 0.0)
+        bits = 8 * path.stat().st_size if not stream.bit_rate else stream.bit_rate * duration
+        stated = {
+            "duration": duration,
+            "codec": stream.codec_context.name,
+            "profile": str(stream.codec_context.profile or ""),
+            "pixel_format": first.format.name,
+            "rotation": int(first.rotation),
+            "orientation": shown.exif(first),
+            "pixel_aspect": float(stream.sample_aspect_ratio or 1),
+            "transfer": shown.transfer_name(first),
+            "range": shown.range_name(first),
+        }
     pixels = measured["num_frames"] * measured["resolution"]
     return {**measured, **stated, "bits_per_pixel": bits / pixels}
-
-
-def _reach_end(container, stream) -> None:
-    """Decode a frame from the last key frame on; UserError when there is none."""
-    if not stream.duration:
-        return
-    container.seek((stream.start_time or 0) + stream.duration, stream=stream, backward=True)
-    if next(container.decode(stream), None) is None:
-        raise UserError(f"{container.name} is cut off before its end")
 
 
 def reason(row: Row, rules: Rules) -> str | None:
@@ -100,4 +93,6 @@ def reason(row: Row, rules: Rules) -> str | None:
         return f"{row['bits_per_pixel']:.4f} bits per pixel, needs {rules.min_bits_per_pixel:g}"
     if row["profile"] in rules.drop_profiles:
         return f"profile {row['profile']}"
+    if rules.drop_hdr and row["transfer"] in shown.HDR.values():
+        return f"HDR ({row['transfer']})"
     return None

@@ -3,37 +3,36 @@
 from pathlib import Path
 
 import av
+import numpy as np
+from av.container import InputContainer
+from av.video.stream import VideoStream
 
-from osjax.curation import frames
 from osjax.curation.tables import Row
+from osjax.data import opened, picture
+from osjax.data.shown import Viewer
 from osjax.errors import UserError
 
 
-def uniform(row: Row, count: int) -> list[av.VideoFrame]:
-    """`count` frames at the middles of as many equal parts of a clip. `row`: needs path.
+def uniform(row: Row, count: int) -> list[np.ndarray]:
+    """`count` frames at the middles of as many equal parts of a clip, as a player shows them: uint8 (H, W, 3).
 
-    Seeks to the key frame before each. UserError for files that hold no frame there.
+    row: needs path. Seeks to the key frame before each. UserError for files that hold no frame there.
     """
     path = Path(row["path"])
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise UserError(f"{path} holds no video")
-            stream = container.streams.video[0]
-            stream.codec_context.thread_count = 1
-            if stream.duration:
-                length = float(stream.duration * stream.time_base)
-                picked = [_at(container, stream, length * (i + 0.5) / count) for i in range(count)]
-            else:
-                picked = _of_all(path, count)
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be decoded ({error})") from error
-    if any(frame is None for frame in picked):
-        raise UserError(f"{path} holds no frame at one of {count} places")
-    return picked
+    if picture.is_picture(path):
+        return [picture.read(path)] * count
+    with opened.video(path) as (container, stream):
+        viewer = Viewer(stream)
+        if not stream.duration:
+            return _of_all(path, count)
+        length = float(stream.duration * stream.time_base)
+        picked = [_at(container, stream, length * (i + 0.5) / count) for i in range(count)]
+        if any(frame is None for frame in picked):
+            raise UserError(f"{path} holds no frame at one of {count} places")
+        return [viewer(frame) for frame in picked]
 
 
-def _at(container, stream, seconds: float) -> av.VideoFrame | None:
+def _at(container: InputContainer, stream: VideoStream, seconds: float) -> av.VideoFrame | None:
     """The frame shown `seconds` after the start."""
     target = (stream.start_time or 0) + int(seconds / stream.time_base)
     container.seek(target, stream=stream, backward=True)
@@ -45,8 +44,16 @@ def _at(container, stream, seconds: float) -> av.VideoFrame | None:
     return last
 
 
-def _of_all(path: Path, count: int) -> list[av.VideoFrame]:
+def _of_all(path: Path, count: int) -> list[np.ndarray]:
     """Frames of a file that does not state its length: it is read twice, to count and to pick."""
-    total = sum(1 for _ in frames.timed(path))
+    with opened.video(path) as (container, stream):
+        total = sum(1 for _ in container.decode(stream))
+    if not total:
+        raise UserError(f"{path} holds no frame")
     wanted = [int(total * (i + 0.5) / count) for i in range(count)]
-    return [frame for i, (_, frame) in enumerate(frames.timed(path)) for _ in range(wanted.count(i))]
+    with opened.video(path) as (container, stream):
+        viewer, picked = Viewer(stream), []
+        for number, frame in enumerate(container.decode(stream)):
+            if number in wanted:
+                picked += [viewer(frame)] * wanted.count(number)
+    return picked

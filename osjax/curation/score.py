@@ -138,7 +138,7 @@ def score(row: Row, options: Scoring) -> list[Row]:
         values |= {name: one.value() for name, one in running.items()}
     of_sampled, judged = options.chosen(OfSampled), options.chosen(Judged)
     if of_sampled or judged:
-        images = [frame.to_ndarray(format="rgb24") for frame in sample.uniform(row, SAMPLED)]
+        images = sample.uniform(row, SAMPLED)
         values |= {name: s.measure(images) for name, s in of_sampled.items()}
         if judged:
             shown = images[0], images[SAMPLED // 2], images[-1]

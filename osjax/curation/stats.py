@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import av
 import numpy as np
+from PIL import Image
 
-from osjax.curation import tables
+from osjax.curation import sample, tables
 from osjax.curation.isolate import Pool
 from osjax.curation.tables import Row
-from osjax.errors import UserError
 
 WIDTH = 240  # pixels of an example frame
 
@@ -59,18 +58,8 @@ def _read(rows, examples: int, rng: np.random.Generator) -> tuple[dict[str, list
 
 def example(row: Row) -> list[Row]:
     """The row with its middle frame as JPEG bytes, `jpeg`."""
-    path = row["path"]
-    try:
-        with av.open(path) as container:
-            stream = container.streams.video[0]
-            if stream.duration:
-                container.seek((stream.start_time or 0) + stream.duration // 2, stream=stream)
-            frame = next(container.decode(stream), None)
-    except (av.FFmpegError, OSError, IndexError) as error:
-        raise UserError(f"{path} cannot be decoded ({error})") from error
-    if frame is None:
-        raise UserError(f"{path} holds no frame")
-    file = io.BytesIO()
-    scale = WIDTH / frame.width
-    frame.reformat(WIDTH, max(2, round(frame.height * scale))).to_image().save(file, "JPEG", quality=80)
+    (middle_HWC,) = sample.uniform(row, 1)
+    image, file = Image.fromarray(middle_HWC), io.BytesIO()
+    image.thumbnail((WIDTH, 4 * WIDTH))
+    image.save(file, "JPEG", quality=80)
     return [{**row, "jpeg": file.getvalue()}]

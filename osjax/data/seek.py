@@ -4,15 +4,17 @@ A frame's number is its place in the order of presentation, so it is the one tha
 The packets' times say which packet holds it; reading them decodes nothing.
 """
 
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import av
-import av.video.reformatter
 import numpy as np
+from av.container import InputContainer
+from av.video.stream import VideoStream
 
+from osjax.data import opened, picture
+from osjax.data.shown import Viewer
 from osjax.errors import UserError
 
 UNEVEN = 0.5  # share of a frame's time by which a step between frames may differ before the rate counts as variable
@@ -54,6 +56,63 @@ def timeline(packets: Sequence[av.Packet]) -> Timeline | None:
     return Timeline(np.sort(times), np.sort([p.pts for p in packets if p.is_keyframe]))
 
 
+def shown_packets(container: InputContainer, stream: VideoStream) -> list[av.Packet]:
+    """The packets of a stream whose frames are shown: edit lists leave some out. They end where the file is cut off.
+
+    container, stream: an opened file, see opened.py, which is read from its start to its end.
+    """
+    return [packet for packet in _packets(container, stream) if not packet.is_discard]
+
+
+def _packets(container: InputContainer, stream: VideoStream) -> list[av.Packet]:
+    packets = []
+    try:
+        for packet in container.demux(stream):
+            if packet.size:
+                packets.append(packet)
+    except av.FFmpegError:
+        if not packets:
+            raise
+    return packets
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long a video is. frames: those that decode and are shown. whole: it goes on to the end that it states."""
+
+    frames: int
+    whole: bool
+
+
+def length(container: InputContainer, stream: VideoStream) -> Length:
+    """The length of an opened file by its packets; only what follows the last key frame is decoded.
+
+    container, stream: see opened.py. Headers may state more: of files that were cut off, or whose edit lists leave
+    frames out. Raw streams and damaged files, whose packets do not tell, are decoded to their end.
+    """
+    everything = _packets(container, stream)
+    packets = [packet for packet in everything if not packet.is_discard]
+    when, whole = timeline(packets), not stream.frames or len(everything) >= stream.frames
+    if when is None or not len(when.keys):
+        container.seek(0)
+        return Length(sum(1 for _ in _until_broken(container.decode(stream))), whole)
+    last = when.keys[-1]
+    if stream.duration and stream.time_base:
+        missing = (stream.start_time or 0) + stream.duration - when.times[-1]
+        whole = whole and float(missing * stream.time_base) <= 1.0 + 0.05 * float(stream.duration * stream.time_base)
+    begin = next(number for number, packet in enumerate(packets) if packet.pts == last)
+    tail = {frame.pts for frame in _until_broken(_decoded(stream.codec_context, packets[begin:]))}
+    before = int((when.times < last).sum())
+    return Length(before + int(np.isin(when.times[before:], list(tail)).sum()), whole and bool(tail))
+
+
+def _until_broken(frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+    try:
+        yield from frames
+    except opened.BROKEN:
+        return
+
+
 def decode_at(source: Path | str | bytes, at: np.ndarray) -> np.ndarray:
     """Frames number `at` (rising) of a video as uint8 (len(at), H, W, 3). source: a path or bytes, see `read`."""
     by_place = dict(read(source, at))
@@ -63,27 +122,26 @@ def decode_at(source: Path | str | bytes, at: np.ndarray) -> np.ndarray:
 def read(source: Path | str | bytes, at: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     """Gives (place in `at`, frame as uint8 (H, W, 3)) for the frames number `at` (rising), one after the other.
 
-    Frames come upright where the file says that it is turned. All places come; where one comes again, the later frame
+    Frames come as a player shows them, see shown.py. All places come; where one comes again, the later frame
     counts. source: a path, or the bytes of a file. Decodes on one thread, as loaders read many clips at once.
     UserError naming the file when it holds no video, does not decode or has too few frames.
     """
-    name = "video bytes" if isinstance(source, bytes) else str(source)
+    name = opened.name_of(source)
     at = np.asarray(at, np.int64)
+    if picture.is_picture(source):
+        if len(at) and at[-1] > 0:
+            raise UserError(f"{name} is one picture and has no frame {at[-1]}: remove it from the table")
+        image = picture.read(source)
+        yield from ((place, image) for place in range(len(at)))
+        return
     places, shape = set(), None
-    try:
-        with av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source)) as container:
-            if not container.streams.video:
-                raise UserError(f"{name} holds no video: remove it from the table")
-            stream = container.streams.video[0]
-            stream.thread_count = 1
-            for place, image in _frames(container, stream, at):
-                places.add(place)
-                shape = shape or image.shape
-                if image.shape != shape:
-                    raise UserError(f"{name} changes its size on the way: remove it from the table")
-                yield place, image
-    except (av.FFmpegError, OSError, ValueError, MemoryError, OverflowError) as error:
-        raise UserError(f"{name} cannot be decoded ({error}): remove it from the table or make it anew") from error
+    with opened.video(source) as (container, stream):
+        for place, image in _frames(container, stream, at):
+            places.add(place)
+            shape = shape or image.shape
+            if image.shape != shape:
+                raise UserError(f"{name} changes its size on the way: remove it from the table")
+            yield place, image
     if len(places) < len(at):
         raise UserError(
             f"{name} has too few frames ({len(places)} of the {len(at)} up to frame {at[-1]}): remove it from the table"
@@ -91,13 +149,13 @@ def read(source: Path | str | bytes, at: np.ndarray) -> Iterator[tuple[int, np.n
 
 
 def _frames(container, stream, at: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    upright, given = Upright(), 0
-    packets = [p for p in container.demux(stream) if p.size and not p.is_discard]
+    viewer, given = Viewer(stream), 0
+    packets = shown_packets(container, stream)
     when = timeline(packets)
     if when is not None and len(when.times) > at[-1] and stream.codec_context is not None:
         times = when.times[when.resampled(at)]
         for frame in _wanted(stream.codec_context, packets, when, times):
-            image = upright(frame)
+            image = viewer(frame)
             for place in range(given, int(np.searchsorted(times, frame.pts, side="right"))):
                 yield place, image
                 given = place + 1
@@ -109,7 +167,7 @@ def _frames(container, stream, at: np.ndarray) -> Iterator[tuple[int, np.ndarray
             return
         first, last = np.searchsorted(at, number), np.searchsorted(at, number, side="right")
         if first < last:
-            image = upright(frame)
+            image = viewer(frame)
             yield from ((place, image) for place in range(first, last))
 
 
@@ -139,19 +197,3 @@ def _decoded(decoder, packets: Sequence[av.Packet]) -> Iterator[av.VideoFrame]:
     for packet in packets:
         yield from decoder.decode(packet)
     yield from decoder.decode(None)
-
-
-class Upright:
-    """Makes a frame uint8 (H, W, 3), 8 bits whatever the file has, turned as the frame's display matrix says.
-
-    One object for a video's frames: it keeps what it needs to convert them, which costs more to set up than a small
-    frame to convert.
-    """
-
-    def __init__(self):
-        self._convert = av.video.reformatter.VideoReformatter()
-
-    def __call__(self, frame: av.VideoFrame) -> np.ndarray:
-        image = self._convert.reformat(frame, format="rgb24", threads=1).to_ndarray()
-        turns = round(frame.rotation / 90) % 4  # counter-clockwise
-        return np.ascontiguousarray(np.rot90(image, turns)) if turns else image

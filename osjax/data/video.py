@@ -5,7 +5,11 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.video.reformatter import ColorRange, Colorspace
+from av.video.stream import VideoStream
 
+from osjax.data import opened
+from osjax.data.shown import BT709, Viewer, limited
 from osjax.errors import UserError
 
 # With mbtree, which is on by default, about one small clip in a thousand differs from run to run where the CPU has
@@ -14,28 +18,30 @@ SAME_BYTES = {"x264-params": "mbtree=0"}
 
 
 def decode(source: Path | str | bytes, num_frames: int | None = None) -> np.ndarray:
-    """The first `num_frames` frames of a video, or all, as uint8 (T, H, W, 3).
+    """The first `num_frames` frames of a video, or all, as a player shows them: uint8 (T, H, W, 3).
 
     source: a path, or the bytes of a file. UserError naming the file when it is empty, corrupt, holds no video or is
     too short.
     """
-    name = "video bytes" if isinstance(source, bytes) else str(source)
-    file = io.BytesIO(source) if isinstance(source, bytes) else str(source)
     frames = []
-    try:
-        with av.open(file) as container:
-            if not container.streams.video:
-                raise UserError(f"{name} holds no video: remove it from the table")
-            for i, frame in enumerate(container.decode(video=0)):
-                if i == num_frames:
-                    break
-                frames.append(frame.to_ndarray(format="rgb24"))
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise UserError(f"{name} cannot be decoded ({error}): remove it from the table or make it anew") from error
+    with opened.video(source) as (container, stream):
+        viewer = Viewer(stream)
+        for i, frame in enumerate(container.decode(stream)):
+            if i == num_frames:
+                break
+            frames.append(viewer(frame))
     if not frames or (num_frames is not None and len(frames) < num_frames):
         wanted = num_frames or "at least 1"
+        name = opened.name_of(source)
         raise UserError(f"{name} has too few frames ({len(frames)}, needs {wanted}): remove it from the table")
     return np.stack(frames)
+
+
+def tag(stream: VideoStream) -> None:
+    """Say in a stream that is to be written what its colours are: BT.709 of limited range, as `shown.limited` makes."""
+    context = stream.codec_context
+    context.color_range, context.colorspace = ColorRange.MPEG, Colorspace.ITU709
+    context.color_primaries = context.color_trc = BT709
 
 
 def encode(video_THWC: np.ndarray, fps: float, crf: int = 18) -> bytes:
@@ -52,8 +58,9 @@ def encode(video_THWC: np.ndarray, fps: float, crf: int = 18) -> bytes:
         stream = container.add_stream("libx264", rate=round(fps), options={"crf": str(crf), **SAME_BYTES})
         stream.width, stream.height, stream.pix_fmt = W, H, "yuv420p"
         stream.codec_context.thread_count = 1  # small clips; the caller parallelises over files
+        tag(stream)
         for image in np.ascontiguousarray(video_THWC):
-            for packet in stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")):
+            for packet in stream.encode(limited(av.VideoFrame.from_ndarray(image, format="rgb24"))):
                 container.mux(packet)
         for packet in stream.encode():
             container.mux(packet)

@@ -223,7 +223,9 @@ class Pipeline:
         if not mode.references:
             return {}
         with self._autoencoder_on_device() as ae:
-            latents = [references.encode(mode, references.load(job.reference, *size), ae) for job in jobs]
+            fps = settings.fps if settings.match_fps else None
+            clips = (references.given(mode, job.reference, size, ae.causal, fps) for job in jobs)
+            latents = [references.encode(one, ae) for one in clips]
             return jax.tree.map(lambda *rows: np.concatenate(rows), *latents)
 
     def _text(self, jobs: Sequence[Job], settings: SampleSettings) -> tuple[np.ndarray, np.ndarray]:

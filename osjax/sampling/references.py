@@ -3,16 +3,17 @@
 Source: Open-Sora opensora/utils/inference.py (collect_references_batch) and opensora/datasets/utils.py.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from osjax.conditioning import modes
-from osjax.data import transforms, video
+from osjax.data import opened, picture, seek, transforms
+from osjax.data.buckets import reduce_fps
 from osjax.errors import UserError
 from osjax.sampling.autoencoder import Autoencoder, to_float
 
@@ -45,31 +46,54 @@ def _existing(path: Path, folder: Path) -> Path:
     return file
 
 
-def read(path: Path) -> np.ndarray:
-    """The frames of the file at `path`, uint8 (T, H, W, 3), T = 1 for an image.
+@dataclass(frozen=True)
+class Taken:
+    """What a mode takes of a given clip.
 
-    UserError for a file that cannot be decoded.
+    frames: how many; None takes all. at_head: its first ones, else its last. fps: files of a higher rate are brought
+    down to this one by whole factors, as clips are for training; None takes every frame.
     """
-    if Path(path).suffix.lower() in VIDEOS:
-        return video.decode(path)
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))[None]
-    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"reference {path} is no readable image ({error}): give another") from error
+
+    frames: int | None = None
+    at_head: bool = True
+    fps: float | None = None
 
 
-def load(reference: Given, height: int, width: int) -> tuple[np.ndarray, ...]:
+def taken(reference: modes.Reference, causal: bool, fps: float | None) -> Taken:
+    """What `reference` takes of its clip. causal: whether the autoencoder is. fps: see `Taken`."""
+    return Taken(reference.pixel_frames(causal), reference.at_head, fps)
+
+
+def read(path: Path, wanted: Taken = Taken()) -> np.ndarray:
+    """The frames that are wanted of the file at `path`, uint8 (T, H, W, 3) as a viewer shows them; T = 1 for an image.
+
+    Only those are decoded and held. A file that has fewer gives what it has. UserError for a file that cannot be
+    decoded.
+    """
+    if picture.is_picture(path):
+        return picture.read(path)[None]
+    with opened.video(path) as (container, stream):
+        length, rate = seek.length(container, stream), float(stream.average_rate or 0)
+    interval = reduce_fps(rate, wanted.fps)[1] if wanted.fps and rate > 0 else 1
+    at = np.arange(0, length.frames, interval)
+    if not len(at):
+        raise UserError(f"reference {path} holds no frame that decodes: give another")
+    count = len(at) if wanted.frames is None else wanted.frames
+    return seek.decode_at(path, at[:count] if wanted.at_head else at[-count:])
+
+
+def load(reference: Given, height: int, width: int, wanted: Taken = Taken()) -> tuple[np.ndarray, ...]:
     """The clips (T, height, width, 3) that one prompt is given, scaled until they cover and centre-cropped.
 
     reference: an array (T, H, W, 3) or (H, W, 3), uint8 or float in [-1, 1]; a path; text like "a.png;b.mp4"; or a
-    sequence of these, first the one that gives the head. Whole pixels stay uint8. UserError for what is none of these.
+    sequence of these, first the one that gives the head. wanted: what of a file is read. Whole pixels stay uint8.
+    UserError for what is none of these.
     """
     if isinstance(reference, str):
         reference = paths(reference)
     if isinstance(reference, list | tuple):
-        return tuple(clip for part in reference for clip in load(part, height, width))
-    clip = read(*paths(str(reference))) if isinstance(reference, Path) else np.asarray(reference)
+        return tuple(clip for part in reference for clip in load(part, height, width, wanted))
+    clip = read(*paths(str(reference)), wanted) if isinstance(reference, Path) else np.asarray(reference)
     clip = clip[None] if clip.ndim == 3 else clip
     if clip.ndim != 4 or clip.shape[-1] != 3 or not len(clip):
         raise UserError(f"a reference has shape {clip.shape}: give frames, height, width and 3 colours")
@@ -79,6 +103,24 @@ def load(reference: Given, height: int, width: int) -> tuple[np.ndarray, ...]:
         return (transforms.resize_crop_image(clip[0], height, width)[None],)
     scaled = transforms.resize_crop_clip(clip, height, width)
     return (scaled / 127.5 - 1 if clip.dtype == np.uint8 else scaled,)
+
+
+def given(
+    mode: modes.Mode, reference: Given, size: tuple[int, int], causal: bool, fps: float | None = None
+) -> dict[str, np.ndarray]:
+    """The clip (T, height, width, 3) of every reference of a mode by its name, cut to what it takes.
+
+    reference: what one prompt is given, see `load`; each of the mode's references is read by itself, and no frame that
+    it does not take. size: (height, width). causal: whether the autoencoder is. fps: see `Taken`. UserError for a clip
+    that has too few frames.
+    """
+    parts = paths(reference) if isinstance(reference, str) else reference
+    parts = list(parts) if isinstance(parts, list | tuple) else [parts]
+    clips = {}
+    for one in mode.references:
+        part = parts[0] if one.at_head else parts[-1]
+        clips[one.name] = cut(one, load(part, *size, taken(one, causal, fps)), causal)
+    return clips
 
 
 def cut(reference: modes.Reference, clips: Sequence[np.ndarray], causal: bool) -> np.ndarray:
@@ -92,12 +134,9 @@ def cut(reference: modes.Reference, clips: Sequence[np.ndarray], causal: bool) -
     return clip[:frames] if reference.at_head else clip[-frames:]
 
 
-def encode(mode: modes.Mode, clips: Sequence[np.ndarray], autoencoder: Autoencoder) -> dict[str, jax.Array]:
-    """Normalised latents (1, T, H, W, C) of every reference of the mode by its name, each encoded alone.
+def encode(clips: Mapping[str, np.ndarray], autoencoder: Autoencoder) -> dict[str, jax.Array]:
+    """Normalised latents (1, T, H, W, C) of every reference by its name, each encoded alone.
 
-    clips: what `load` gives. autoencoder: what encodes them. UserError: see `cut`.
+    clips: what `given` gives. autoencoder: what encodes them.
     """
-    return {
-        reference.name: autoencoder.encode(jnp.asarray(to_float(cut(reference, clips, autoencoder.causal)))[None])
-        for reference in mode.references
-    }
+    return {name: autoencoder.encode(jnp.asarray(to_float(clip))[None]) for name, clip in clips.items()}

@@ -27,6 +27,8 @@ class SampleSettings:
     alpha: replaces the timestep shift that size and duration imply.
     state_fps, motion_score: whether the prompt ends with the frame rate, and with which motion score (1 still, 7 fast),
         as the training captions of Open-Sora did.
+    match_fps: whether given clips are brought down to `fps` by whole factors, as in training; the original takes every
+        frame of them.
     put_back: whether the latents of given images replace what was sampled in their place; None does so where a latent
         frame holds one frame (causal autoencoders), as a still latent of several frames would stop the motion.
     drop_padding: for models that saw given images repeated to fill a latent frame: leave out the repeated frames.
@@ -52,6 +54,7 @@ class SampleSettings:
     state_fps: bool = False
     motion_score: int | None = None
     seed: int = 0
+    match_fps: bool = True
     put_back: bool | None = None
     drop_padding: bool = False
     image_resolution: str = "768px"

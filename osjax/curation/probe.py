@@ -74,7 +74,7 @@ def looked_at(path: Path) -> tuple[Row, seek.Length | None]:
         if first is None:
             raise UserError(f"{path} holds no frame")
         height, width = Viewer(stream).size(first)
-        container.seek(0)
+    with opened.video(path) as (container, stream):  # again: raw streams have no way back
         length = seek.length(container, stream)
         fps = float(stream.average_rate or 0) if length.frames > 1 else math.nan  # an image; its file claims 25
     if not length.frames:

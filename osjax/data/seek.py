@@ -56,14 +56,6 @@ def timeline(packets: Sequence[av.Packet]) -> Timeline | None:
     return Timeline(np.sort(times), np.sort([p.pts for p in packets if p.is_keyframe]))
 
 
-def shown_packets(container: InputContainer, stream: VideoStream) -> list[av.Packet]:
-    """The packets of a stream whose frames are shown: edit lists leave some out. They end where the file is cut off.
-
-    container, stream: an opened file, see opened.py, which is read from its start to its end.
-    """
-    return [packet for packet in _packets(container, stream) if not packet.is_discard]
-
-
 def _packets(container: InputContainer, stream: VideoStream) -> list[av.Packet]:
     packets = []
     try:
@@ -73,6 +65,8 @@ def _packets(container: InputContainer, stream: VideoStream) -> list[av.Packet]:
     except av.FFmpegError:
         if not packets:
             raise
+    while packets and packets[-1].is_corrupt:  # the one in which a file was cut off
+        packets.pop()
     return packets
 
 
@@ -94,23 +88,15 @@ def length(container: InputContainer, stream: VideoStream) -> Length:
     packets = [packet for packet in everything if not packet.is_discard]
     when, whole = timeline(packets), not stream.frames or len(everything) >= stream.frames
     if when is None or not len(when.keys):
-        container.seek(0)
-        return Length(sum(1 for _ in _until_broken(container.decode(stream))), whole)
+        return Length(sum(1 for _ in _decoded(stream.codec_context, everything)), whole)
     last = when.keys[-1]
     if stream.duration and stream.time_base:
         missing = (stream.start_time or 0) + stream.duration - when.times[-1]
         whole = whole and float(missing * stream.time_base) <= 1.0 + 0.05 * float(stream.duration * stream.time_base)
     begin = next(number for number, packet in enumerate(packets) if packet.pts == last)
-    tail = {frame.pts for frame in _until_broken(_decoded(stream.codec_context, packets[begin:]))}
+    tail = {frame.pts for frame in _decoded(stream.codec_context, packets[begin:])}
     before = int((when.times < last).sum())
     return Length(before + int(np.isin(when.times[before:], list(tail)).sum()), whole and bool(tail))
-
-
-def _until_broken(frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
-    try:
-        yield from frames
-    except opened.BROKEN:
-        return
 
 
 def decode_at(source: Path | str | bytes, at: np.ndarray) -> np.ndarray:
@@ -150,7 +136,8 @@ def read(source: Path | str | bytes, at: np.ndarray) -> Iterator[tuple[int, np.n
 
 def _frames(container, stream, at: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     viewer, given = Viewer(stream), 0
-    packets = shown_packets(container, stream)
+    everything = _packets(container, stream)
+    packets = [packet for packet in everything if not packet.is_discard]
     when = timeline(packets)
     if when is not None and len(when.times) > at[-1] and stream.codec_context is not None:
         times = when.times[when.resampled(at)]
@@ -161,8 +148,7 @@ def _frames(container, stream, at: np.ndarray) -> Iterator[tuple[int, np.ndarray
                 given = place + 1
         if given == len(at):
             return
-    container.seek(0)  # the slow way, which needs nothing but frames
-    for number, frame in enumerate(container.decode(stream)):
+    for number, frame in enumerate(_from_start(container, stream, everything)):  # slow, but needs nothing but frames
         if number > at[-1]:
             return
         first, last = np.searchsorted(at, number), np.searchsorted(at, number, side="right")
@@ -194,6 +180,24 @@ def _wanted(decoder, packets: Sequence[av.Packet], when: Timeline, times: np.nda
 
 
 def _decoded(decoder, packets: Sequence[av.Packet]) -> Iterator[av.VideoFrame]:
-    for packet in packets:
-        yield from decoder.decode(packet)
+    """Frames of packets in order, up to one that does not decode, such as the last of a file that was cut off."""
+    try:
+        for packet in packets:
+            yield from decoder.decode(packet)
+    except av.FFmpegError:
+        pass
     yield from decoder.decode(None)
+
+
+def _from_start(
+    container: InputContainer, stream: VideoStream, packets: Sequence[av.Packet]
+) -> Iterator[av.VideoFrame]:
+    """Every frame of a file whose packets were all read; raw streams cannot be read again."""
+    try:
+        container.seek(0)
+    except av.FFmpegError:
+        if stream.codec_context.is_open:
+            stream.codec_context.flush_buffers()
+        yield from _decoded(stream.codec_context, packets)
+        return
+    yield from container.decode(stream)

@@ -63,7 +63,7 @@ class Viewer:
         return turned(self._convert.reformat(frame, format="rgb24", threads=1, **scaled).to_ndarray(), frame)
 
     def plain(self, frame: av.VideoFrame) -> av.VideoFrame:
-        """The same for filters and encoders: BT.709 of limited range, upright, with square pixels.
+        """A frame as it is shown, for filters and encoders: BT.709 of limited range, upright, with square pixels.
 
         A frame that is so already comes back as it is.
         """
@@ -103,7 +103,7 @@ def limited(frame: av.VideoFrame) -> av.VideoFrame:
 
 
 def _at_time_of(frame: av.VideoFrame, made: av.VideoFrame) -> av.VideoFrame:
-    made.pts = frame.pts
+    made.pts, made.duration = frame.pts, frame.duration  # without one a filter takes the last frame for the end
     if frame.time_base is not None:
         made.time_base = frame.time_base
     return made

@@ -70,7 +70,7 @@ def read(path: Path, wanted: Taken = Taken()) -> np.ndarray:
     Only those are decoded and held. A file that has fewer gives what it has. UserError for a file that cannot be
     decoded.
     """
-    if picture.is_picture(path):
+    if Path(path).suffix.lower() in IMAGES or picture.is_picture(path):
         return picture.read(path)[None]
     with opened.video(path) as (container, stream):
         length, rate = seek.length(container, stream), float(stream.average_rate or 0)

@@ -30,11 +30,39 @@ def numbers(video_THWC, step=4) -> list[int]:
     return np.round(np.asarray(video_THWC, np.float64).mean((1, 2, 3)) / step).astype(int).tolist()
 
 
-def turned_clockwise(data: bytes) -> bytes:
-    """The same file with a display matrix of a quarter turn, as telephones write it."""
+def with_matrix(data: bytes, a: int, b: int, c: int, d: int) -> bytes:
+    """The same file with another display matrix, whose entries are -1, 0 or 1."""
     at = data.index(b"tkhd") + 44
     one = 1 << 16
-    return data[:at] + struct.pack(">9i", 0, one, 0, -one, 0, 0, 0, 0, 1 << 30) + data[at + 36 :]
+    return data[:at] + struct.pack(">9i", a * one, b * one, 0, c * one, d * one, 0, 0, 0, 1 << 30) + data[at + 36 :]
+
+
+def turned_clockwise(data: bytes) -> bytes:
+    """The same file with a display matrix of a quarter turn, as telephones write it."""
+    return with_matrix(data, 0, 1, -1, 0)
+
+
+def noise(frames: int, side: int = 64) -> list[np.ndarray]:
+    """Images that compress badly, so that a file's bytes are spread over its frames."""
+    rng = np.random.default_rng(0)
+    return list(rng.integers(0, 256, (frames, side, side, 3), np.uint8))
+
+
+def first_index(images) -> bytes:
+    """An MP4 with its index before the frames, as files for streaming have it."""
+    import os
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "clip.mp4")
+        with av.open(path, "w", format="mp4", options={"movflags": "faststart"}) as out:
+            stream = out.add_stream("libx264", rate=24, options={"crf": "18", "bf": "0"})
+            stream.height, stream.width, stream.pix_fmt, stream.gop_size = *images[0].shape[:2], "yuv420p", 8
+            for image in images:
+                out.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+            out.mux(stream.encode())
+        with open(path, "rb") as file:
+            return file.read()
 
 
 def sound_only() -> bytes:

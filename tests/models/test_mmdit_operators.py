@@ -13,7 +13,8 @@ from flax.traverse_util import flatten_dict
 from jax.extend.core import jaxprs_in_params
 
 from osjax import models
-from osjax.planning import memory, program
+from osjax.models import velocity
+from osjax.planning import memory
 from osjax.training import diffusion, optimizer, state
 from tests.parallel import processes
 
@@ -33,7 +34,7 @@ def traced(**changes):
     cfg, opt = config("blockwise", **changes), optimizer.OptimizerConfig()
     tx = optimizer.make(opt)
     create = partial(state.create, lambda: models.init_params(cfg, jax.random.key(0)), tx=tx, with_ema=False)
-    arguments = nn.unbox(jax.eval_shape(create)), program.batch_of(cfg, LATENT, 1, TEXT, None), jax.random.key(0)
+    arguments = nn.unbox(jax.eval_shape(create)), velocity.batch_of(cfg, LATENT, 1, TEXT, None), jax.random.key(0)
     return list(equations(jax.make_jaxpr(diffusion.make_step(models.build(cfg), tx, opt))(*arguments).jaxpr))
 
 
@@ -112,12 +113,13 @@ def test_a_cast_inside_the_loop_would_be_found():
 TPU = """
 import jax, sys
 from tests.models.test_mmdit_operators import LATENT, TEXT, config
+from osjax.models import velocity
 from osjax.parallel import mesh
 from osjax.planning import aot, program, targets
 from osjax.training.optimizer import OptimizerConfig
 grid = mesh.make(1, 4, devices=aot.tpu_devices("v5e:2x2"))
 cfg = config("flash")
-step = program.train_step(cfg, OptimizerConfig(), grid, program.batch_of(cfg, LATENT, 4, TEXT, grid))
+step = program.train_step(cfg, OptimizerConfig(), grid, velocity.batch_of(cfg, LATENT, 4, TEXT, grid))
 print(step.lower().compile().as_text())
 """
 

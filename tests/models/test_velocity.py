@@ -148,7 +148,9 @@ def test_attention_that_cannot_run_on_a_mesh_is_refused():
 
 def test_shapes_of_a_batch_are_those_that_the_model_takes():
     made = velocity.batch_of(CFG, (3, 8, 6, 4), 2, 7, None)
-    assert [x.shape for x in made] == [x.shape for x in batch()]
+    assert [x.shape for x in made if x is not None] == [x.shape for x in batch() if x is not None]
+    told = velocity.batch_of(replace(CFG, guidance_embed=True), (3, 8, 6, 4), 2, 7, None)
+    assert made.strength_B is None and told.strength_B.shape == (2,)
     assert velocity.batch_of(replace(CFG, cond_embed=False), (3, 8, 6, 4), 2, 7, None).cond_BTHWC is None
 
 

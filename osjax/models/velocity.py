@@ -48,12 +48,15 @@ class VideoConfig(Protocol):
     @property
     def inputs(self) -> VideoInputs:
         """Which latents, text and condition the model takes."""
+        ...
 
     def check_latent(self, T: int, H: int, W: int, C: int) -> None:
         """UserError, in the words of the configuration, for a latent that does not fit."""
+        ...
 
     def countable(self) -> "VideoConfig":
         """A configuration of this model whose matrix products a tracer sees all (`models/video_flops.py`)."""
+        ...
 
 
 class VideoModel(Protocol):
@@ -62,25 +65,31 @@ class VideoModel(Protocol):
     @property
     def cfg(self) -> VideoConfig:
         """The configuration that it was made from."""
+        ...
 
     @property
     def inputs(self) -> VideoInputs:
         """`inputs` of its configuration."""
+        ...
 
     def check_latent(self, T: int, H: int, W: int, C: int) -> None:
         """`check_latent` of its configuration."""
+        ...
 
     def check_attention(self) -> None:
         """UserError where its attention cannot run on the mesh in force (`sharding.under`)."""
+        ...
 
     def pack(self, latents_BTHWC: jax.Array) -> jax.Array:
         """Latents, or a condition of C + 1 channels -> x_BNC, in which losses are taken and samplers integrate.
 
         Frames are outermost in N.
         """
+        ...
 
     def unpack(self, x_BNC: jax.Array, size: Size) -> jax.Array:
         """Latents of `size` from x_BNC; the inverse of `pack`."""
+        ...
 
     def velocity(
         self,
@@ -93,9 +102,11 @@ class VideoModel(Protocol):
         strength_B: jax.Array | None = None,
     ) -> jax.Array:
         """Velocity of packed latents of `size`, in their shape; for `apply`. The arguments are those of `of_packed`."""
+        ...
 
     def apply(self, variables: Mapping[str, Any], *args: Any, method: str) -> Any:
         """Linen's `apply`."""
+        ...
 
 
 class Given(NamedTuple):
@@ -128,8 +139,8 @@ def of_batch(module: VideoModel, params: Params, batch: LatentBatch, t_B: jax.Ar
 
     batch: noisy latents (B, T, H, W, C) with their text and condition. t_B: their times.
     """
-    latents_BTHWC, *given = batch
-    return of_packed(module, params, module.pack(latents_BTHWC), latents_BTHWC.shape[1:4], t_B, Given(*given))
+    given, size = Given(batch.txt_BMC, batch.y_vec_BC, batch.cond_BTHWC), batch.latents_BTHWC.shape[1:4]
+    return of_packed(module, params, module.pack(batch.latents_BTHWC), size, t_B, given)
 
 
 def batch_of(

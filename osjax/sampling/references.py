@@ -59,7 +59,7 @@ def read(path: Path) -> np.ndarray:
         raise UserError(f"reference {path} is no readable image ({error}): give another") from error
 
 
-def load(reference: Given, height: int, width: int) -> tuple[np.ndarray, ...]:
+def load(reference: Given | None, height: int, width: int) -> tuple[np.ndarray, ...]:
     """The clips (T, height, width, 3) that one prompt is given, scaled until they cover and centre-cropped.
 
     reference: an array (T, H, W, 3) or (H, W, 3), uint8 or float in [-1, 1]; a path; text like "a.png;b.mp4"; or a

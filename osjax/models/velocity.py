@@ -139,8 +139,8 @@ def of_batch(module: VideoModel, params: Params, batch: LatentBatch, t_B: jax.Ar
 
     batch: noisy latents (B, T, H, W, C) with their text and condition. t_B: their times.
     """
-    given, size = Given(batch.txt_BMC, batch.y_vec_BC, batch.cond_BTHWC), batch.latents_BTHWC.shape[1:4]
-    return of_packed(module, params, module.pack(batch.latents_BTHWC), size, t_B, given)
+    packed, size = module.pack(batch.latents_BTHWC), batch.latents_BTHWC.shape[1:4]
+    return of_packed(module, params, packed, size, t_B, Given(*batch[1:]))
 
 
 def batch_of(

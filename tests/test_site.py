@@ -55,6 +55,7 @@ def test_the_search_finds_public_names_and_prose(site):
     titles = {entry["title"]: entry["location"] for entry in index}
     assert any("from_checkpoint" in title for title in titles)
     assert any("latent frame holds one frame" in entry["text"] for entry in index)  # of SampleSettings.put_back
+    assert any("calls that are not timed" in entry["text"] for entry in index)  # a comment behind a config key
 
 
 def test_a_link_to_nowhere_stops_the_build(tmp_path):

@@ -1,7 +1,8 @@
 """Docstrings of the house as Markdown: prose in which "name: what it is" explains arguments and fields.
 
 Each such explanation becomes an item of a list, each sentence on errors a paragraph, aligned and indented lines a block
-of code. Only names that the function, the class or the module knows count; all other colons are prose.
+of code. Only names that the function, the class or the module knows count; all other colons are prose. A comment behind
+a field of a class explains it, too.
 """
 
 import re
@@ -26,7 +27,7 @@ def rewrite(thing: griffe.Object) -> None:
         if not member.is_alias:
             rewrite(member)
     if thing.docstring is not None:
-        thing.docstring.value = markdown(thing.docstring.value, known(thing))
+        thing.docstring.value = markdown(thing.docstring.value, known(thing)) + commented(thing)
 
 
 def known(thing: griffe.Object) -> set[str]:
@@ -41,6 +42,14 @@ def known(thing: griffe.Object) -> set[str]:
 def known_of_class(parent: griffe.Object | None) -> set[str]:
     """Arguments that an `__init__` may explain for the class around it; none of a module."""
     return set() if parent is None or parent.is_module else known(parent)
+
+
+def commented(thing: griffe.Object) -> str:
+    """A list of the fields of a class that have a comment behind them in its source."""
+    fields = [member for member in thing.members.values() if member.is_attribute] if thing.is_class else []
+    lines = [(field.name, re.search(r"  # (?!noqa)(.+)$", (field.source or "").strip("\n"))) for field in fields]
+    items = [f"- **`{name}`**: {escaped(comment[1])}" for name, comment in lines if comment]
+    return "\n\n" + "\n".join(items) if items else ""
 
 
 def markdown(text: str, names: set[str]) -> str:

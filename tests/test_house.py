@@ -1,5 +1,6 @@
 """docs/house.md: the rooms that it names are there, its walks run downwards, and its tree has every floor."""
 
+import ast
 import re
 import tomllib
 from importlib import import_module
@@ -41,8 +42,35 @@ def room(name: str) -> str:
     raise LookupError(f"{name} names no module of osjax")
 
 
+def file_of(module: str) -> Path:
+    """The source of a module of osjax."""
+    path = ROOT.joinpath("osjax", *module.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def imports(module: str) -> tuple[set[str], tuple[str, ...]]:
+    """What a module of osjax imports anywhere, or names in a string to import it by, and beginnings of such strings."""
+    names, beginnings = set(), []
+    for node in ast.walk(ast.parse(file_of(module).read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Constant) and str(node.value).startswith("osjax."):
+            names.add(node.value)
+        elif isinstance(node, ast.JoinedStr) and isinstance(node.values[0], ast.Constant):
+            beginnings.append(node.values[0].value)
+    return names, tuple(one for one in beginnings if one.startswith("osjax."))
+
+
+def is_imported(module: str, rooms: list[str]) -> bool:
+    """Whether one of these rooms imports a module."""
+    name = f"osjax.{module}"
+    return any(name in names or name.startswith(beginnings) for names, beginnings in map(imports, rooms))
+
+
 def problems(names: list[str]) -> list[str]:
-    """What is wrong with a walk: names that do not exist, rooms that are passed twice, floors that rise."""
+    """What is wrong with a walk: names that do not exist, rooms passed twice or not led to, floors that rise."""
     wrong, rooms = [], []
     for name in names:
         try:
@@ -55,8 +83,10 @@ def problems(names: list[str]) -> list[str]:
             continue
         if rooms and FLOORS[here.split(".")[0]] < FLOORS[rooms[-1].split(".")[0]]:
             wrong.append(f"{name} lies above {rooms[-1]}")
-        if here in rooms[:-1] and here != rooms[-1]:
+        elif here in rooms[:-1] and here != rooms[-1]:
             wrong.append(f"{here} is passed twice")
+        elif rooms and here not in rooms and not is_imported(here, rooms):
+            wrong.append(f"nothing before {here} imports it")
         rooms.append(here)
     return wrong
 
@@ -70,8 +100,9 @@ def test_every_walk_runs_downwards_through_rooms_that_are_there():
 @pytest.mark.parametrize(
     ("walk", "says"),
     [
-        (["training.loop.run", "stages.data.video_batches"], "stages.data.video_batches lies above training.loop"),
-        (["data.loader.ClipReader", "flow.path.loss", "data.loader.read_record"], "data.loader is passed twice"),
+        (["stages.data.video_batches", "cli.train.run"], "cli.train.run lies above stages.data"),
+        (["data.bucketed.batches", "data.loader.ClipReader", "data.bucketed.planned"], "data.bucketed is passed twice"),
+        (["sampling.denoise.Denoiser", "ops.attention.attend"], "nothing before ops.attention imports it"),
         (["training.loop.walk"], "training.loop.walk does not exist"),
         (["run.train.run"], "run.train.run does not exist"),
         (["sampling.pipeline.Pipeline.strem"], "sampling.pipeline.Pipeline.strem does not exist"),

@@ -1,5 +1,6 @@
 """The documentation site: complete, with nothing from elsewhere, and a mistake in a page stops it (osjax[docs])."""
 
+import html
 import json
 import os
 import re
@@ -67,3 +68,10 @@ def test_a_link_to_nowhere_stops_the_build(tmp_path):
     page.write_text(page.read_text() + "\n[lost](no_such_page.md)\n")
     ran = build(tmp_path, tmp_path / "site")
     assert ran.returncode == 1 and "no_such_page.md" in ran.stdout + ran.stderr
+
+
+def test_signs_of_docstrings_are_shown_as_they_are(site):
+    text = html.unescape("".join(re.sub(r"<[^>]+>", "", path.read_text()) for path in (site / "api").rglob("*.html")))
+    assert "0 to 2**63 - 1" in text
+    assert "broken, < 2 s, < 0.02 bits per pixel" in text and "pixels in [-1, 1]" in text
+    assert re.findall(r"\\[*<_\[]", text) == []

@@ -94,4 +94,6 @@ def explained(text: str, names: set[str]) -> list[str]:
 def escaped(text: str) -> str:
     """Prose in which nothing but `code` means something to Markdown."""
     pieces = re.split(r"(`[^`]*`)", text)
-    return "".join(p if i % 2 else re.sub(r"([*<\[])", r"\\\1", p) for i, p in enumerate(pieces))
+    prose = [re.sub(r"([*\[]|\b_|_\b)", r"\\\1", piece).replace("<", "&lt;") for piece in pieces[::2]]
+    pieces[::2] = prose
+    return "".join(pieces)

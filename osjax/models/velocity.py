@@ -7,7 +7,7 @@ theirs (`models/README.md` says what it does need).
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +43,9 @@ class VideoInputs:
 
 
 class VideoConfig(Protocol):
-    """Frozen configuration of a video model, as far as others read it."""
+    """Frozen dataclass that configures a video model, as far as others read it."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]  # so that `replace` takes it
 
     @property
     def inputs(self) -> VideoInputs:

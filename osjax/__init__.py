@@ -33,12 +33,14 @@ _PUBLIC = {
 __all__ = ["Pipeline", "Sample", "SampleSettings", "build", "load_config", "models", "plan", "version", "weights"]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'osjax' has no attribute {name!r}")
-    module, attribute = _PUBLIC[name]
-    loaded = import_module(module)
-    return loaded if attribute is None else getattr(loaded, attribute)
+if not TYPE_CHECKING:  # to a checker it would be a promise of any name
+
+    def __getattr__(name: str) -> Any:
+        if name not in _PUBLIC:
+            raise AttributeError(f"module 'osjax' has no attribute {name!r}")
+        module, attribute = _PUBLIC[name]
+        loaded = import_module(module)
+        return loaded if attribute is None else getattr(loaded, attribute)
 
 
 def __dir__() -> list[str]:

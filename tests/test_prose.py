@@ -26,6 +26,8 @@ def public(tree: ast.Module) -> Iterator[tuple[str, ast.AST, ast.ClassDef | None
         for node in body:
             if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) or node.name[0] == "_":
                 continue
+            if any(getattr(d, "id", "") == "overload" for d in node.decorator_list):
+                continue  # the function behind its overloads has the docstring
             yield prefix + node.name, node, owner
             if isinstance(node, ast.ClassDef):
                 yield from inside(node.body, f"{prefix}{node.name}.", node)

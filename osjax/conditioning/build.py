@@ -60,7 +60,9 @@ def _latent_slice(reference: Reference, T: int, causal: bool, time_compression: 
     return slice(0, length) if reference.at_head else slice(T - length, T)
 
 
-def _place(reference: Reference, latents_BTHWC: jax.Array, T: int, causal: bool, time_compression: int) -> jax.Array:
+def _place(
+    reference: Reference, latents_BTHWC: jax.Array | np.ndarray, T: int, causal: bool, time_compression: int
+) -> jax.Array:
     """Lay a reference on an empty clip of T latent frames, at its end of the clip."""
     at = _latent_slice(reference, T, causal, time_compression)
     length = at.stop - at.start
@@ -76,7 +78,7 @@ def _place(reference: Reference, latents_BTHWC: jax.Array, T: int, causal: bool,
 
 def condition(
     mode_B: jax.Array,
-    references: Mapping[str, jax.Array],
+    references: Mapping[str, jax.Array | np.ndarray],
     latent_shape: tuple[int, int, int, int],
     causal: bool,
     time_compression: int = 4,

@@ -29,10 +29,10 @@ class Calls(NamedTuple):
     dt_F:           the step's change of time on its last call, 0 on the others.
     """
 
-    t_F: np.ndarray
-    branch_F: np.ndarray
-    coefficient_FT: np.ndarray
-    dt_F: np.ndarray
+    t_F: np.ndarray | jax.Array
+    branch_F: np.ndarray | jax.Array
+    coefficient_FT: np.ndarray | jax.Array
+    dt_F: np.ndarray | jax.Array
 
 
 def plan(times: np.ndarray, weights: Weights | None = None) -> tuple[Calls, np.ndarray]:
@@ -52,12 +52,14 @@ def plan(times: np.ndarray, weights: Weights | None = None) -> tuple[Calls, np.n
     times = np.asarray(times, np.float32)
     dt_F = np.zeros(len(step_F), np.float32)
     dt_F[ends_S - 1] = times[1:] - times[:-1]
-    calls = Calls(times[step_F], branch_F.astype(np.int32), coefficients_S3T[step_F, branch_F], dt_F)
+    columns = (times[step_F], branch_F.astype(np.int32), coefficients_S3T[step_F, branch_F], dt_F)
     missing = -len(step_F) % CALLS_MULTIPLE
-    return Calls(*(np.concatenate([x, np.zeros((missing, *x.shape[1:]), x.dtype)]) for x in calls)), ends_S
+    return Calls(*(np.concatenate([x, np.zeros((missing, *x.shape[1:]), x.dtype)]) for x in columns)), ends_S
 
 
-def advance(velocity_fn: VelocityFn, x: jax.Array, calls: Calls, first: jax.Array, last: jax.Array) -> jax.Array:
+def advance(
+    velocity_fn: VelocityFn, x: jax.Array, calls: Calls, first: int | jax.Array, last: int | jax.Array
+) -> jax.Array:
     """Make the calls `first` to `last`, which must begin and end with a step. Traceable, bounds and tables too.
 
     velocity_fn(x, t_B, branch) -> velocity of x's shape; branch is a traced int32 scalar.
@@ -67,12 +69,12 @@ def advance(velocity_fn: VelocityFn, x: jax.Array, calls: Calls, first: jax.Arra
     frames = calls.coefficient_FT.shape[1]
     if x.shape[1] % frames:
         raise ValueError(f"{frames} frames of guidance do not divide axis 1 of {x.shape}")
-    calls = Calls(*map(jnp.asarray, calls))
+    columns = [jnp.asarray(column) for column in calls]
     per_token = (1, x.shape[1], *(1,) * (x.ndim - 2))
 
-    def call(i, carry):
+    def call(i: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         x, total = carry
-        t, branch, coefficient_T, dt = (row[i] for row in calls)
+        t, branch, coefficient_T, dt = (column[i] for column in columns)
         share = jnp.repeat(coefficient_T, x.shape[1] // frames).reshape(per_token)
         total = total + share * velocity_fn(x, jnp.full((x.shape[0],), t), branch).astype(jnp.float32)
         return x + dt * total, jnp.where(dt == 0, total, 0.0)

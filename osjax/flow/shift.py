@@ -6,11 +6,14 @@ Source: Open-Sora opensora/utils/sampling.py; Esser et al. 2024, section 5.3.2.
 """
 
 import math
+from typing import TypeVar
 
+import jax
 import numpy as np
 
 from osjax.errors import UserError
-from osjax.types import Array
+
+Times = TypeVar("Times", float, np.ndarray, jax.Array)
 
 TOKENS_LOW, TOKENS_HIGH = 256, 4096  # tokens per frame at which alpha is `low` and `high`
 
@@ -33,8 +36,8 @@ def training_alpha(T: int, H: int, W: int) -> float:
     return alpha_for(H * W // 4, T)
 
 
-def time_shift(t: Array, alpha: float) -> Array:
-    """Shifted timesteps, elementwise, numpy or jax."""
+def time_shift(t: Times, alpha: float) -> Times:
+    """Shifted timesteps, elementwise; a number, numpy or jax."""
     return alpha * t / (1 + (alpha - 1) * t)
 
 

@@ -2,12 +2,25 @@
 
 from functools import cache, partial
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 import flax.linen as nn
 import jax
 
 from osjax.errors import UserError
+
+if TYPE_CHECKING:
+    from osjax.models.aesthetic import AestheticConfig
+    from osjax.models.clip_text import CLIPTextConfig
+    from osjax.models.clip_vision import CLIPVisionConfig
+    from osjax.models.dcae.config import DCAEConfig
+    from osjax.models.dinov2 import DINOv2Config
+    from osjax.models.discriminator import DiscriminatorConfig
+    from osjax.models.flux_ae import FluxAEConfig
+    from osjax.models.hunyuan.config import HunyuanConfig
+    from osjax.models.lpips import LPIPSConfig
+    from osjax.models.mmdit.config import MMDiTConfig
+    from osjax.models.t5 import T5Config
 
 # family -> (config module, config class, model module, model class); imported when asked for.
 _FAMILIES = {
@@ -33,7 +46,7 @@ VIDEO_MODELS = ("mmdit",)  # families that keep the contract of models/velocity.
 AUTOENCODERS = ("dcae", "hunyuan", "flux_ae")  # families that keep the contract of models/autoencoder.py
 
 
-def config_class(family: str) -> type:
+def config_class(family: str) -> type[Any]:
     """The frozen dataclass of a family's configuration. UserError for an unknown family."""
     if family not in _FAMILIES:
         raise UserError(f"unknown model family {family!r}: use one of {', '.join(_FAMILIES)}")
@@ -41,6 +54,30 @@ def config_class(family: str) -> type:
     return getattr(import_module(module), name)
 
 
+@overload
+def config(family: Literal["mmdit"], **fields: Any) -> "MMDiTConfig": ...
+@overload
+def config(family: Literal["dcae"], **fields: Any) -> "DCAEConfig": ...
+@overload
+def config(family: Literal["hunyuan"], **fields: Any) -> "HunyuanConfig": ...
+@overload
+def config(family: Literal["flux_ae"], **fields: Any) -> "FluxAEConfig": ...
+@overload
+def config(family: Literal["t5"], **fields: Any) -> "T5Config": ...
+@overload
+def config(family: Literal["clip_text"], **fields: Any) -> "CLIPTextConfig": ...
+@overload
+def config(family: Literal["clip_vision"], **fields: Any) -> "CLIPVisionConfig": ...
+@overload
+def config(family: Literal["aesthetic"], **fields: Any) -> "AestheticConfig": ...
+@overload
+def config(family: Literal["dinov2"], **fields: Any) -> "DINOv2Config": ...
+@overload
+def config(family: Literal["lpips"], **fields: Any) -> "LPIPSConfig": ...
+@overload
+def config(family: Literal["discriminator"], **fields: Any) -> "DiscriminatorConfig": ...
+@overload
+def config(family: str, **fields: Any) -> Any: ...
 def config(family: str, **fields: Any) -> Any:
     """Frozen configuration of a family. TypeError for an unknown field, UserError for an unknown family."""
     return config_class(family)(**fields)
@@ -65,7 +102,7 @@ def init_params(cfg: Any, key: jax.Array) -> dict[str, Any]:
     """Freshly initialised parameters, boxed with their logical axis names; trace it under jit or eval_shape."""
     module = import_module(_FAMILIES[family_of(cfg)][2])
     zeros = jax.tree.map(lambda s: jax.numpy.zeros(s.shape, s.dtype), module.example_inputs(cfg))
-    return build(cfg).init(key, *zeros)["params"]
+    return cast(dict[str, Any], build(cfg).init(key, *zeros)["params"])
 
 
 @cache  # a run asks often, and every answer traces the whole model

@@ -32,7 +32,7 @@ class LatentScale:
 
     def normalise(self, z: jax.Array) -> jax.Array:
         """Latents as the bare encoder gives them (..., C) -> normalised ones."""
-        return self._along_channels(self.scale, z) * (z - self._along_channels(self.shift, z))
+        return (z - self._along_channels(self.shift, z)) * self._along_channels(self.scale, z)
 
     def restore(self, latent: jax.Array) -> jax.Array:
         """Normalised latents (..., C) -> what the bare decoder takes; the inverse of `normalise`."""

@@ -7,7 +7,7 @@ theirs (`models/README.md` says what it does need).
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -43,17 +43,22 @@ class VideoInputs:
 
 
 class VideoConfig(Protocol):
-    """Frozen configuration of a video model, as far as others read it."""
+    """Frozen dataclass that configures a video model, as far as others read it."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]  # so that `replace` takes it
 
     @property
     def inputs(self) -> VideoInputs:
         """Which latents, text and condition the model takes."""
+        ...
 
     def check_latent(self, T: int, H: int, W: int, C: int) -> None:
         """UserError, in the words of the configuration, for a latent that does not fit."""
+        ...
 
     def countable(self) -> "VideoConfig":
         """A configuration of this model whose matrix products a tracer sees all (`models/video_flops.py`)."""
+        ...
 
 
 class VideoModel(Protocol):
@@ -62,25 +67,31 @@ class VideoModel(Protocol):
     @property
     def cfg(self) -> VideoConfig:
         """The configuration that it was made from."""
+        ...
 
     @property
     def inputs(self) -> VideoInputs:
         """`inputs` of its configuration."""
+        ...
 
     def check_latent(self, T: int, H: int, W: int, C: int) -> None:
         """`check_latent` of its configuration."""
+        ...
 
     def check_attention(self) -> None:
         """UserError where its attention cannot run on the mesh in force (`sharding.under`)."""
+        ...
 
     def pack(self, latents_BTHWC: jax.Array) -> jax.Array:
         """Latents, or a condition of C + 1 channels -> x_BNC, in which losses are taken and samplers integrate.
 
         Frames are outermost in N.
         """
+        ...
 
     def unpack(self, x_BNC: jax.Array, size: Size) -> jax.Array:
         """Latents of `size` from x_BNC; the inverse of `pack`."""
+        ...
 
     def velocity(
         self,
@@ -93,9 +104,11 @@ class VideoModel(Protocol):
         strength_B: jax.Array | None = None,
     ) -> jax.Array:
         """Velocity of packed latents of `size`, in their shape; for `apply`. The arguments are those of `of_packed`."""
+        ...
 
     def apply(self, variables: Mapping[str, Any], *args: Any, method: str) -> Any:
         """Linen's `apply`."""
+        ...
 
 
 class Given(NamedTuple):
@@ -128,8 +141,8 @@ def of_batch(module: VideoModel, params: Params, batch: LatentBatch, t_B: jax.Ar
 
     batch: noisy latents (B, T, H, W, C) with their text and condition. t_B: their times.
     """
-    latents_BTHWC, *given = batch
-    return of_packed(module, params, module.pack(latents_BTHWC), latents_BTHWC.shape[1:4], t_B, Given(*given))
+    packed, size = module.pack(batch.latents_BTHWC), batch.latents_BTHWC.shape[1:4]
+    return of_packed(module, params, packed, size, t_B, Given(*batch[1:]))
 
 
 def batch_of(

@@ -10,7 +10,7 @@ import difflib
 import runpy
 import sys
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ def _built_in() -> Path:
 BUILT_IN = _built_in()
 
 
-def load(path: str | Path, overrides: Iterable[tuple[str, str]] | Mapping[str, Any] = ()) -> ConfigDict:
+def load(path: str | Path, overrides: Sequence[tuple[str, str]] | Mapping[str, Any] = ()) -> ConfigDict:
     """Run the config file at `path` and return its locked ConfigDict with `overrides` applied.
 
     overrides: (dotted key, text) pairs such as ("train.lr", "1e-5"); a mapping, whose values may be text or already
@@ -39,7 +39,8 @@ def load(path: str | Path, overrides: Iterable[tuple[str, str]] | Mapping[str, A
     """
     cfg = _execute(find(path))
     cfg.lock()
-    for key, value in overrides.items() if isinstance(overrides, Mapping) else overrides:
+    pairs = overrides.items() if isinstance(overrides, Mapping) else overrides
+    for key, value in pairs:
         _override(cfg, key, value)
     return cfg
 
@@ -96,8 +97,9 @@ def _neighbours(path: Path) -> Iterator[None]:
             file = getattr(sys.modules[name], "__file__", None) or next(
                 iter(getattr(sys.modules[name], "__path__", ())), None
             )
-            installed = file is None or "site-packages" in file or name.split(".")[0] in ("osjax", *before)
-            if not installed and any(Path(file).resolve().is_relative_to(place) for place in places):
+            if file is None or "site-packages" in file or name.split(".")[0] in ("osjax", *before):
+                continue
+            if any(Path(file).resolve().is_relative_to(place) for place in places):
                 del sys.modules[name]
 
 
@@ -127,14 +129,15 @@ def dotted_keys(cfg: ConfigDict, prefix: str = "") -> list[str]:
     keys = []
     for name in cfg:
         keys.append(prefix + name)
-        if isinstance(cfg[name], ConfigDict):
-            keys += dotted_keys(cfg[name], f"{prefix}{name}.")
+        value = cfg[name]
+        if isinstance(value, ConfigDict):
+            keys += dotted_keys(value, f"{prefix}{name}.")
     return keys
 
 
 def _override(cfg: ConfigDict, key: str, value: Any) -> None:
     *groups, name = key.split(".")
-    node = cfg
+    node: Any = cfg
     for group in groups:
         node = node[group] if isinstance(node, ConfigDict) and group in node else None
     if not isinstance(node, ConfigDict) or name not in node:

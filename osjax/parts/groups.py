@@ -8,7 +8,7 @@ import dataclasses
 import types
 import typing
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from ml_collections import ConfigDict, FieldReference
 from ml_collections.config_dict import placeholder
@@ -16,7 +16,14 @@ from ml_collections.config_dict import placeholder
 from osjax.errors import UserError
 from osjax.parts.config import nearest
 
-T = TypeVar("T")
+
+class Dataclass(Protocol):
+    """Any dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+
+
+T = TypeVar("T", bound=Dataclass)
 
 
 def group(cls: type, but: Iterable[str] = (), **defaults: Any) -> ConfigDict:
@@ -60,7 +67,7 @@ def said(group: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in group.items() if value is not None}
 
 
-def _default(field: dataclasses.Field) -> Any:
+def _default(field: dataclasses.Field[Any]) -> Any:
     if field.default is not dataclasses.MISSING:
         return field.default
     if field.default_factory is not dataclasses.MISSING:
@@ -83,10 +90,10 @@ def refuse(recipe: Any, name: str, read: Iterable[str], why: str, **defaults: An
             raise _unread(_dotted(name, field.name), value, why)
 
 
-def refuse_all(given: Mapping[str, Any], group: ConfigDict, name: str, why: str) -> None:
+def refuse_all(given: Mapping[str, Any], group: object, name: str, why: str) -> None:
     """`refuse` for every key of a group that no single dataclass stands for.
 
-    given: the group as a plain mapping. group: the same with its defaults. name, why: as `refuse` takes them.
+    given: the group as a plain mapping. group: the ConfigDict with its defaults. name, why: as `refuse` has.
     """
     for key, value in given.items():
         default = group.get(key) if isinstance(group, ConfigDict) else None
@@ -146,7 +153,7 @@ def _dotted(name: str, key: str) -> str:
     return f"{name}.{key}" if name else key
 
 
-def _required(field: dataclasses.Field) -> bool:
+def _required(field: dataclasses.Field[Any]) -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
@@ -155,7 +162,7 @@ def _for_field(hint: Any, value: Any, name: str) -> Any:
         value = value.get()
     options = _options(hint)
     if isinstance(value, Mapping | ConfigDict):  # a ConfigDict is no Mapping
-        cls = next((o for o in options if dataclasses.is_dataclass(o)), None)
+        cls = next((o for o in options if isinstance(o, type) and dataclasses.is_dataclass(o)), None)
         if cls is not None:
             return to_dataclass(cls, value, name)
         return value.to_dict() if isinstance(value, ConfigDict) else value

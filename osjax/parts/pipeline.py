@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 from jax.sharding import Mesh
@@ -24,7 +24,7 @@ from osjax.parts.video_model import VideoModelKeys
 from osjax.sampling import workdir
 from osjax.sampling.autoencoder import Autoencoder
 from osjax.sampling.encoders import PromptEncoder
-from osjax.sampling.pipeline import Pipeline
+from osjax.sampling.pipeline import Options, Pipeline
 from osjax.sampling.placement import Stored
 from osjax.sampling.settings import SampleSettings
 from osjax.training import checkpoint
@@ -43,9 +43,9 @@ def from_config(cfg: ConfigDict, mesh: Mesh | None = None) -> Pipeline:
     if mesh is None and keys.mesh != MeshKeys(1, 1, 1, 1):
         mesh = device_mesh.make(**vars(keys.mesh))
     image = _image_model(keys)
-    options = {"mesh": mesh, "offload": keys.offload, "int8": keys.int8, "image": image}
+    options = Options(mesh=mesh, offload=keys.offload, int8=keys.int8, image=image)
     if keys.workdir:
-        return _of_workdir(keys, options)
+        return _of_workdir(keys.workdir, keys, options)
     if not keys.model.weights:
         raise UserError("nothing to sample from: give config.workdir, or config.model.weights", status=2)
     settings = to_dataclass(SampleSettings, said(keys.sample), "sample")
@@ -60,21 +60,20 @@ def from_checkpoint(
     folder: Path | str,
     *,
     settings: Mapping[str, Any] | None = None,
-    mesh: Mesh | None = None,
     autoencoder: Autoencoder | None = None,
     text: PromptEncoder | None = None,
     dtype: str | None = None,
     attention: str = "auto",
     adapter: str | None = None,
     adapter_strength: float = 1.0,
-    **options: Any,
+    **options: Unpack[Options],
 ) -> Pipeline:
     """The models that `osjax demo` or a training run left in its workdir, with its sizes as defaults.
 
-    folder: the workdir. settings: keys of SampleSettings on top of the workdir's. mesh: to split the video model over.
-    autoencoder, text: for runs that used those of files. dtype, attention: of the video model, instead of those that it
-    was trained with. adapter: LoRA to add, a .safetensors, a folder of peft or checkpoints of a stage that trained one,
-    times adapter_strength. options: `offload`, `int8`, `image` of the pipeline.
+    folder: the workdir. settings: keys of SampleSettings on top of the workdir's. autoencoder, text: for runs that used
+    those of files. dtype, attention: of the video model, instead of those that it was trained with. adapter: LoRA to
+    add, a .safetensors, a folder of peft or checkpoints of a stage that trained one, times adapter_strength. options:
+    `mesh`, `offload`, `int8`, `image` of the pipeline.
     UserError where the folder holds no finished run.
     """
     folder = Path(folder)
@@ -82,12 +81,12 @@ def from_checkpoint(
     denoiser, text = run.denoiser, run.text or text
     if denoiser is None:
         raise UserError(f"the run in {folder} trained an autoencoder alone: osjax eval recon --workdir={folder}")
-    if text is None or not (run.autoencoder or autoencoder):
-        raise UserError(f"the run in {folder} used an autoencoder or text encoders of files: name them in a config")
-    to_dataclass(SampleSettings, {**run.settings, **(settings or {})}, "sample")  # names wrong keys
     if run.autoencoder:
         params = _stored(folder, run.autoencoder, "float32")
         autoencoder = Autoencoder(models.build(run.autoencoder.config), params, run.latent_scale)
+    if text is None or autoencoder is None:
+        raise UserError(f"the run in {folder} used an autoencoder or text encoders of files: name them in a config")
+    to_dataclass(SampleSettings, {**run.settings, **(settings or {})}, "sample")  # names wrong keys
     added = VideoModelKeys(adapter=adapter, adapter_strength=adapter_strength)
     video_model.check_adapter(added, "model")
     denoiser = replace(denoiser, config=_changed(denoiser.config, dtype, attention))
@@ -97,7 +96,6 @@ def from_checkpoint(
         autoencoder,
         text,
         settings=SampleSettings(**run.settings).changed(**(settings or {})),
-        mesh=mesh,
         **options,
     )
 
@@ -115,27 +113,28 @@ def _changed(cfg: VideoConfig, dtype: str | None, attention: str) -> VideoConfig
     return replace(cfg, **said(changes))
 
 
-def _of_workdir(keys: SamplingKeys, options: dict[str, Any]) -> Pipeline:
+def _of_workdir(folder: str, keys: SamplingKeys, options: Options) -> Pipeline:
     """The pipeline of a config that names a run; what was not trained there comes from the files that it names."""
-    run, why = workdir.read(keys.workdir), f"the run in {keys.workdir} has its own"
+    run, why = workdir.read(folder), f"the run in {folder} has its own"
     refuse(keys.model, "model", ("adapter", "adapter_strength"), why)
-    missing = {}
+    autoencoder = words = None
     if run.autoencoder:
         refuse(keys.autoencoder, "autoencoder", (), why)
     else:
-        missing["autoencoder"] = _autoencoder(keys.autoencoder, "autoencoder")
+        autoencoder = _autoencoder(keys.autoencoder, "autoencoder")
     if run.text:
         refuse(keys.text, "text", (), why)
     else:
-        missing["text"] = text.of_keys(keys.text).encoder(keys.dtype or "bfloat16", keys.offload)
+        words = text.of_keys(keys.text).encoder(keys.dtype or "bfloat16", keys.offload)
     return from_checkpoint(
-        keys.workdir,
+        folder,
         settings=said(keys.sample),
+        autoencoder=autoencoder,
+        text=words,
         dtype=keys.dtype,
         attention=keys.attention,
         adapter=keys.model.adapter,
         adapter_strength=keys.model.adapter_strength,
-        **missing,
         **options,
     )
 

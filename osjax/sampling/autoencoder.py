@@ -90,12 +90,12 @@ def _apply(module: nn.Module, params: Any, x: jax.Array, method: str) -> jax.Arr
     return module.apply({"params": params}, x, method=method)
 
 
-def to_uint8(video: np.ndarray) -> np.ndarray:
+def to_uint8(video: np.ndarray | jax.Array) -> np.ndarray:
     """The uint8 pixels nearest to the pixels of `video`, which are floats in [-1, 1]; same shape."""
     return np.clip(np.round((np.asarray(video, np.float32) + 1) * 127.5), 0, 255).astype(np.uint8)
 
 
-def to_float(video: np.ndarray) -> np.ndarray:
+def to_float(video: np.ndarray | jax.Array) -> np.ndarray:
     """The pixels of `video` as float32 in [-1, 1]: uint8 ones are rescaled, floats stay; same shape."""
     video = np.asarray(video)
     return np.asarray(video, np.float32) / 127.5 - 1 if video.dtype == np.uint8 else video.astype(np.float32)

@@ -1,10 +1,11 @@
 """Prompts to videos: text, condition, one compiled denoise loop, decode."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypedDict, Unpack
 
 import flax.linen as nn
 import jax
@@ -27,7 +28,43 @@ from osjax.sampling.placement import Placed, Stored, size_of
 from osjax.sampling.sample import Sample
 from osjax.sampling.settings import T2I2V, SampleSettings
 
+if TYPE_CHECKING:  # names the argument of a constructor that stands above this floor
+    from ml_collections import ConfigDict
+
 __all__ = ["Autoencoder", "Job", "Pipeline", "Sample", "SampleSettings", "to_float", "to_uint8"]
+
+
+class Options(TypedDict, total=False):
+    """How a pipeline holds its models, as `Pipeline` explains."""
+
+    mesh: Mesh | None
+    offload: bool
+    int8: bool
+    image: "Callable[[], Pipeline] | None"
+
+
+class FromConfig(Protocol):
+    """The type of `osjax.parts.pipeline.from_config`, which explains its arguments."""
+
+    def __call__(self, cfg: "ConfigDict", mesh: Mesh | None = None) -> "Pipeline": ...
+
+
+class FromCheckpoint(Protocol):
+    """The type of `osjax.parts.pipeline.from_checkpoint`, which explains its arguments."""
+
+    def __call__(
+        self,
+        folder: Path | str,
+        *,
+        settings: Mapping[str, Any] | None = None,
+        autoencoder: Autoencoder | None = None,
+        text: PromptEncoder | None = None,
+        dtype: str | None = None,
+        attention: str = "auto",
+        adapter: str | None = None,
+        adapter_strength: float = 1.0,
+        **options: Unpack[Options],
+    ) -> "Pipeline": ...
 
 
 class Pipeline:
@@ -38,8 +75,8 @@ class Pipeline:
     """
 
     # Constructors from configs and from the workdirs of runs. They stand above this floor: osjax/parts/pipeline.py.
-    from_config: ClassVar[Callable[..., "Pipeline"]]
-    from_checkpoint: ClassVar[Callable[..., "Pipeline"]]
+    from_config: ClassVar[FromConfig]
+    from_checkpoint: ClassVar[FromCheckpoint]
 
     def __init__(
         self,
@@ -101,6 +138,7 @@ class Pipeline:
         if noise is not None:
             jobs = [replace(job, noise_THWC=one) for job, one in zip(jobs, noise, strict=True)]
         if settings.mode == T2I2V:
+            assert self.image is not None  # `check` has seen to it
             jobs = t2i2v.with_first_frames(self.image, jobs, settings, self.size(settings))
         made: list[tuple[np.ndarray, np.ndarray]] = []
         starts = range(0, len(jobs), batch_size)
@@ -128,14 +166,14 @@ class Pipeline:
         if needs != (refs is not None):
             need = "needs one reference a prompt" if needs else "takes no reference"
             raise UserError(f"mode {settings.mode} {need}: {'give' if needs else 'leave out'} refs")
-        for name, given in (("refs", refs), ("negatives", negatives), ("seeds", seeds)):
-            if given is not None and len(given) != len(prompts):
-                raise UserError(f"{len(given)} {name} for {len(prompts)} prompts: give one a prompt")
+        for name, column in (("refs", refs), ("negatives", negatives), ("seeds", seeds)):
+            if column is not None and len(column) != len(prompts):
+                raise UserError(f"{len(column)} {name} for {len(prompts)} prompts: give one a prompt")
         self.check(settings)
         negatives = [settings.negative] * len(prompts) if negatives is None else negatives
         seeds = [settings.seed] * len(prompts) if seeds is None else seeds
-        refs = [None] * len(prompts) if refs is None else refs
-        columns = zip(prompts, seeds, negatives, refs, strict=True)
+        given = [None] * len(prompts) if refs is None else refs
+        columns = zip(prompts, seeds, negatives, given, strict=True)
         return [Job(p, int(seed) + k, neg, ref) for p, seed, neg, ref in columns for k in range(samples)]
 
     def check(self, settings: SampleSettings) -> None:
@@ -198,8 +236,9 @@ class Pipeline:
         if self._denoiser.mesh is not None:  # all but the velocity model runs on one of its devices
             alone = SingleDeviceSharding(self._denoiser.mesh.devices.flat[0])
             ae_params = jax.tree.map(lambda x: x.update(sharding=alone), ae_params)
-        if hasattr(self.text_encoder, "programs"):  # the built-in one has no weights
-            yield from self.text_encoder.programs(alone)
+        text_programs = getattr(self.text_encoder, "programs", None)  # the built-in one has no weights
+        if text_programs is not None:
+            yield from text_programs(alone)
         params, tokens = self._params.shapes(), self.text_encoder.max_length
         for reference in settings.condition.references:
             clip = (1, reference.pixel_frames(ae.causal), *self.size(settings), 3)

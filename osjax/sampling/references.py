@@ -82,7 +82,7 @@ def read(path: Path, wanted: Taken = Taken()) -> np.ndarray:
     return seek.decode_at(path, at[:count] if wanted.at_head else at[-count:])
 
 
-def load(reference: Given, height: int, width: int, wanted: Taken = Taken()) -> tuple[np.ndarray, ...]:
+def load(reference: Given | None, height: int, width: int, wanted: Taken = Taken()) -> tuple[np.ndarray, ...]:
     """The clips (T, height, width, 3) that one prompt is given, scaled until they cover and centre-cropped.
 
     reference: an array (T, H, W, 3) or (H, W, 3), uint8 or float in [-1, 1]; a path; text like "a.png;b.mp4"; or a
@@ -106,7 +106,7 @@ def load(reference: Given, height: int, width: int, wanted: Taken = Taken()) -> 
 
 
 def given(
-    mode: modes.Mode, reference: Given, size: tuple[int, int], causal: bool, fps: float | None = None
+    mode: modes.Mode, reference: Given | None, size: tuple[int, int], causal: bool, fps: float | None = None
 ) -> dict[str, np.ndarray]:
     """The clip (T, height, width, 3) of every reference of a mode by its name, cut to what it takes.
 

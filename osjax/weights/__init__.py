@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from importlib import import_module
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
+import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
 
@@ -50,7 +51,8 @@ def family_module(family: str) -> ModuleType:
 
 def leaf_shapes(cfg: Any) -> dict[rules.Path, tuple[int, ...]]:
     """Shape of every parameter of the model `cfg` by its path in the params tree; allocates nothing."""
-    return {path: tuple(x.shape) for path, x in flatten_dict(nn.unbox(models.abstract_params(cfg))).items()}
+    shapes = cast(dict[rules.Path, jax.ShapeDtypeStruct], flatten_dict(nn.unbox(models.abstract_params(cfg))))
+    return {path: tuple(leaf.shape) for path, leaf in shapes.items()}
 
 
 def torch_leaves(cfg: Any, tensors: Mapping[str, Any], *, layout: Layout = OPEN_SORA_V2) -> leaves.Leaves:

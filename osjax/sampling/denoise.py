@@ -70,7 +70,7 @@ def plan(settings: SampleSettings, module: nn.Module, latent_shape: tuple[int, i
         settings.guidance_img if mode.references and module.inputs.condition else 1.0,
         text_oscillation=settings.text_oscillation,
         image_oscillation=settings.image_oscillation,
-        image_ramp=settings.image_ramp and mode.name.startswith("i2v"),
+        image_ramp=settings.image_ramp and mode.is_image,
     )
     return sampler.plan(times, weights)
 

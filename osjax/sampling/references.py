@@ -82,14 +82,14 @@ def load(reference: Given, height: int, width: int) -> tuple[np.ndarray, ...]:
 
 
 def cut(reference: modes.Reference, clips: Sequence[np.ndarray], causal: bool) -> np.ndarray:
-    """The frames that `reference` takes: the first ones of the first clip, or the last ones of the last.
+    """The frames that `reference` takes, by its place: the first ones of the first clip, the last ones of the last, ...
 
     clips: (T, H, W, 3) each. causal: whether the autoencoder is. UserError for a clip that has too few.
     """
-    clip, frames = clips[0] if reference.at_head else clips[-1], reference.pixel_frames(causal)
+    clip, frames = clips[int(reference.at * (len(clips) - 1))], reference.pixel_frames(causal)
     if len(clip) < frames:
         raise UserError(f"{reference.name} needs {frames} frames, a reference has {len(clip)}: give a longer one")
-    return clip[:frames] if reference.at_head else clip[-frames:]
+    return clip[reference.pixel_slice(len(clip), causal)]
 
 
 def encode(mode: modes.Mode, clips: Sequence[np.ndarray], autoencoder: Autoencoder) -> dict[str, jax.Array]:

@@ -28,7 +28,7 @@ class Reference:
 
     name: of its latents, in batches and in features on disk: another place or length takes another name.
     frames: pixel frames, without the extra one of causal autoencoders; 1 is an image.
-    at: where it begins, as a share of the frames that the clip has beside it: 0 is the head, 1 the tail, 0.5 the middle.
+    at: where it begins, as a share of the frames beside it: 0 is the head, 1 the tail, 0.5 the middle.
     """
 
     name: str

@@ -17,6 +17,7 @@ ARGUMENTS = 8  # at most; fields of dataclasses are no arguments of a function
 WIDE = {
     "osjax/sampling/pipeline.py Pipeline.__init__": "a public entry: its options are keywords with defaults",
     "osjax/sampling/pipeline.py Pipeline.__call__": "a public entry: its options are keywords with defaults",
+    "osjax/sampling/pipeline.py FromCheckpoint.__call__": "the type of `from_checkpoint`",
     "osjax/parts/pipeline.py from_checkpoint": "a public entry: its options are keywords with defaults",
 }
 

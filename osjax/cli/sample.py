@@ -12,12 +12,12 @@ from osjax.parts import pipeline, sampling
 from osjax.parts.sampling import SamplingKeys
 from osjax.sampling import names, prompts, references
 from osjax.sampling.batch import Batch
-from osjax.sampling.settings import MODES, T2I2V
+from osjax.sampling.settings import T2I2V, mode_names
 from osjax.sampling.write import Output
 
 # flag -> (config key, type, help); a flag that is not given leaves the config as it is.
 FLAGS = {
-    "mode": ("sample.mode", str, f"one of {', '.join(MODES)}"),
+    "mode": ("sample.mode", str, f"one of {', '.join(mode_names())}"),
     "resolution": ("sample.resolution", str, "size table, such as 256px or 768px"),
     "aspect-ratio": ("sample.aspect_ratio", str, "width:height, such as 16:9, 9:16 or 1:1"),
     "height": ("sample.height", int, "pixels, with --width instead of a resolution"),

@@ -17,6 +17,7 @@ from osjax.conditioning.modes import (
     MODES,
     Reference,
     clip_frames,
+    every,
     index,
     reference_frames,
     references_of,
@@ -49,30 +50,25 @@ def same_mode(name: str, B: int) -> jax.Array:
 def mask(mode_B: jax.Array, T: int, causal: bool, time_compression: int = 4) -> jax.Array:
     """1 where a latent frame is given: (B, T) float32. A latent of a single frame is never conditioned."""
     rows = np.zeros((len(MODES), T), np.float32)
-    for row, mode in zip(rows, MODES, strict=True):
+    for row, mode in zip(rows, every(), strict=True):
         for reference in mode.references if T > 1 else ():
-            row[_latent_slice(reference, T, causal, time_compression)] = 1
+            row[reference.latent_slice(T, causal, time_compression)] = 1
     return jnp.take(jnp.asarray(rows), mode_B, axis=0)
-
-
-def _latent_slice(reference: Reference, T: int, causal: bool, time_compression: int) -> slice:
-    length = min(reference.latent_frames(causal, time_compression), T)
-    return slice(0, length) if reference.at_head else slice(T - length, T)
 
 
 def _place(
     reference: Reference, latents_BTHWC: jax.Array | np.ndarray, T: int, causal: bool, time_compression: int
 ) -> jax.Array:
-    """Lay a reference on an empty clip of T latent frames, at its end of the clip."""
-    at = _latent_slice(reference, T, causal, time_compression)
+    """Lay a reference on an empty clip of T latent frames, at its place."""
+    at = reference.latent_slice(T, causal, time_compression)
     length = at.stop - at.start
     if reference.latent_frames(causal, time_compression) > T or latents_BTHWC.shape[1] < length:
         raise UserError(
             f"{reference.name} needs {reference.latent_frames(causal, time_compression)} latent frames, but the clip "
             f"has {T} and the reference {latents_BTHWC.shape[1]}: use a longer one or another condition mode."
         )
-    # A longer reference gives the frames at its own end, as in the original.
-    given = latents_BTHWC[:, :length] if reference.at_head else latents_BTHWC[:, -length:]
+    # A longer reference gives the frames at the same place of its own, as in the original.
+    given = latents_BTHWC[:, reference.latent_slice(latents_BTHWC.shape[1], causal, time_compression)]
     return jnp.pad(given, ((0, 0), (at.start, T - at.stop), (0, 0), (0, 0), (0, 0)))
 
 
@@ -91,12 +87,12 @@ def condition(
     latent_shape: (T, H, W, C) of the clip.
     """
     T, H, W, C = latent_shape
-    given = [mode for mode in MODES if mode.references and all(r.name in references for r in mode.references)]
-    known = np.array([mode in given for mode in MODES])
+    given = [mode for mode in every() if mode.references and all(r.name in references for r in mode.references)]
+    known = np.array([mode in given for mode in every()])
     latent = jnp.zeros((mode_B.shape[0], T, H, W, C), jnp.float32)
     if T > 1:
         for mode in given:
-            chosen = (mode_B == MODES.index(mode)).reshape(-1, 1, 1, 1, 1)
+            chosen = (mode_B == index(mode.name)).reshape(-1, 1, 1, 1, 1)
             for reference in mode.references:
                 placed = _place(reference, references[reference.name], T, causal, time_compression)
                 latent = jnp.where(chosen, latent + placed, latent)
@@ -132,7 +128,7 @@ def training_references(
 def padded_clip(video_BTHWC: jax.Array, mode_B: jax.Array, time_compression: int = 4) -> jax.Array:
     """The clips to encode when given images are padded to fill a latent frame; see `modes.clip_frames`."""
     num_frames = video_BTHWC.shape[1]
-    table = np.stack([clip_frames(mode, num_frames, time_compression, pad=True) for mode in MODES])
+    table = np.stack([clip_frames(mode, num_frames, time_compression, pad=True) for mode in every()])
     frames_BT = jnp.take(jnp.asarray(table), mode_B, axis=0)
     return jnp.take_along_axis(video_BTHWC, frames_BT[:, :, None, None, None], axis=1)
 

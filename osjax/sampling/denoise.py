@@ -85,7 +85,7 @@ def plan(
         settings.guidance_img if mode.references and module.inputs.condition else 1.0,
         text_oscillation=settings.text_oscillation,
         image_oscillation=settings.image_oscillation,
-        image_ramp=settings.image_ramp and bool(mode.references) and not mode.is_clip,
+        image_ramp=settings.image_ramp and mode.is_image,
     )
     return sampler.plan(times, weights)
 

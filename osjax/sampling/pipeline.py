@@ -290,10 +290,9 @@ class Pipeline:
         with self._params.on_device() as params:
             x_BTHWC = np.array(self._denoiser(params, noise_BTHWC, inputs, settings, on_step))
         if settings.put_back if settings.put_back is not None else self._autoencoder.causal:
-            if modes.HEAD_IMAGE.name in given:
-                x_BTHWC[:, :1] = given[modes.HEAD_IMAGE.name]
-            if modes.TAIL_IMAGE.name in given:
-                x_BTHWC[:, -1:] = given[modes.TAIL_IMAGE.name]
+            ae = self._autoencoder
+            for image in (r for r in settings.condition.references if r.frames == 1):
+                x_BTHWC[:, image.latent_slice(shape[0], ae.causal, ae.time_compression)] = given[image.name]
         return x_BTHWC
 
     def _condition(

@@ -50,18 +50,19 @@ def _existing(path: Path, folder: Path) -> Path:
 class Taken:
     """What a mode takes of a given clip.
 
-    frames: how many; None takes all. at_head: its first ones, else its last. fps: files of a higher rate are brought
+    frames: how many; None takes all. at: where they begin, as a share of the frames beside them: 0 its first ones, 1
+    its last. fps: files of a higher rate are brought
     down to this one by whole factors, as clips are for training; None takes every frame.
     """
 
     frames: int | None = None
-    at_head: bool = True
+    at: float = 0.0
     fps: float | None = None
 
 
 def taken(reference: modes.Reference, causal: bool, fps: float | None) -> Taken:
     """What `reference` takes of its clip. causal: whether the autoencoder is. fps: see `Taken`."""
-    return Taken(reference.pixel_frames(causal), reference.at_head, fps)
+    return Taken(reference.pixel_frames(causal), reference.at, fps)
 
 
 def read(path: Path, wanted: Taken = Taken()) -> np.ndarray:
@@ -79,7 +80,8 @@ def read(path: Path, wanted: Taken = Taken()) -> np.ndarray:
     if not len(at):
         raise UserError(f"reference {path} holds no frame that decodes: give another")
     count = len(at) if wanted.frames is None else wanted.frames
-    return seek.decode_at(path, at[:count] if wanted.at_head else at[-count:])
+    start = int(wanted.at * max(0, len(at) - count))
+    return seek.decode_at(path, at[start : start + count])
 
 
 def load(reference: Given | None, height: int, width: int, wanted: Taken = Taken()) -> tuple[np.ndarray, ...]:
@@ -118,20 +120,20 @@ def given(
     parts = list(parts) if isinstance(parts, list | tuple) else [parts]
     clips = {}
     for one in mode.references:
-        part = parts[0] if one.at_head else parts[-1]
+        part = parts[int(one.at * (len(parts) - 1))]
         clips[one.name] = cut(one, load(part, *size, taken(one, causal, fps)), causal)
     return clips
 
 
 def cut(reference: modes.Reference, clips: Sequence[np.ndarray], causal: bool) -> np.ndarray:
-    """The frames that `reference` takes: the first ones of the first clip, or the last ones of the last.
+    """The frames that `reference` takes, by its place: the first ones of the first clip, the last ones of the last, ...
 
     clips: (T, H, W, 3) each. causal: whether the autoencoder is. UserError for a clip that has too few.
     """
-    clip, frames = clips[0] if reference.at_head else clips[-1], reference.pixel_frames(causal)
+    clip, frames = clips[int(reference.at * (len(clips) - 1))], reference.pixel_frames(causal)
     if len(clip) < frames:
         raise UserError(f"{reference.name} needs {frames} frames, a reference has {len(clip)}: give a longer one")
-    return clip[:frames] if reference.at_head else clip[-frames:]
+    return clip[reference.pixel_slice(len(clip), causal)]
 
 
 def encode(clips: Mapping[str, np.ndarray], autoencoder: Autoencoder) -> dict[str, jax.Array]:

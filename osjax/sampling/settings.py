@@ -9,7 +9,6 @@ from osjax.data import buckets
 from osjax.errors import UserError
 
 T2I2V = "t2i2v"  # an image model makes the first frame, then i2v_head goes on from it
-MODES = (*modes.NAMES, T2I2V)
 TABLE_MULTIPLE = 16  # the original's size tables are multiples of this, whatever the autoencoder
 
 
@@ -46,7 +45,7 @@ class SampleSettings:
     guidance_img: float = 3.0
     text_oscillation: bool = True
     image_oscillation: bool = True
-    image_ramp: bool = True  # only for i2v modes, as in the original
+    image_ramp: bool = True  # only for modes that give images, as in the original
     shift: bool = True
     alpha: float | None = None
     negative: str = ""
@@ -62,8 +61,8 @@ class SampleSettings:
     image_guidance: float = 4.0
 
     def __post_init__(self):
-        if self.mode not in MODES:
-            raise UserError(f"unknown condition mode {self.mode!r}: use one of {', '.join(MODES)}.")
+        if self.mode not in mode_names():
+            raise UserError(f"unknown condition mode {self.mode!r}: use one of {', '.join(mode_names())}.")
         for name in ("steps", "image_steps", "frames", "fps"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}: sampling needs at least 1")
@@ -94,7 +93,7 @@ class SampleSettings:
     @property
     def condition(self) -> modes.Mode:
         """What is given to the video model."""
-        return modes.MODES[modes.index("i2v_head" if self.mode == T2I2V else self.mode)]
+        return modes.of("i2v_head" if self.mode == T2I2V else self.mode)
 
     def size(self, multiple: int) -> tuple[int, int]:
         """(height, width) in pixels. Sizes of the tables are rounded up to `multiple`; those asked for stay."""
@@ -106,6 +105,11 @@ class SampleSettings:
         """The prompt as the text encoder gets it."""
         prompt = text.with_fps(prompt, self.fps) if self.state_fps else prompt
         return prompt if self.motion_score is None else text.with_motion_score(prompt, self.motion_score)
+
+
+def mode_names() -> tuple[str, ...]:
+    """What `mode` can be."""
+    return (*modes.MODES, T2I2V)
 
 
 def round_up(height: int, width: int, multiple: int) -> tuple[int, int]:

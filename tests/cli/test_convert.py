@@ -2,7 +2,7 @@
 
 import resource
 
-import jax
+import chex
 import ml_dtypes
 import numpy as np
 import orbax.checkpoint as ocp
@@ -59,7 +59,7 @@ def test_a_file_becomes_a_checkpoint_and_the_same_file_again_byte_for_byte(tmp_p
     assert f"{sum(x.size for x in given.values()):,} parameters as an osjax checkpoint" in said
     params = restored(tmp_path / "ckpt")
     want = weights.from_torch(config("mmdit_a"), given)
-    assert jax.tree.all(jax.tree.map(lambda a, b: np.array_equal(a, b), params, want))
+    chex.assert_trees_all_equal(params, want)
     assert convert(models_file, tmp_path / "ckpt", tmp_path / "out.safetensors", "--model=video") == 0
     assert (tmp_path / "out.safetensors").read_bytes() == (tmp_path / "in.safetensors").read_bytes()
 

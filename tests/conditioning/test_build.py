@@ -21,7 +21,7 @@ def references(arrays, mode):
 
 
 def sampling_condition(arrays, name, causal):
-    mode = modes.MODES[modes.index(name)]
+    mode = modes.of(name)
     _, C, T, H, W = SAMPLING["latent_shape"]
     return build.condition(build.same_mode(name, 2), references(arrays, mode), (T, H, W, C), causal)
 
@@ -40,11 +40,11 @@ def test_modes_mixed_in_a_batch_equal_the_modes_alone_under_jit():
     arrays, _ = golden.read("sampling_conditions")
     _, C, T, H, W = SAMPLING["latent_shape"]
     every = {}
-    for mode in modes.MODES:
+    for mode in modes.every():
         every |= {k: np.concatenate([v] * 4) for k, v in references(arrays, mode).items()}
     make = jax.jit(lambda mode_B: build.condition(mode_B, every, (T, H, W, C), True))
     mixed = make(jnp.arange(8))
-    for i, name in enumerate(modes.NAMES):
+    for i, name in enumerate(modes.MODES):
         np.testing.assert_array_equal(mixed[i], sampling_condition(arrays, name, True)[i % 2])
     assert not np.array_equal(mixed, make(jnp.arange(8)[::-1]))
 
@@ -84,7 +84,7 @@ def averaging_encoder(video_BTHWC):
 def test_training_gives_each_sample_the_condition_of_its_mode():
     video = jax.random.normal(jax.random.key(0), (4, 73, 2, 2, 3))
     mode_B = jnp.array([modes.index(n) for n in ("t2v", "i2v_loop", "v2v_head", "v2v_tail_easy")])
-    run = jax.jit(lambda v, m: build.encode_with_condition(averaging_encoder, v, m, modes.NAMES, causal=True))
+    run = jax.jit(lambda v, m: build.encode_with_condition(averaging_encoder, v, m, modes.MODES, causal=True))
     latents, cond = run(video, mode_B)
     np.testing.assert_allclose(latents, averaging_encoder(video), rtol=1e-6)
     assert not np.any(cond[0])

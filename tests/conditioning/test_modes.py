@@ -6,10 +6,6 @@ from osjax.errors import UserError
 from tests import golden
 
 
-def mode(name):
-    return modes.MODES[modes.index(name)]
-
-
 @pytest.mark.parametrize(
     "case",
     golden.read_json("train_functions")["condition_config_is_mutated"],
@@ -36,11 +32,11 @@ def test_reference_lengths_follow_the_autoencoder():
 
 
 def test_padding_lets_an_image_fill_its_latent_frame():
-    assert modes.clip_frames(mode("i2v_head"), 8, pad=True).tolist() == [0, 0, 0, 0, 1, 2, 3, 4]
-    assert modes.clip_frames(mode("i2v_tail"), 8, pad=True).tolist() == [3, 4, 5, 6, 7, 7, 7, 7]
-    assert modes.clip_frames(mode("i2v_loop"), 8, pad=True).tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
+    assert modes.clip_frames(modes.of("i2v_head"), 8, pad=True).tolist() == [0, 0, 0, 0, 1, 2, 3, 4]
+    assert modes.clip_frames(modes.of("i2v_tail"), 8, pad=True).tolist() == [3, 4, 5, 6, 7, 7, 7, 7]
+    assert modes.clip_frames(modes.of("i2v_loop"), 8, pad=True).tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
     for name in ("t2v", "v2v_head", "v2v_tail_easy"):
-        np.testing.assert_array_equal(modes.clip_frames(mode(name), 8, pad=True), np.arange(8))
+        np.testing.assert_array_equal(modes.clip_frames(modes.of(name), 8, pad=True), np.arange(8))
     assert modes.reference_frames(modes.TAIL_IMAGE, 8, causal=False, pad=True) == slice(1, 2)
     assert modes.reference_frames(modes.TAIL_IMAGE, 8, causal=False) == slice(7, 8)
 

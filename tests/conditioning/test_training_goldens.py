@@ -114,11 +114,11 @@ def test_condition_of_a_causal_autoencoder_is_laid_out_as_in_the_original(case):
     _, cond = expected(arrays, case)
     B, T, H, W, _ = cond.shape
     (name,) = case["condition_config"]
-    mode = modes.MODES[modes.index(name)]
+    mode = modes.of(name)
     references = {}
     for r in mode.references:
         length = r.latent_frames(causal=True)
-        references[r.name] = cond[:, :length, ..., 1:] if r.at_head else cond[:, -length:, ..., 1:]
+        references[r.name] = cond[:, :length, ..., 1:] if r.at == 0 else cond[:, -length:, ..., 1:]
 
     def lay_out(causal):
         return build.condition(build.same_mode(name, B), references, (T, H, W, cond.shape[-1] - 1), causal)

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -90,7 +91,7 @@ def test_a_run_in_two_parts_ends_with_the_same_bits_and_another_model_beneath_is
     assert lines(workdir) == lines(undisturbed) and len(lines(workdir)) == 6
     for name in ("params", "ema"):
         got, want = item(workdir, "adapter", name), item(undisturbed, "adapter", name)
-        assert jax.tree.all(jax.tree.map(np.array_equal, got, want))
+        chex.assert_trees_all_equal(got, want)
     other = {f"{STAGE}.start.average": False, f"{STAGE}.steps": 7}
     status, error = faults.stop_after(workdir, "no such stage", 1, **flags, **other)
     assert status == 1 and "adapters of another model than `start` gives now" in error
@@ -135,7 +136,7 @@ def test_adapters_go_out_to_files_and_come_back_as_the_start_of_another_stage(ru
     faults.finish(second, **flags, **more)
     start = adapters.read(tmp_path / "peft", Pipeline.from_checkpoint(workdir).module.cfg).tree
     got = item(second, "adapter")
-    assert jax.tree.all(jax.tree.map(lambda a, b: np.allclose(a, b, atol=1e-12), got, start))
+    chex.assert_trees_all_close(got, start, rtol=1e-5, atol=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -29,10 +29,10 @@ def load_model(name):
 def condition(arrays, run, latent_shape):
     """The condition of the first two predictions; the third has none and an empty mask."""
     B, T, H, W, C = latent_shape
-    mode = modes.MODES[modes.index(run["cond_type"])]
+    mode = modes.of(run["cond_type"])
     references = {}
     for reference in mode.references:
-        number = 0 if reference.at_head or "in.ref_0_1" not in arrays else 1
+        number = 0 if reference.at == 0 or "in.ref_0_1" not in arrays else 1
         references[reference.name] = np.moveaxis(arrays[f"in.ref_0_{number}"], 0, -1)[None]
     return build.condition(build.same_mode(run["cond_type"], B), references, (T, H, W, C), run["causal"])
 

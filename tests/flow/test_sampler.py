@@ -1,3 +1,4 @@
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -72,11 +73,11 @@ def test_a_run_in_pieces_is_the_run_in_one_bit_for_bit():
 
 
 def test_more_steps_or_other_weights_need_no_new_program():
-    traced = []
+    chex.clear_trace_counter()
 
     @jax.jit
+    @chex.assert_max_traces(n=1)
     def run(x, calls, last):
-        traced.append(None)
         return sampler.advance(velocity_fn, x, calls, 0, last)
 
     x = jnp.ones((1, 6, 2))
@@ -84,8 +85,9 @@ def test_more_steps_or_other_weights_need_no_new_program():
     for steps, text in ((4, 2.0), (20, 2.0), (20, 5.0)):
         calls, ends = sampler.plan(shift.schedule(steps, 300, 3), guidance.weights(steps, 3, text))
         results.append(run(x, calls, ends[-1]))
-    assert len(traced) == 1
     assert len({float(r.sum()) for r in results}) == 3
+    with pytest.raises(AssertionError, match="traced > 1 times"):
+        run(jnp.ones((1, 9, 2)), calls, ends[-1])  # another size does
 
 
 def test_latents_and_tokens_of_the_same_frames_are_guided_alike():

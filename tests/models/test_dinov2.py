@@ -1,6 +1,6 @@
 """DINOv2 against plain numpy with the published names, and positions against their definition."""
 
-import jax
+import chex
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -166,7 +166,7 @@ def test_the_hugging_face_layout_gives_the_same_parameters(tmp_path):
     for name, content in (("ours", ours), ("theirs", theirs)):  # a file of either kind opens
         save_file({n: np.ascontiguousarray(t) for n, t in content.items()}, tmp_path / f"{name}.safetensors")
         opened = load.open_leaves(cfg, tmp_path / f"{name}.safetensors")
-        jax.tree.map(np.testing.assert_array_equal, opened.tree(), weights.from_torch(cfg, ours))
+        chex.assert_trees_all_equal(opened.tree(), weights.from_torch(cfg, ours))
     del theirs["encoder.layer.0.norm1.bias"]
     with pytest.raises(UserError, match="missing blocks.0.norm1.bias"):
         weights.from_torch(cfg, from_huggingface(theirs))

@@ -1,5 +1,6 @@
 """The 3D patch discriminator against arrays of the original, and its running statistics."""
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -61,7 +62,7 @@ def test_running_statistics_after_a_training_call_match_the_original(original):
 def test_a_tree_is_split_and_put_together_again_and_gradients_are_of_its_trainable_part(original):
     module, params, clips, *_ = original
     trainable, statistics = discriminator.split(params)
-    assert jax.tree.all(jax.tree.map(np.array_equal, discriminator.merge(trainable, statistics), params))
+    chex.assert_trees_all_equal(discriminator.merge(trainable, statistics), params)
     assert len(jax.tree.leaves(statistics)) == 3 * module.cfg.n_layers
 
     def loss(trainable):

@@ -1,5 +1,6 @@
 """The MMDiT equals the original: forward, gradients and zero inputs, in both weight layouts."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -96,7 +97,7 @@ def test_rematerialised_blocks_give_the_same_gradients(remat):
 
     assert config("mmdit_a", remat=remat) != config("mmdit_a")
     plain, again = grads(), grads(remat=remat)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7), plain, again)
+    chex.assert_trees_all_close(plain, again, rtol=1e-4, atol=1e-7)
 
 
 def test_bfloat16_stays_within_bfloat16_error_of_float32():

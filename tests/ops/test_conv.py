@@ -1,5 +1,6 @@
 """The forms of the 3D convolution give the same numbers, and their gradients do too."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -71,7 +72,7 @@ def test_winograd_takes_odd_sizes_and_any_padding_forward_and_backward(frames, p
         return (conv3d(x, kernel, padding=padding, impl=impl) ** 2).sum()
 
     got, want = (jax.value_and_grad(loss, argnums=(0, 1))(x, kernel, impl) for impl in ("winograd", "native"))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3), got, want)
+    chex.assert_trees_all_close(got, want, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("size", [(3, 7, 8), (8, 4, 5), (6, 12, 3)])
@@ -86,7 +87,7 @@ def test_winograd_with_four_outputs_at_a_time_forward_and_backward(size, monkeyp
         return (conv3d(x, kernel, impl=impl) ** 2).sum()
 
     got, want = (jax.value_and_grad(loss, argnums=(0, 1))(x, kernel, impl) for impl in ("winograd", "native"))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-3), got, want)
+    chex.assert_trees_all_close(got, want, rtol=1e-4, atol=2e-3)
 
 
 @pytest.mark.parametrize("kernel_size", [(3, 3, 3), (1, 3, 3)])
@@ -103,7 +104,7 @@ def test_winograd_a_few_frames_at_a_time_gives_the_same_forward_and_backward(ker
     parts, in_steps = run()
     steps = 12 if kernel_size[0] == 1 else 12 // winograd._plan(x.shape, kernel.shape, ((1, 1),) * 3)[1][0].outputs
     assert "length=1\n" in at_once and f"length={steps}\n" in in_steps and steps > 2
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-3), parts, whole)
+    chex.assert_trees_all_close(parts, whole, rtol=1e-4, atol=2e-3)
 
 
 def test_winograd_takes_pairs_where_places_are_few_and_fours_where_they_are_many():
@@ -175,7 +176,7 @@ def test_large_patches_are_made_a_few_frames_at_a_time(monkeypatch):
     monkeypatch.setattr(patches, "STEP", 2 * 9 * 27 * 4 * 2)
     parts, in_steps = run()
     assert "length=1" in at_once and "length=2" in in_steps
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3), parts, whole)
+    chex.assert_trees_all_close(parts, whole, rtol=1e-4, atol=1e-3)
 
 
 def test_numpy_kernels_work_outside_jit():

@@ -1,7 +1,7 @@
 """Weights of the discriminator by the original's names."""
 
+import chex
 import flax.linen as nn
-import jax
 import numpy as np
 import pytest
 
@@ -51,5 +51,5 @@ def test_tensors_go_straight_to_the_devices_of_a_mesh_counters_too():
     module, params = discriminator_weights.load("manifest_discriminator_step")
     shardings = sharding.of_boxed(models.abstract_params(module.cfg), tiny.mesh_of(2, 4, 1, 1), rules.AUTOENCODER)
     placed = load.place(weights.torch_leaves(module.cfg, given), shardings)
-    assert jax.tree.all(jax.tree.map(lambda a, b: np.array_equal(a, b), nn.unbox(placed), params))
+    chex.assert_trees_all_equal(nn.unbox(placed), params)
     assert not placed["conv1"]["kernel"].sharding.is_fully_replicated

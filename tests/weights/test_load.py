@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import chex
 import jax
 import ml_dtypes
 import numpy as np
@@ -36,7 +37,7 @@ def test_every_device_gets_its_part_of_every_leaf(tmp_path, name, sizes):
     places = shardings(cfg, **sizes)
     got = load.place(load.open_leaves(cfg, tmp_path / "w.safetensors", layout=LAYOUTS[name]), places)
     want = weights.from_torch(cfg, given, layout=LAYOUTS[name])
-    jax.tree.map(np.testing.assert_array_equal, got, want)
+    chex.assert_trees_all_equal(got, want)
     assert jax.tree.all(jax.tree.map(lambda x, s: x.sharding == s, got, places))
     kernel = got["single_blocks"]["mlp_in"]["kernel"]
     ways = 8 if sizes != dict(data=8) else 1
@@ -49,7 +50,7 @@ def test_large_parts_are_put_together_on_the_device(monkeypatch):
     places = shardings(cfg, data=2, fsdp=2, devices=jax.devices()[:4])  # two devices hold the same part
     got = load.place(weights.torch_leaves(cfg, given), places, ml_dtypes.bfloat16)
     want = weights.from_torch(cfg, given)
-    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b.astype(ml_dtypes.bfloat16)), got, want)
+    chex.assert_trees_all_equal(got, jax.tree.map(lambda x: x.astype(ml_dtypes.bfloat16), want))
 
 
 def test_misfits_are_listed_before_anything_is_read(tmp_path):
@@ -69,7 +70,7 @@ def test_checkpoints_open_like_files(tmp_path):
     orbax_stream.save(tmp_path / "c", leaves.of_params(params), {})
     for path in (tmp_path / "c", tmp_path / "c" / "0", tmp_path / "c" / "0" / "params"):
         got = load.place(load.open_leaves(cfg, path), shardings(cfg, data=1, fsdp=8))
-        jax.tree.map(np.testing.assert_array_equal, got, params)
+        chex.assert_trees_all_equal(got, params)
     with pytest.raises(UserError, match="cond_in/bias is .* there and nothing in the model"):
         load.open_leaves(config("mmdit_b"), tmp_path / "c")
     for chunk in (tmp_path / "c").rglob("d/*"):

@@ -40,7 +40,9 @@ def stage(steps: int, videos: tuple) -> ConfigDict:
     cfg.model.patch_size = 1
     cfg.autoencoder.family = "dcae"
     cfg.autoencoder.weights = "ckpts/F32T4C128_AE.safetensors"
-    cfg.autoencoder.config = ConfigDict({"scaling_factor": 0.493})
+    # No scaling_factor: the original's training config names 0.493, but nothing there reads it, neither in training nor
+    # in sampling, so the released weights know latents as the encoder makes them.
+    cfg.autoencoder.config = ConfigDict()
     cfg.autoencoder.config.tiling = ConfigDict({"use_spatial_tiling": True, "use_temporal_tiling": True})
     cfg.data.buckets = videos + IMAGES
     cfg.modes = ConfigDict({"t2v": 1.0, "i2v_head": 7.0})

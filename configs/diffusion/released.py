@@ -19,6 +19,7 @@ def stage(steps: int, lr: float) -> ConfigDict:
     cfg.optimizer.lr = lr
     cfg.mesh.fsdp = 8  # weights, gradients and Adam in float32 take 22 GB a device
     cfg.model.attention = "flash"
+    cfg.model.time_dtype = "bfloat16"  # as the original trains
     cfg.model.remat = "full"
     cfg.autoencoder.family = "hunyuan"
     cfg.autoencoder.weights = "ckpts/hunyuan_vae.safetensors"
@@ -29,6 +30,7 @@ def stage(steps: int, lr: float) -> ConfigDict:
     cfg.text.clip = "ckpts/openai/clip-vit-large-patch14"
     cfg.data.batch_per_device = True  # as the report counts: of a GPU, or of a group that shares a sequence
     cfg.data.threads = 16
+    cfg.data.state_fps = cfg.data.state_motion = True  # as the original's captions do
     cfg.checkpoint.every = 500
     cfg.checkpoint.keep_every = 5000
     cfg.health.spike_factor = 3.0

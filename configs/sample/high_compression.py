@@ -12,7 +12,7 @@ from osjax.configs.sample.options import autoencoder, released
 def get_config() -> ConfigDict:
     cfg = released("768px", frames=128)
     cfg.model.weights = "ckpts/Open_Sora_v2_Video_DC_AE.safetensors"
-    cfg.model.config = ConfigDict({"in_channels": 128, "patch_size": 1})
+    cfg.model.config = ConfigDict({"in_channels": 128, "patch_size": 1, "time_dtype": "bfloat16"})
     cfg.autoencoder = autoencoder("dcae")
     cfg.autoencoder.dtype = "bfloat16"
     cfg.autoencoder.weights = "ckpts/F32T4C128_AE.safetensors"

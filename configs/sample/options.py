@@ -16,6 +16,7 @@ def released(resolution: str, frames: int) -> ConfigDict:
     """The released Open-Sora v2 with the HunyuanVideo autoencoder, its files in `ckpts/`."""
     cfg = options()
     cfg.model.weights = "ckpts/Open_Sora_v2.safetensors"
+    cfg.model.config.time_dtype = "bfloat16"  # as it was trained
     cfg.autoencoder = autoencoder("hunyuan")
     cfg.autoencoder.weights = "ckpts/hunyuan_vae.safetensors"
     cfg.autoencoder.dtype = "bfloat16"  # as the original samples
@@ -26,7 +27,7 @@ def released(resolution: str, frames: int) -> ConfigDict:
     cfg.sample.aspect_ratio = "16:9"
     cfg.sample.frames = frames
     cfg.sample.fps = 24
-    cfg.sample.motion_score = 4
+    cfg.sample.caption_form, cfg.sample.state_fps, cfg.sample.motion_score = "original", True, 4
     return cfg
 
 

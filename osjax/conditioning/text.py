@@ -1,8 +1,8 @@
-"""Text for the model: a small built-in encoder, null-text dropout, and what sampling adds to a prompt.
+"""Text for the model: a small built-in encoder, and null-text dropout.
 
 The built-in encoder needs no training and no download. It gives every word a fixed pseudo-random direction, which is
 enough for a small model to learn which words go with which pictures.
-Source of dropout and suffixes: Open-Sora scripts/diffusion/train.py, opensora/utils/{train,inference}.py.
+Source of dropout: Open-Sora scripts/diffusion/train.py, opensora/utils/train.py.
 """
 
 import functools
@@ -100,15 +100,3 @@ def drop_text(
         replace_dropped(txt_BMC, null_txt, uniform_t5, t5),
         replace_dropped(y_vec_BC, null_vec_1C, uniform_clip, clip),
     )
-
-
-def with_fps(prompt: str, fps: int) -> str:
-    """The prompt with " 24 FPS." at its end, unless it states a rate already."""
-    prompt = prompt.strip()
-    prompt = prompt if prompt.endswith(".") else prompt + "."
-    return prompt if re.search(r"\d+ FPS\.$", prompt) else f"{prompt} {fps} FPS."
-
-
-def with_motion_score(prompt: str, score: int | str) -> str:
-    """The prompt with a motion score; training captions hold 1 (still) to 7 or so (fast)."""
-    return f"{prompt} {score} motion score."

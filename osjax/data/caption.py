@@ -1,7 +1,8 @@
-"""What captions say of frame rate and motion: one format, for training and for sampling.
+"""What captions and prompts say of frame rate and motion.
 
-The original trains on " 24 FPS, 4 motion score." and samples with " 24 FPS. 4 motion score."; here both are the same
-words, those of its training. Source: Open-Sora opensora/datasets/datasets.py.
+The original trains on " 24 FPS, 4 motion score." and samples with ". 24 FPS. 4 motion score.": two forms. Its released
+weights are sampled in the second one, models that were trained here in the first, which they know.
+Source: Open-Sora opensora/datasets/datasets.py, opensora/utils/inference.py.
 """
 
 import math
@@ -9,6 +10,7 @@ import re
 
 from osjax.data.buckets import reduce_fps
 
+FORMS = ("original", "training")  # of prompts: what the original samples with, what captions are in training
 _STATED = re.compile(r"[\d.]+ FPS(, \d+ motion score)?\.$")
 
 
@@ -27,10 +29,27 @@ def suffixed(text: str, fps: float | None, motion: float | None = None) -> str:
     return f"{text} {', '.join(notes)}."
 
 
-def training_caption(text: str, fps: float, fps_max: float, motion: float = math.nan) -> str:
-    """The caption `text` with the rate that its clip trains at, after frames were left out.
+def prompt(text: str, form: str, fps: float | None, motion: int | None = None) -> str:
+    """A prompt with frame rate and motion score at its end, of the two what is given; see `suffixed`.
+
+    text: the prompt. form: one of FORMS. fps: frames per second. motion: score, 1 still to 7 fast.
+    """
+    if form == "training":
+        return suffixed(text, fps, motion)
+    if fps:
+        text = text.strip()
+        text = text if text.endswith(".") else text + "."
+        text = text if re.search(r"\d+ FPS\.$", text) else f"{text} {fps:g} FPS."
+    return text if motion is None else f"{text} {motion} motion score."
+
+
+def training_caption(
+    text: str, fps: float, fps_max: float, motion: float = math.nan, state_fps: bool = True, state_motion: bool = True
+) -> str:
+    """The caption `text` with the rate that its clip trains at, after frames were left out, and its motion score.
 
     fps: of the clip, per second; NaN for images. fps_max: see `buckets.reduce_fps`. motion: score, NaN where unknown.
+    state_fps, state_motion: which of them are said.
     """
     rate, _ = reduce_fps(fps, fps_max)
-    return suffixed(text, rate, motion)
+    return suffixed(text, rate if state_fps else None, motion if state_motion else None)

@@ -26,7 +26,7 @@ class Window:
 
     fps_max: frames are left out by whole factors down to this rate at most (None: every frame).
     random_start: the window of frames starts anywhere, as for training, instead of at the clip's first frame.
-    state_fps: the caption ends with the frame rate, and with the motion score where the record has one.
+    state_fps: the caption ends with the frame rate. state_motion: and with the motion score where the record has one.
     """
 
     num_frames: int
@@ -35,6 +35,7 @@ class Window:
     fps_max: float | None = None
     random_start: bool = False
     state_fps: bool = False
+    state_motion: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,10 @@ def read_record(
 
 def _caption(record: dict[str, Any], window: Window) -> str:
     text = _text(record["text"])
-    if not window.state_fps:
+    if not (window.state_fps or window.state_motion):
         return text
-    return training_caption(text, float(record["fps"]), window.fps_max or np.inf, float(record.get("motion", np.nan)))
+    rate, motion = float(record["fps"]), float(record.get("motion", np.nan))
+    return training_caption(text, rate, window.fps_max or np.inf, motion, window.state_fps, window.state_motion)
 
 
 def _pixels(record: dict[str, Any], window: Window, rng: np.random.Generator | None) -> np.ndarray:

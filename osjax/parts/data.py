@@ -20,7 +20,8 @@ class DataKeys:
     buckets: tuple = ()  # rows (resolution, frames, probability to keep, batch), such as ("256px", 33, 1.0, 12)
     batch_per_device: bool = False  # batches are of one data-parallel device, not of all together
     fps_max: float = 24.0  # frames are left out by whole factors down to this rate
-    state_fps: bool = False  # captions end with their clip's frame rate, as prompts do under sample.state_fps
+    state_fps: bool = False  # captions end with their clip's frame rate
+    state_motion: bool = False  # captions end with the motion score that `osjax data score` gave their clip
     random_start: bool = True  # clips longer than their bucket start anywhere; never with `cached`
     threads: int = 2  # decoding, per process
     workers: int = 0  # processes that decode instead; one that dies or hangs is replaced. 0: the threads do
@@ -53,6 +54,8 @@ def check(keys: DataKeys, kind: str, evaluates: bool, key: str = "data") -> None
     if not keys.workers:
         refuse(keys, key, [k for k in everything if k != "timeout_s"], f"{key}.workers is 0")
     if kind == "autoencoder":
-        refuse(keys, key, [k for k in everything if k != "state_fps"], "an autoencoder takes no text")
+        refuse(
+            keys, key, [k for k in everything if k not in ("state_fps", "state_motion")], "an autoencoder takes no text"
+        )
     if not evaluates:
         refuse(keys, key, [k for k in everything if k != "held_out"], "evaluate.every is 0")

@@ -4,12 +4,12 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from osjax.conditioning import modes, text
-from osjax.data import buckets
+from osjax.conditioning import modes
+from osjax.data import buckets, caption
 from osjax.errors import UserError
 
 T2I2V = "t2i2v"  # an image model makes the first frame, then i2v_head goes on from it
-TABLE_MULTIPLE = 16  # the original's size tables are multiples of this, whatever the autoencoder
+TABLE_MULTIPLE = 16  # what sizes in the original's tables divide by; 32 with an autoencoder of that stride
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class SampleSettings:
         instead. The oscillations take guidance away on odd steps after the tenth; the ramp lets the guidance on a
         given image grow over the frames and fall over the steps.
     alpha: replaces the timestep shift that size and duration imply.
-    state_fps, motion_score: whether the prompt ends with the frame rate, and with which motion score (1 still, 7 fast),
-        as the training captions of Open-Sora did.
+    state_fps, motion_score: whether the prompt ends with the frame rate, and with which motion score (1 still, 7 fast).
+    caption_form: how it says so, "original" as the original samples, or "training" as captions are in training.
     match_fps: whether given clips are brought down to `fps` by whole factors, as in training; the original takes every
         frame of them.
     put_back: whether the latents of given images replace what was sampled in their place; None does so where a latent
@@ -50,6 +50,7 @@ class SampleSettings:
     alpha: float | None = None
     negative: str = ""
     fps: int = 24
+    caption_form: str = "original"
     state_fps: bool = False
     motion_score: int | None = None
     seed: int = 0
@@ -73,6 +74,8 @@ class SampleSettings:
             raise UserError(f"alpha is {self.alpha}: give a positive shift, or none to follow size and duration")
         if (self.height is None) != (self.width is None):
             raise UserError("give both height and width, or neither and a resolution with an aspect ratio")
+        if self.caption_form not in caption.FORMS:
+            raise UserError(f"caption_form is {self.caption_form!r}: use one of {', '.join(caption.FORMS)}")
         if self.motion_score is not None and self.motion_score < 0:
             raise UserError(f"motion_score is {self.motion_score}: give 0 or more, such as 1 (still) or 7 (fast)")
         buckets.image_size(self.image_resolution, "1:1", TABLE_MULTIPLE)  # UserError for one that does not exist
@@ -96,15 +99,15 @@ class SampleSettings:
         return modes.of("i2v_head" if self.mode == T2I2V else self.mode)
 
     def size(self, multiple: int) -> tuple[int, int]:
-        """(height, width) in pixels. Sizes of the tables are rounded up to `multiple`; those asked for stay."""
+        """(height, width) in pixels. Sizes of the tables divide by `multiple`; those asked for stay."""
         if self.height is not None and self.width is not None:
             return self.height, self.width
-        return round_up(*buckets.image_size(self.resolution, self.aspect_ratio, TABLE_MULTIPLE), multiple)
+        step = multiple if multiple % TABLE_MULTIPLE == 0 else TABLE_MULTIPLE
+        return round_up(*buckets.image_size(self.resolution, self.aspect_ratio, step), multiple)
 
     def says(self, prompt: str) -> str:
         """The prompt as the text encoder gets it."""
-        prompt = text.with_fps(prompt, self.fps) if self.state_fps else prompt
-        return prompt if self.motion_score is None else text.with_motion_score(prompt, self.motion_score)
+        return caption.prompt(prompt, self.caption_form, self.fps if self.state_fps else None, self.motion_score)
 
 
 def mode_names() -> tuple[str, ...]:

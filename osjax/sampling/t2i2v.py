@@ -8,9 +8,8 @@ from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
-from PIL import Image
 
-from osjax.data import buckets
+from osjax.data import buckets, transforms
 from osjax.sampling.job import Job
 from osjax.sampling.settings import SampleSettings
 
@@ -61,13 +60,14 @@ def first_frames(
     """A uint8 image (height, width, 3) for each job, as they are made; the image model is freed at the end.
 
     make_pipeline: loads the image model. jobs, settings: of the videos; prompts, seeds and image_* are taken.
-    size: (height, width) in pixels of the videos, to which the images are resized. on_step: called after every step.
+    size: (height, width) in pixels of the videos, which the images cover and are cropped to, as in the original.
+    on_step: called after every step.
     """
     pipe = make_pipeline()
     try:
         alone = [replace(job, reference=None, noise_THWC=None) for job in jobs]
         for video, _ in pipe.stream(alone, image_settings(settings), on_step):
-            yield np.asarray(Image.fromarray(video[0]).resize(size[::-1], Image.Resampling.BILINEAR))
+            yield transforms.resize_crop_image(video[0], *size)
     finally:
         pipe.free()
 

@@ -11,7 +11,7 @@ from osjax.sampling import workdir as sampling_workdir
 from osjax.sampling.workdir import TrainedModel
 from osjax.stages import data, stage
 from osjax.stages.autoencoder import AutoencoderStage
-from osjax.stages.diffusion import DiffusionStage
+from osjax.stages.diffusion import DiffusionStage, sample_settings
 
 log = logging.getLogger(__name__)
 KINDS = {"autoencoder": AutoencoderStage, "diffusion": DiffusionStage}
@@ -60,7 +60,7 @@ class Curriculum:
                 trained(self.run.stages[ae_stage]) if ae_stage else None,
                 last.text.own,
                 autoencoder.scale_of(last.autoencoder, self.place),
-                dict(last.keys.sample),
+                sample_settings(last),
             ),
         )
 

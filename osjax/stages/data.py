@@ -133,10 +133,18 @@ def plan(source: dataset.Records, table: buckets.Buckets, seed: int) -> schedule
     bucket fills a batch.
     """
     members = index.group(source.index(), table, seed)
-    left_out = len(source) - sum(map(len, members.values()))
-    if left_out:
-        log.warning("%d of %d clips fit no bucket and are left out", left_out, len(source))
-    return schedule.plan(members, {bucket: table.batch_size(bucket) for bucket in members}, seed)
+    sizes = {bucket: table.batch_size(bucket) for bucket in members}
+    planned = schedule.plan(members, sizes, seed)
+    unfit = len(source) - sum(map(len, members.values()))
+    short = {b: len(m) for b, m in members.items() if b not in planned.counts}
+    if unfit or short:
+        lines = [f"{unfit} fit no bucket"] if unfit else []
+        lines += [
+            f"{count} of {b.resolution} x {b.num_frames} frames, {b.aspect}, do not fill a batch of {sizes[b]}"
+            for b, count in sorted(short.items())
+        ]
+        log.warning("%d of %d clips are left out: %s", unfit + sum(short.values()), len(source), "; ".join(lines))
+    return planned
 
 
 def video_batches(source: Source, table: buckets.Buckets, cfg: DataKeys, seed: int) -> Batches:
@@ -145,7 +153,8 @@ def video_batches(source: Source, table: buckets.Buckets, cfg: DataKeys, seed: i
     source, table, seed: as `plan` takes them. cfg: who reads and what captions say. UserError as for `plan`.
     """
     planned = plan(source, table, seed)
-    options = {"fps_max": table.fps_max, "random_start": cfg.random_start, "state_fps": cfg.state_fps}
+    stated = {"state_fps": cfg.state_fps, "state_motion": cfg.state_motion}
+    options = {"fps_max": table.fps_max, "random_start": cfg.random_start, **stated}
     return bucketed.batches(
         source,
         planned,

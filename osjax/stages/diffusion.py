@@ -92,8 +92,8 @@ class DiffusionStage:
         if recipe.keys.data.cached_text:
             made_by["text"] = recipe.text.fingerprint()
         plan = data.plan(source, recipe.table, recipe.keys.seed)
-        shapes, stated = self._encoders().cached_shapes, recipe.keys.data.state_fps
-        return features.Clips(source, plan, recipe.table, made_by, shapes, stated)
+        shapes, keys = self._encoders().cached_shapes, recipe.keys.data
+        return features.Clips(source, plan, recipe.table, made_by, shapes, keys.state_fps, keys.state_motion)
 
     def _batches(self, source: data.Source, encoders: Encoders) -> data.Batches:
         keys = self.recipe.keys.data
@@ -159,10 +159,17 @@ class DiffusionStage:
         prompts = list(recipe.keys.evaluate.prompts)
         if not prompts:
             return
-        settings = SampleSettings(**recipe.keys.sample)
+        settings = SampleSettings(**sample_settings(recipe))
         mesh = recipe.mesh if recipe.mesh.size > 1 else None
         pipe = Pipeline(models.build(recipe.model), lora.merged(params), encoders.autoencoder, encoders.text, mesh=mesh)
         made = pipe(prompts, settings=settings)
         if jax.process_index() == 0:
             folder = self.place.workdir / "samples" / recipe.name / f"step-{int(now.step):07d}"
             write_samples(folder, made.videos_BTHWC, prompts, made.settings, settings.fps)
+
+
+def sample_settings(recipe: DiffusionRecipe) -> dict[str, Any]:
+    """What to sample with from what a stage trained: its own keys, and captions as it was trained with them."""
+    data = recipe.keys.data
+    stated = {"caption_form": "training", "state_fps": data.state_fps} if data.state_fps or data.state_motion else {}
+    return {**stated, **recipe.keys.sample}

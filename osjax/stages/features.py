@@ -51,7 +51,7 @@ class Clips:
     """The clips of a stage, as its batches take them.
 
     encoders: fingerprints of what encodes them by `autoencoder` and, where text features are kept as well, `text`.
-    shapes: `Encode.cached_shapes`. state_fps: see `loader.Window`.
+    shapes: `Encode.cached_shapes`. state_fps, state_motion: see `loader.Window`.
     """
 
     source: dataset.Records
@@ -60,6 +60,7 @@ class Clips:
     encoders: Mapping[str, str]
     shapes: Callable[[tuple[int, int, int]], dict[str, tuple[int, int, int, int]]]
     state_fps: bool = False
+    state_motion: bool = False
 
     @property
     def has_text(self) -> bool:
@@ -77,6 +78,7 @@ class Clips:
             "features": sorted(self.shapes(shape)),
             **self.encoders,
             **({"state_fps": True} if self.state_fps else {}),  # absent from older features
+            **({"state_motion": True} if self.state_motion else {}),
         }
 
     def kinds(self, bucket: buckets.Bucket) -> tfds.features.FeaturesDict:
@@ -144,7 +146,9 @@ def make(root: Path, clips: Clips, encode: Encode, mesh: Mesh, threads: int = 2,
         if _agreed((folder / ABOUT).is_file()):
             continue
         shape = clips.table.shape(bucket)
-        window = loader.Window(*shape, fps_max=clips.table.fps_max, state_fps=clips.state_fps)
+        window = loader.Window(
+            *shape, fps_max=clips.table.fps_max, state_fps=clips.state_fps, state_motion=clips.state_motion
+        )
         reader = loader.ClipReader(clips.source, window, members)
         work = _Work(reader, members, encode, mesh, threads, size // jax.process_count(), clips.has_text)
         parts = cache.shards(len(members), size * max(1, shard // size))

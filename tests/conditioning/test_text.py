@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from osjax.conditioning import text
+from osjax.data import caption
 from osjax.errors import UserError
 from tests import golden
 
@@ -52,10 +53,10 @@ def test_short_null_text_repeats_its_last_token_and_long_one_is_refused():
 def test_prompt_suffixes_equal_the_original():
     cases = golden.read_json("sampling_functions")["text"]
     for case in cases["add_fps_info"]:
-        assert text.with_fps(case["in"], case["fps"]) == case["out"]
+        assert caption.prompt(case["in"], "original", case["fps"]) == case["out"]
     for case in cases["add_motion_score"]:
-        assert text.with_motion_score(case["in"], case["score"]) == case["out"]
-    assert text.with_fps("a cat", 24) != text.with_fps("a cat", 16)
+        assert caption.prompt(case["in"], "original", None, case["score"]) == case["out"]
+    assert caption.prompt("a cat", "original", 24) != caption.prompt("a cat", "original", 16)
 
 
 def test_encoder_tells_words_orders_and_the_empty_prompt_apart():

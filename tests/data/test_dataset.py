@@ -91,11 +91,14 @@ def test_building_again_replaces_the_older_data_set(table_path, tmp_path):
 
 def test_captions_state_the_motion_that_all_clips_of_a_table_were_scored_with(table_path, tmp_path):
     rows = probe.probe(table_path).kept
-    window = loader.Window(4, 32, 32, state_fps=True)
+    window = loader.Window(4, 32, 32, state_fps=True, state_motion=True)
     for name, scored, words in (("all", rows, " 8 FPS, 4 motion score."), ("some", rows[1:], " 8 FPS.")):
         table = [{**row, "motion": "3.6"} if row in scored else row for row in rows]  # as a CSV file gives it
         source = dataset.open_source(dataset.build_clips(table, tmp_path / name))
         assert loader.ClipReader(source, window)(0)["text"] == rows[0]["text"] + words
+    rate = loader.Window(4, 32, 32, state_fps=True)
+    source = dataset.open_source(dataset.build_clips([{**row, "motion": "3.6"} for row in rows], tmp_path / "rate"))
+    assert loader.ClipReader(source, rate)(0)["text"] == rows[0]["text"] + " 8 FPS."
 
 
 def test_an_empty_list_and_a_missing_data_set_are_user_errors(tmp_path):

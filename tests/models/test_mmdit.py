@@ -3,11 +3,13 @@
 import chex
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
 
 from osjax import models, weights
 from osjax.errors import UserError
+from osjax.models.mmdit import model as mmdit
 from tests import golden
 
 LAYOUTS = {"mmdit_a": weights.OPEN_SORA_V2, "mmdit_b": weights.FLUX, "mmdit_c": weights.OPEN_SORA_V2}
@@ -153,3 +155,22 @@ def test_unknown_config_field_is_a_type_error():
 def test_head_dimension_that_does_not_fit_axes_is_refused():
     with pytest.raises(UserError, match="axes_dim"):
         models.config("mmdit", hidden_size=256, num_heads=4)
+
+
+def test_times_of_released_weights_are_rounded_to_bfloat16_bit_for_bit():
+    t_B = np.linspace(0, 1, 51, dtype=np.float32)
+    got = np.asarray(mmdit.timestep_features(jnp.asarray(t_B), dtype="bfloat16"))
+    # By numpy's own bfloat16, in the original's order: t, then 1000 * t, then the sinusoids are rounded.
+    bf16 = ml_dtypes.bfloat16
+    times = (t_B.astype(bf16).astype(np.float32) * 1000).astype(bf16).astype(np.float32)
+    frequency = np.exp(
+        (-np.float32(np.log(10_000.0)) * np.arange(128, dtype=np.float32) / 128).astype(np.float64)
+    ).astype(np.float32)
+    phase = times[:, None] * frequency
+    want = np.concatenate([np.cos(phase), np.sin(phase)], -1).astype(bf16).astype(np.float32)
+    assert (got == want).mean() > 0.999  # a phase may round to the other side by the last bit of exp
+    np.testing.assert_allclose(got, want, atol=2**-8)
+    exact = np.asarray(mmdit.timestep_features(jnp.asarray(t_B)))
+    difference = np.linalg.norm(got - exact) / np.linalg.norm(exact)
+    assert 0.1 < difference < 0.4  # what the released weights would be told otherwise
+    assert models.config("mmdit").time_dtype == "float32"  # runs that were trained here are told exact times

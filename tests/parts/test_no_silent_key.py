@@ -33,6 +33,7 @@ ACTS = {
     "data.cached_text": "osjax.stages.diffusion",
     "data.random_start": "osjax.stages.data",
     "data.state_fps": "osjax.stages.data",
+    "data.state_motion": "osjax.stages.data",
     "loss_on_given": "osjax.stages.diffusion",
     "start.average": "osjax.stages.start",
     "model.cond_embed": "osjax.models.mmdit.model",

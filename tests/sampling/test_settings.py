@@ -2,7 +2,7 @@
 
 import pytest
 
-from osjax.conditioning import text
+from osjax.data import caption
 from osjax.errors import UserError
 from osjax.models.autoencoder import Stride
 from osjax.sampling.settings import SampleSettings, round_up
@@ -45,11 +45,28 @@ def test_frame_counts_follow_the_original_where_they_are_valid(case):
 
 def test_the_end_of_the_prompt_follows_the_original():
     for case in TABLES["text"]["add_fps_info"]:
-        assert text.with_fps(case["in"], case["fps"]) == case["out"]
+        assert caption.prompt(case["in"], "original", case["fps"]) == case["out"]
     for case in TABLES["text"]["add_motion_score"]:
-        assert text.with_motion_score(case["in"], case["score"]) == case["out"]
+        assert caption.prompt(case["in"], "original", None, case["score"]) == case["out"]
     assert SampleSettings(fps=16, state_fps=True, motion_score=4).says(" a cat. ") == "a cat. 16 FPS. 4 motion score."
     assert SampleSettings(fps=16).says(" a cat. ") == " a cat. "
+    told = SampleSettings(fps=16, state_fps=True, motion_score=4, caption_form="training").says("a cat")
+    assert told == caption.suffixed("a cat", 16, 4) == "a cat 16 FPS, 4 motion score."  # as runs here are trained
+    with pytest.raises(UserError, match="caption_form is 'banana'"):
+        SampleSettings(caption_form="banana")
+
+
+@pytest.mark.parametrize(
+    "resolution, aspect, multiple, size",
+    [
+        ("768px", "4:3", 32, (672, 864)),
+        ("768px", "2.39:1", 32, (480, 1184)),
+        ("256px", "16:9", 32, (192, 320)),
+        ("256px", "16:9", 16, (192, 336)),
+    ],
+)
+def test_sizes_of_deep_compression_come_from_tables_that_step_by_its_stride(resolution, aspect, multiple, size):
+    assert SampleSettings(resolution=resolution, aspect_ratio=aspect).size(multiple) == size
 
 
 def test_a_resolution_replaces_the_size_it_is_given_for():

@@ -52,3 +52,21 @@ def test_readers_that_read_nothing_are_refused(source, keys):
     with pytest.raises(UserError, match=next(iter(keys))) as refused:
         batches(source, **keys)
     assert refused.value.status == 2
+
+
+def test_clips_of_buckets_that_fill_no_batch_are_counted_and_named(source, caplog):
+    table = buckets.table((("64px", 4, 1.0, 8), ("64px", 2, 1.0, 16)), False, 24.0, 8, mesh.make())
+    data.plan(source, table, 3)
+    assert caplog.text == ""  # every clip is long enough for the first
+    large = buckets.table((("64px", 8, 1.0, 8), ("32px", 4, 1.0, 64)), False, 24.0, 8, mesh.make())
+    short = [source[i] for i in range(3)]
+
+    class Few:
+        def __len__(self):
+            return len(source) + len(short)
+
+        def index(self):
+            return source.index()
+
+    data.plan(Few(), large, 3)
+    assert "3 of 19 clips are left out: 3 fit no bucket" in caplog.text

@@ -35,6 +35,7 @@ class MMDiTConfig:
     cond_embed: bool = True
     patch_size: int = 2
     dtype: str = "float32"  # compute dtype; parameters are float32
+    time_dtype: str = "float32"  # of times and their sinusoids; "bfloat16" as the released weights take them
     attention: str = "dense"  # see ops/attention.py
     attention_kernel: str = "flash"  # inside ring, ulysses and ulysses_ring: flash, blockwise or dense
     text_tokens: str = "sharded"  # over `sequence`, like video; "replicated": whole on each device (docs in tokens.py)
@@ -59,6 +60,7 @@ class MMDiTConfig:
             ("text_tokens", TEXT_TOKENS),
             ("grad_reduce", GRAD_REDUCE),
             ("dtype", DTYPES),
+            ("time_dtype", DTYPES),
         ):
             if getattr(self, name) not in known:
                 raise UserError(f"unknown {name} {getattr(self, name)!r}: use one of {', '.join(known)}")

@@ -60,9 +60,9 @@ class MMDiT(nn.Module):
         if cfg.cond_embed:  # zero: starts as the unconditional model
             img_BND += embed(cfg, "cond_in", zero_init=True)(layout.pad_video(cond))
         txt_BMD = embed(cfg, "txt_in", Axis.FEATURES)(layout.pad_text(txt_BMC))
-        vec_BD = MLPEmbedder(cfg, name="time_in")(timestep_features(timesteps_B))
+        vec_BD = MLPEmbedder(cfg, name="time_in")(timestep_features(timesteps_B, dtype=cfg.time_dtype))
         if cfg.guidance_embed:
-            vec_BD += MLPEmbedder(cfg, name="guidance_in")(timestep_features(guidance))
+            vec_BD += MLPEmbedder(cfg, name="guidance_in")(timestep_features(guidance, dtype=cfg.time_dtype))
         vec_BD += MLPEmbedder(cfg, name="vector_in")(y_vec)
         img_angle = rotations(cfg, layout.pad_video(img_ids))
         txt_angle = rotations(cfg, layout.pad_text(txt_ids))
@@ -122,18 +122,24 @@ def check_given(cfg: MMDiTConfig, cond: jax.Array | None, guidance: jax.Array | 
         )
 
 
-def timestep_features(t_B: jax.Array, dim: int = TIME_FEATURES, max_period: float = 10_000.0) -> jax.Array:
+def timestep_features(
+    t_B: jax.Array, dim: int = TIME_FEATURES, max_period: float = 10_000.0, dtype: str = "float32"
+) -> jax.Array:
     """Sinusoids of 1000 * t, cosines before sines, (B, dim) float32 (float32 proved by the zero-input goldens).
 
     dim: features, even. max_period: of the slowest sinusoid, in thousandths of the whole path from noise to data.
+    dtype: "bfloat16" rounds t, 1000 * t and the sinusoids to it, as the released weights were trained and are sampled
+    with (opensora/models/mmdit/layers.py): over 50 steps the features differ by a fifth from those of exact times.
     """
     half = dim // 2
     # The exponent is rounded to float32 as in the original, the exponential is not: 1000 * frequency turns one bit
     # of it into a phase error of 6e-5 at t = 1.
     exponent = -math.log(max_period) * np.arange(half, dtype=np.float32) / half
     frequency = np.exp(exponent.astype(np.float64)).astype(np.float32)
-    phase = (1000.0 * t_B.astype(jnp.float32))[:, None] * frequency[None]
-    return jnp.concatenate([jnp.cos(phase), jnp.sin(phase)], -1)
+    kind = jnp.dtype(dtype)
+    times_B = (1000.0 * t_B.astype(kind)).astype(kind)
+    phase = times_B.astype(jnp.float32)[:, None] * frequency[None]
+    return jnp.concatenate([jnp.cos(phase), jnp.sin(phase)], -1).astype(kind).astype(jnp.float32)
 
 
 def rotations(cfg: MMDiTConfig, ids_BS3: jax.Array) -> tuple[jax.Array, jax.Array]:

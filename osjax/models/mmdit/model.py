@@ -136,10 +136,10 @@ def timestep_features(
     # of it into a phase error of 6e-5 at t = 1.
     exponent = -math.log(max_period) * np.arange(half, dtype=np.float32) / half
     frequency = np.exp(exponent.astype(np.float64)).astype(np.float32)
-    kind = jnp.dtype(dtype)
-    times_B = (1000.0 * t_B.astype(kind)).astype(kind)
-    phase = times_B.astype(jnp.float32)[:, None] * frequency[None]
-    return jnp.concatenate([jnp.cos(phase), jnp.sin(phase)], -1).astype(kind).astype(jnp.float32)
+    # Not by casts: a compiler may leave a cast there and back out, for more precision than was asked for.
+    rounded = partial(jax.lax.reduce_precision, exponent_bits=8, mantissa_bits=7 if dtype == "bfloat16" else 23)
+    phase = rounded(1000.0 * rounded(t_B.astype(jnp.float32)))[:, None] * frequency[None]
+    return rounded(jnp.concatenate([jnp.cos(phase), jnp.sin(phase)], -1))
 
 
 def rotations(cfg: MMDiTConfig, ids_BS3: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -79,6 +79,6 @@ def _build(args) -> None:
     told = ""
     if found.dropped and not remote.is_url(args.out):
         told = f", reasons in {Path(args.out) / 'dropped.parquet'}"
-        tables.write(Path(args.out) / "dropped.parquet", found.dropped)
+        tables.write(Path(args.out) / "dropped.parquet", list(map(tables.explained, found.dropped)))
     print(f"{len(found.kept)} clips kept, {len(found.dropped)} dropped{told}")
     print(f"data set: {dataset.build_clips(found.kept, args.out)}")

@@ -109,6 +109,8 @@ def build_clips(rows: Sequence[Mapping[str, Any]], folder: Path | str) -> Path |
 
     def examples():
         for row in rows:
+            if not isinstance(row["text"], str):  # TFDS would refuse it in a message with the bytes of the video
+                raise UserError(f"the caption of {row['path']} is of type {type(row['text']).__name__}, not text")
             yield {
                 "video": remote.read_bytes(row["path"]),
                 "text": row["text"],

@@ -1,6 +1,5 @@
 """Tables of prompts: txt (a prompt a line), csv or jsonl with the columns text, ref, neg, name and seed."""
 
-import csv
 import difflib
 import json
 from collections.abc import Iterator
@@ -8,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from osjax.data import table
+from osjax.data import plain_text, table
 from osjax.errors import UserError
 from osjax.sampling import references
 
 COLUMNS = ("text", "ref", "neg", "name", "seed")
+TEXTS = ("text", "ref", "neg", "name")
 
 
 @dataclass(frozen=True)
@@ -34,40 +34,25 @@ def read(path: Path | str) -> list[Request]:
     not there.
     """
     path = Path(path)
-    readers = {".txt": _txt, ".csv": _csv, ".jsonl": _jsonl}
+    readers = {".txt": _txt, ".csv": table.csv_rows, ".jsonl": _jsonl}
     if path.suffix.lower() not in readers:
         raise UserError(f"prompts {path} are neither {' nor '.join(readers)}: convert the file to one of them")
     if not path.is_file():
         raise UserError(f"prompts {path} do not exist: give a .txt, .csv or .jsonl file")
-    try:
-        rows = [_request(row, f"{path} line {line}", path.parent) for line, row in readers[path.suffix.lower()](path)]
-    except UnicodeDecodeError as error:
-        raise UserError(f"prompts {path} are not UTF-8 ({error}): save the file as UTF-8") from error
+    rows = [_request(row, f"{path} line {line}", path.parent) for line, row in readers[path.suffix.lower()](path)]
     if not rows:
         raise UserError(f"prompts {path} are empty: write at least one prompt")
     return rows
 
 
 def _txt(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
+    for number, line in enumerate(plain_text.read(path).split("\n"), 1):
         if line.strip():
             yield number, {"text": line.strip()}
 
 
-def _csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets put a mark first
-        reader = csv.DictReader(file, strict=True)
-        try:
-            for row in reader:
-                if None in row:  # where the reader puts values beyond the header
-                    raise UserError(f"{path} line {reader.line_num}: more values than columns: quote text with commas")
-                yield reader.line_num, row
-        except csv.Error as error:
-            raise UserError(f"{path} line {reader.line_num} is no CSV ({error}): mend its quotes") from error
-
-
 def _jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
+    for number, line in enumerate(plain_text.read(path).split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -85,19 +70,23 @@ def _request(row: dict[str, Any], where: str, folder: Path) -> Request:
             close = difflib.get_close_matches(str(column), COLUMNS, n=1)
             mend = f"did you mean {close[0]}?" if close else f"the columns are {', '.join(COLUMNS)}"
             raise UserError(f"{where}: unknown column {column!r}; {mend}")
-    texts = {name: row.get(name) for name in ("text", "ref", "neg", "name")}
+    texts = {name: None if row.get(name) != row.get(name) else row.get(name) for name in TEXTS}  # NaN is none
     if isinstance(texts["ref"], list) and all(isinstance(part, str) for part in texts["ref"]):
         texts["ref"] = references.SEPARATOR.join(texts["ref"])
     for name, value in texts.items():
         if value is not None and not isinstance(value, str):
             raise UserError(f"{where}: {name} is {value!r}, not text: put quotes around it")
-    if not (texts["text"] or "").strip():
+    try:
+        text = plain_text.caption(texts["text"])
+    except UserError as error:
+        raise UserError(f"{where}: text {error}") from error
+    if not text:
         raise UserError(f"{where}: text is missing: write a prompt or drop the line")
     try:
         ref = references.paths(texts["ref"] or "", folder)
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
-    return Request(texts["text"], ref, texts["neg"], texts["name"] or None, _seed(row.get("seed"), where))
+    return Request(text, ref, texts["neg"], texts["name"] or None, _seed(row.get("seed"), where))
 
 
 def _seed(value: Any, where: str) -> int | None:

@@ -41,7 +41,7 @@ def test_the_three_formats_hold_the_same_rows(folder):
         ("a.csv", "text,seed\na,x\n", "line 2: seed is 'x'"),
         ("a.csv", "text,seed\na,-1\n", "line 2: seed is -1"),
         ("a.csv", "text\na,b\n", "line 2: more values than columns"),
-        ("a.csv", 'text\n"a\n', "is no CSV"),
+        ("a.csv", 'text\n"a\n', "line 2: a quote opens and is not closed"),
         ("a.csv", "text,name\n,b\n", "line 2: text is missing"),
         ("a.csv", "text\n", "are empty"),
         ("a.csv", "text,ref\na,no.png\n", "line 2: reference no.png does not exist"),
@@ -66,7 +66,7 @@ def test_tables_that_are_missing_or_not_text_are_refused(folder):
     with pytest.raises(UserError, match="do not exist"):
         prompts.read(folder / "no.csv")
     (folder / "b.txt").write_bytes(b"\xff\xfe\x00\xd8")
-    with pytest.raises(UserError, match="not UTF-8"):
+    with pytest.raises(UserError, match="begins with the mark of utf-16-le"):
         prompts.read(folder / "b.txt")
 
 

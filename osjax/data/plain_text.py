@@ -38,7 +38,8 @@ def read(path: Path | str) -> str:
 def decode(data: bytes) -> str:
     """The text of `data`: UTF-8, UTF-16 or UTF-32, with a mark or without; lines end in a line feed.
 
-    UserError, a sentence without its subject, for other encodings and for NUL. UTF-16 without a mark is known by the zero bytes of its spaces, digits and Latin letters.
+    UserError, a sentence without its subject, for other encodings and for NUL. UTF-16 without a mark is known by the
+    zero bytes of its spaces, digits and Latin letters.
     """
     for mark, encoding in MARKS:
         if data.startswith(mark):

@@ -1,9 +1,9 @@
-"""Tables of prompts: txt (a prompt a line), csv or jsonl with the columns text, ref, neg, name and seed."""
+"""Tables of prompts: txt (a prompt a line), csv or jsonl with the columns text, ref, neg, name, seed and suite."""
 
 import difflib
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,29 +11,41 @@ from osjax.data import plain_text, table
 from osjax.errors import UserError
 from osjax.sampling import references
 
-COLUMNS = ("text", "ref", "neg", "name", "seed")
-TEXTS = ("text", "ref", "neg", "name")
+COLUMNS = ("text", "ref", "neg", "name", "seed", "suite")
+SUFFIXES = (".txt", ".csv", ".jsonl")
+TEXTS = ("text", "ref", "neg", "name", "suite")
 
 
 @dataclass(frozen=True)
 class Request:
-    """One row. ref: the files given, each checked to exist. neg, name, seed: None where the row leaves them out."""
+    """One row. ref: the files given, each checked to exist. neg, name, seed: None where the row leaves them out.
+
+    suite: of prompts that are scored together; that of the row, or its file's name. samples: videos to make, instead of
+    what all rows get.
+    """
 
     text: str
     ref: tuple[Path, ...] = ()
     neg: str | None = None
     name: str | None = None
     seed: int | None = None
+    suite: str | None = None
+    samples: int | None = None
 
 
 def read(path: Path | str) -> list[Request]:
-    """The rows of the table at `path`.
+    """The rows of the table at `path`, or of the tables in the folder `path`, one after the other by name.
 
     Files in `ref` are taken from the table's folder, or from where the command runs.
     UserError that names the line for a missing text, an unknown column, a seed that is no number or a file that is
     not there.
     """
     path = Path(path)
+    if path.is_dir():
+        tables = [file for file in sorted(path.iterdir()) if file.suffix.lower() in SUFFIXES and file.name[0] != "."]
+        if not tables:
+            raise UserError(f"folder {path} holds no prompts: give one with {', '.join(SUFFIXES)} files")
+        return [row for file in tables for row in read(file)]
     readers = {".txt": _txt, ".csv": table.csv_rows, ".jsonl": _jsonl}
     if path.suffix.lower() not in readers:
         raise UserError(f"prompts {path} are neither {' nor '.join(readers)}: convert the file to one of them")
@@ -42,7 +54,20 @@ def read(path: Path | str) -> list[Request]:
     rows = [_request(row, f"{path} line {line}", path.parent) for line, row in readers[path.suffix.lower()](path)]
     if not rows:
         raise UserError(f"prompts {path} are empty: write at least one prompt")
-    return rows
+    return [replace(row, suite=row.suite or path.stem) for row in rows]
+
+
+def merged(requests: Sequence[Request], by_suite: bool) -> list[Request]:
+    """The requests without those that ask for the same once more, in order; of their samples the most.
+
+    by_suite: the same prompt in two suites is two.
+    """
+    found: dict[Request, Request] = {}
+    for one in requests:
+        key = replace(one, samples=None, suite=one.suite if by_suite else None)
+        before = found.setdefault(key, one)
+        found[key] = replace(before, samples=max(before.samples or 0, one.samples or 0) or None)
+    return list(found.values())
 
 
 def _txt(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -86,7 +111,9 @@ def _request(row: dict[str, Any], where: str, folder: Path) -> Request:
         ref = references.paths(texts["ref"] or "", folder)
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
-    return Request(text, ref, texts["neg"], texts["name"] or None, _seed(row.get("seed"), where))
+    return Request(
+        text, ref, texts["neg"], texts["name"] or None, _seed(row.get("seed"), where), texts["suite"] or None
+    )
 
 
 def _seed(value: Any, where: str) -> int | None:

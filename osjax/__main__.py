@@ -19,7 +19,7 @@ from importlib import import_module
 from types import ModuleType
 
 import osjax
-from osjax.cli import huge_pages
+from osjax.cli import huge_pages, local_paths
 from osjax.errors import UserError
 
 
@@ -134,7 +134,11 @@ def _dispatch(argv: list[str]) -> None:
     module = import_module(verb.module)
     config_path, overrides, rest = split_config_flags(rest)
     args = _parse(name, module, rest)
-    module.run(_load_config(name, verb, config_path, overrides), args)
+    labels = _labels(_parser(name, module))
+    local_paths.check(name, {"config": config_path, **vars(args)}, labels)
+    cfg = _load_config(name, verb, config_path, overrides)
+    local_paths.check_config(name, cfg)
+    module.run(cfg, args)
 
 
 def _help() -> str:
@@ -202,6 +206,17 @@ def _flags(parser: argparse.ArgumentParser) -> set[str]:
             for sub in action.choices.values():
                 flags |= _flags(sub)
     return flags
+
+
+def _labels(parser: argparse.ArgumentParser) -> dict[str, str]:
+    """How a verb's help calls each of its arguments, by the name that argparse gives it."""
+    labels: dict[str, str] = {}
+    for action in parser._actions:
+        labels[action.dest] = action.option_strings[0] if action.option_strings else action.metavar or action.dest
+        if isinstance(action, argparse._SubParsersAction):
+            for sub in action.choices.values():
+                labels |= _labels(sub)
+    return labels
 
 
 def _parse(name: str, module: ModuleType, argv: list[str]) -> argparse.Namespace:

@@ -19,6 +19,7 @@ from importlib import import_module
 from types import ModuleType
 
 import osjax
+from osjax import atomic
 from osjax.cli import huge_pages, local_paths
 from osjax.errors import UserError
 
@@ -100,6 +101,9 @@ def _run(argv: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
+        if atomic.is_full_disk(error):
+            where = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
+            return _report(f"osjax: no space is left on the disk{where}: make room and run it again", 1, show_traceback)
         message = f"osjax: {type(error).__name__}: {error}" if str(error) else f"osjax: {type(error).__name__}"
         return _report(message, 1, show_traceback, "; run again with --traceback to see where")
     return 0

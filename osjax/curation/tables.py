@@ -46,7 +46,9 @@ def _captioned(row: Row) -> Row:
     try:
         if isinstance(text, Path):
             text = plain_text.decode(text.read_bytes()) if text.is_file() else ""
-        return {**row, "text": plain_text.caption(text)}
+        text = plain_text.caption(text)
+        told = {name: value for name, value in row.items() if name != "text_reason" or not text}
+        return {**told, "text": text}
     except UserError as error:
         log.warning("%s %s", where, error)
         return {**row, "text": "", "text_reason": f"{where} {error}"}

@@ -51,6 +51,14 @@ def test_a_mark_that_one_step_left_on_a_caption_goes_through_the_next(folder, tm
         assert "neither UTF-8" in rows[2]["text_reason"] and not rows[0].get("text_reason")
 
 
+def test_a_caption_that_came_later_needs_no_reason_any_more(folder, tmp_path):
+    rows = [{**row, "text": row["text"] or "a bus of a server"} for row in tables.rows(folder)]
+    assert rows[2]["text_reason"]
+    tables.write(tmp_path / "t.parquet", rows)
+    again = list(tables.rows(tmp_path / "t.parquet", folder))
+    assert all(row["text"] and "text_reason" not in row for row in again)
+
+
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_empty_cells_of_tables_are_no_captions(tmp_path, suffix):
     texts = ["nan", None, "None", "null", "", " \t", "a bus", "nanny", "x\ufffd"]

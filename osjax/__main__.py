@@ -24,7 +24,8 @@ from importlib import import_module
 from types import ModuleType
 
 import osjax
-from osjax.cli import huge_pages
+from osjax import atomic
+from osjax.cli import huge_pages, local_paths
 from osjax.errors import UserError
 
 
@@ -105,6 +106,9 @@ def _run(argv: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
+        if atomic.is_full_disk(error):
+            where = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
+            return _report(f"osjax: no space is left on the disk{where}: make room and run it again", 1, show_traceback)
         message = f"osjax: {type(error).__name__}: {error}" if str(error) else f"osjax: {type(error).__name__}"
         return _report(message, 1, show_traceback, "; run again with --traceback to see where")
     return 0
@@ -139,7 +143,11 @@ def _dispatch(argv: list[str]) -> None:
     module = import_module(verb.module)
     config_path, overrides, rest = split_config_flags(rest)
     args = _parse(name, module, rest)
-    module.run(_load_config(name, verb, config_path, overrides), args)
+    labels = _labels(_parser(name, module))
+    local_paths.check(name, {"config": config_path, **vars(args)}, labels)
+    cfg = _load_config(name, verb, config_path, overrides)
+    local_paths.check_config(name, cfg)
+    module.run(cfg, args)
 
 
 def _help() -> str:
@@ -207,6 +215,17 @@ def _flags(parser: argparse.ArgumentParser) -> set[str]:
             for sub in action.choices.values():
                 flags |= _flags(sub)
     return flags
+
+
+def _labels(parser: argparse.ArgumentParser) -> dict[str, str]:
+    """How a verb's help calls each of its arguments, by the name that argparse gives it."""
+    labels: dict[str, str] = {}
+    for action in parser._actions:
+        labels[action.dest] = action.option_strings[0] if action.option_strings else action.metavar or action.dest
+        if isinstance(action, argparse._SubParsersAction):
+            for sub in action.choices.values():
+                labels |= _labels(sub)
+    return labels
 
 
 def _parse(name: str, module: ModuleType, argv: list[str]) -> argparse.Namespace:

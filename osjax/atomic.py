@@ -1,6 +1,7 @@
 """Files that are there whole or not at all, whenever the process or the machine stops: written beside, then renamed."""
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,6 +46,17 @@ def _to_disk(path: Path) -> None:
         os.fsync(opened)
     finally:
         os.close(opened)
+
+
+def is_full_disk(error: BaseException | None) -> bool:
+    """Whether `error`, or what it came from, says that a disk or a quota is full; libraries say so in words alone."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.EDQUOT)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def write_bytes(path: Path | str, data: bytes) -> None:

@@ -1,5 +1,6 @@
 """`osjax sample`: prompts, images and clips to videos on disk. A batch that was interrupted goes on where it was."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from osjax.sampling.batch import Batch
 from osjax.sampling.settings import T2I2V, mode_names
 from osjax.sampling.write import Output
 
+FLICKERING = "temporal_flickering"
 # flag -> (config key, type, help); a flag that is not given leaves the config as it is.
 FLAGS = {
     "mode": ("sample.mode", str, f"one of {', '.join(mode_names())}"),
@@ -31,6 +33,11 @@ FLAGS = {
     "fps": ("sample.fps", int, "frames per second of the file"),
     "seed": ("sample.seed", int, "sample k of a prompt takes the seed plus k"),
     "samples": ("output.samples", int, "videos a prompt"),
+    "flicker-samples": (
+        "output.flicker_samples",
+        int,
+        "videos a prompt of the suite temporal_flickering: 25",
+    ),
     "output": ("output.folder", str, "folder to write to"),
     "layout": ("output.layout", str, f"of file names: {' or '.join(names.LAYOUTS)}"),
     "workdir": ("workdir", str, "of a finished run, to sample from what was trained there"),
@@ -39,6 +46,7 @@ FLAGS = {
 SWITCHES = {
     "offload": ("offload", "keep weights on the host; models visit the device one after the other"),
     "int8": ("int8", "int8 weights in the blocks of the video model"),
+    "by-suite": ("output.by_suite", "a folder for the samples of each file of --prompts=FOLDER, or column suite"),
     "overwrite": ("output.overwrite", "make again what is there with other settings"),
 }
 
@@ -46,7 +54,11 @@ SWITCHES = {
 def add_options(parser) -> None:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--prompt", action="append", metavar="TEXT", help="what to show; may be given several times")
-    what.add_argument("--prompts", metavar="FILE", help="txt, csv or jsonl with the columns text, ref, neg, name, seed")
+    what.add_argument(
+        "--prompts",
+        metavar="FILE",
+        help="txt, csv or jsonl with the columns text, ref, neg, name, seed, suite; or a folder of such files",
+    )
     parser.add_argument(
         "--ref", action="append", metavar="PATHS", help="images or videos of a --prompt, several separated by ';'"
     )
@@ -74,7 +86,8 @@ def run(cfg: ConfigDict, args) -> None:
     keys = sampling.of_config(cfg)
     compiled.keep(keys.compilation_cache)
     pipe = pipeline.from_config(cfg)
-    output = Output(Path(keys.output.folder), keys.output.layout)
+    output = Output(Path(keys.output.folder), keys.output.layout, keys.output.by_suite)
+    requests = _flickering(requests, keys.output.flicker_samples)
     batch = Batch(pipe, pipe.settings, requests, output, _sources(keys), keys.output.samples, keys.output.overwrite)
     if pipe.settings.mode == T2I2V:
         batch.make_first_frames()
@@ -104,6 +117,19 @@ def _requests(args) -> list[prompts.Request]:
         raise UserError("a --prompt is empty: write what to show", status=2)
     refs = [references.paths(ref) for ref in args.ref] if args.ref else [()] * len(args.prompt)
     return [prompts.Request(text, ref) for text, ref in zip(args.prompt, refs, strict=True)]
+
+
+def _flickering(requests: list[prompts.Request], samples: int | None) -> list[prompts.Request]:
+    """The requests, those of VBench's suite of static scenes with so many samples."""
+    if samples is None:
+        return requests
+    if not any(r.suite == FLICKERING for r in requests):
+        raise UserError(
+            f"--flicker-samples is for the suite {FLICKERING}, of which no prompt is: give --prompts with "
+            f"{FLICKERING}.txt, or a column suite",
+            status=2,
+        )
+    return [replace(r, samples=samples) if r.suite == FLICKERING else r for r in requests]
 
 
 def _sources(keys: SamplingKeys) -> dict[str, str]:

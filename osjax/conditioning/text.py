@@ -61,6 +61,13 @@ class TextEncoder:
         pooled = txt[: len(words)].sum(axis=0) if words else pad
         return txt + self._positions(), pooled / np.sqrt(np.mean(pooled**2))
 
+    def cut(self, prompt: str) -> dict[str, str]:
+        """{what is full: the words of `prompt` that do not fit}; empty where all do."""
+        words = list(_WORD.finditer(prompt))
+        if len(words) <= self.max_length:
+            return {}
+        return {f"the text encoder's {self.max_length} words": prompt[words[self.max_length].start() :].strip()}
+
     def encode_batch(self, prompts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Prompts -> (txt_BMC, y_vec_BC), float32."""
         txt, pooled = zip(*map(self.encode, prompts), strict=True)

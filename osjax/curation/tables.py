@@ -4,6 +4,7 @@ A file appears under its name only when it is complete, so a step that is killed
 """
 
 import itertools
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from osjax import atomic
-from osjax.data import table
+from osjax.data import plain_text, table
 from osjax.errors import UserError
 
+log = logging.getLogger(__name__)
 Row = dict[str, Any]
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi")
 GROUP = 1 << 16  # rows of a Parquet row group
@@ -27,12 +29,36 @@ def rows(source: Path | str, root: Path | str | None = None) -> Iterator[Row]:
 
     Paths become absolute. A path that leads out of `root` (default: the folder itself, or the table's) is a UserError:
     a table from elsewhere must not reach other files of this machine. Parquet is read in batches.
+
+    A row that has no caption has an empty `text`, see `plain_text.caption`; where that is so because its caption cannot
+    be read, the log and the row's `text_reason` say why.
     """
     source = Path(source)
     root = Path(root) if root else source if source.is_dir() else source.absolute().parent
     listed = _of_folder(source) if source.is_dir() else _of_table(source)
     for row in listed:
-        yield {**row, "path": str(inside(row["path"], root))}
+        yield {**_captioned(row), "path": str(inside(row["path"], root))}
+
+
+def _captioned(row: Row) -> Row:
+    text = row["text"]
+    where = text if isinstance(text, Path) else f"the caption of {row['path']}"
+    try:
+        if isinstance(text, Path):
+            text = plain_text.decode(text.read_bytes()) if text.is_file() else ""
+        text = plain_text.caption(text)
+        told = {name: value for name, value in row.items() if name != "text_reason" or not text}
+        return {**told, "text": text}
+    except UserError as error:
+        log.warning("%s %s", where, error)
+        return {**row, "text": "", "text_reason": f"{where} {error}"}
+
+
+def explained(row: Row) -> Row:
+    """A row that was dropped, whose `reason` also says why its caption could not be read."""
+    if not row.get("text_reason"):
+        return row
+    return {**row, "reason": f"{row['reason']}: {row['text_reason']}"}
 
 
 def inside(path: Path | str, root: Path | str) -> Path:
@@ -57,11 +83,7 @@ def _of_folder(folder: Path) -> Iterator[Row]:
     files = videos(folder)
     if not files:
         raise UserError(f"folder {folder} holds no video ({', '.join(VIDEO_SUFFIXES)}): give another one or a table")
-    return ({"path": str(p), "text": _caption(p.with_suffix(".txt"))} for p in files)
-
-
-def _caption(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else ""
+    return ({"path": str(p), "text": p.with_suffix(".txt")} for p in files)
 
 
 def _of_table(source: Path) -> Iterator[Row]:
@@ -76,6 +98,7 @@ def _of_parquet(source: Path) -> Iterator[Row]:
     except pa.ArrowException as error:
         raise UserError(f"table {source} is not readable Parquet ({error}): write it anew") from error
     with file:
+        table.check_types(file.schema_arrow, source)
         names = file.schema_arrow.names
         missing = [name for name in table.REQUIRED if name not in names]
         if missing:

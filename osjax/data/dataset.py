@@ -5,14 +5,17 @@ import hashlib
 import io
 import json
 import logging
+import os
+import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
+from osjax import atomic
 from osjax.data import card, fingerprints, index, remote
 from osjax.errors import UserError
 
@@ -67,11 +70,40 @@ def write(
 def _place(folder: Path | str, make: Callable[[Path], Path]) -> Path | str:
     """What `make` wrote below a folder or, by way of a temporary one, below a URL."""
     if not remote.is_url(folder):
-        return make(Path(folder))
+        with _whole(Path(folder)):
+            return make(Path(folder))
     with tempfile.TemporaryDirectory() as local:
-        inside = make(Path(local)).relative_to(local)
+        with _whole(Path(local)):
+            inside = make(Path(local)).relative_to(local)
         remote.upload_folder(Path(local), str(folder))
     return f"{str(folder).rstrip('/')}/{inside}"
+
+
+@contextlib.contextmanager
+def _whole(folder: Path) -> Iterator[None]:
+    """A block that writes the data set of a folder: where it fails, what it made goes and what was there comes back.
+
+    UserError for a full disk. TFDS takes away its own unfinished shards, and before it begins an older data set.
+    """
+    data, downloads = folder / ClipsBuilder.name / str(ClipsBuilder.VERSION), folder / "downloads"
+    new = [p for p in (data.parent, downloads / "extracted", downloads, folder) if not p.exists()]
+    aside = data.with_name(f".{data.name}.{os.getpid()}.before")
+    if data.exists():
+        log.warning("data set %s is replaced", data)
+        data.rename(aside)
+    try:
+        yield
+    except BaseException as error:
+        shutil.rmtree(data, ignore_errors=True)  # without its index it would pass for one of older code
+        if aside.exists():
+            aside.rename(data)
+        for made in new:
+            with contextlib.suppress(OSError):  # not empty, or never made
+                made.rmdir()
+        if atomic.is_full_disk(error):
+            raise UserError(f"no space is left for the data set in {folder}: make room and run it again") from error
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _write(folder: Path, features: Mapping[str, Any], examples: Callable[[], Iterable[dict[str, Any]]]) -> Path:
@@ -79,8 +111,6 @@ def _write(folder: Path, features: Mapping[str, Any], examples: Callable[[], Ite
         yield from enumerate(examples())
 
     builder = ClipsBuilder(features=features, examples=keyed, data_dir=str(folder), file_format="array_record")
-    if Path(builder.data_path).exists():
-        log.warning("data set %s is replaced", builder.data_path)
     # By default TFDS would keep an older data set in the folder and silently ignore the new examples.
     fresh = tfds.download.DownloadConfig(download_mode=tfds.GenerateMode.REUSE_CACHE_IF_EXISTS)
     tfds.disable_progress_bar()  # it counts what our own bars count, in other words
@@ -109,6 +139,8 @@ def build_clips(rows: Sequence[Mapping[str, Any]], folder: Path | str) -> Path |
 
     def examples():
         for row in rows:
+            if not isinstance(row["text"], str):  # TFDS would refuse it in a message with the bytes of the video
+                raise UserError(f"the caption of {row['path']} is of type {type(row['text']).__name__}, not text")
             yield {
                 "video": remote.read_bytes(row["path"]),
                 "text": row["text"],

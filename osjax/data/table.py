@@ -1,11 +1,13 @@
 """Tables of clips, as CSV or Parquet with the original's columns."""
 
 import csv
-from collections.abc import Sequence
+import io
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from osjax import atomic
+from osjax.data import plain_text
 from osjax.errors import UserError
 
 COLUMNS = ("path", "text", "num_frames", "height", "width", "aspect_ratio", "resolution", "fps")
@@ -18,6 +20,7 @@ _NUMBERS = {
     "resolution": int,
     "fps": float,
 }
+_SCORES = ("motion", "jitter", "blur", "text_area", "aesthetic", "duration")  # of `osjax data`, where a table has them
 
 
 def read(path: Path | str) -> list[dict[str, Any]]:
@@ -29,9 +32,11 @@ def read(path: Path | str) -> list[dict[str, Any]]:
     if not path.is_file():
         raise UserError(f"table {path} does not exist: give a .csv or .parquet file")
     if path.suffix == ".csv":
-        rows = _read_csv(path)
+        found = list(csv_rows(path))
+        lines, rows = [line for line, _ in found], [row for _, row in found]
     elif path.suffix == ".parquet":
         rows = _read_parquet(path)
+        lines = range(2, 2 + len(rows))
     else:
         raise UserError(f"table {path} is neither .csv nor .parquet: convert it to one of them")
     if not rows:
@@ -41,7 +46,7 @@ def read(path: Path | str) -> list[dict[str, Any]]:
         raise UserError(
             f"table {path} lacks the column {', '.join(missing)}; it has {', '.join(rows[0])}: rename or add it"
         )
-    return [_typed(row, path, number) for number, row in enumerate(rows, 2)]
+    return [_typed(row, path, number) for number, row in zip(lines, rows, strict=True)]
 
 
 def _typed(row: dict[str, Any], table: Path, line: int) -> dict[str, Any]:
@@ -60,25 +65,57 @@ def _typed(row: dict[str, Any], table: Path, line: int) -> dict[str, Any]:
     return out
 
 
-def _read_csv(path: Path) -> list[dict[str, Any]]:
+def csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of the CSV file `path` and the lines where they begin. UserError that names the line of a mistake.
+
+    A quote that is left open swallows the rows below it; it is an error at the line where it opens.
+    """
+    reader = csv.reader(io.StringIO(plain_text.read(path), newline=""), strict=True)
+    header, begin = None, 1
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets put a mark first
-            rows = list(csv.DictReader(file))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"table {path} is not readable as CSV in UTF-8 ({error}): write it anew") from error
-    for line, row in enumerate(rows, 2):
-        if None in row:  # where the reader puts values beyond the header
-            raise UserError(f"table {path} line {line}: more values than columns: put quotes around text with commas")
-    return rows
+        while (values := next(reader, None)) is not None:
+            if header is None:
+                header = values or None
+            elif len(values) > len(header):
+                raise UserError(
+                    f"table {path} line {begin}: more values than columns: put quotes around text with commas"
+                )
+            elif values:
+                yield begin, {**dict.fromkeys(header), **dict(zip(header, values, strict=False))}
+            begin = reader.line_num + 1
+    except csv.Error as error:
+        raise UserError(
+            f"table {path} line {begin}: a quote opens and is not closed, or stands inside text ({error}): mend its "
+            "quotes, those inside text are written twice"
+        ) from error
 
 
 def _read_parquet(path: Path) -> list[dict[str, Any]]:
     import pyarrow.parquet  # comes with tensorflow-datasets' readers; only needed for Parquet
 
     try:
-        return pyarrow.parquet.read_table(path).to_pylist()
+        with pyarrow.parquet.ParquetFile(path) as file:
+            check_types(file.schema_arrow, path)
+            return file.read().to_pylist()
     except pyarrow.ArrowException as error:
         raise UserError(f"table {path} is not readable Parquet ({error}): write it anew") from error
+
+
+def check_types(schema: Any, path: Path) -> None:
+    """UserError, naming column and type, where a column of the Arrow `schema` of table `path` cannot hold its values.
+
+    path and text are text; sizes, rates and scores are numbers, or text as a CSV has them.
+    """
+    from pyarrow import types
+
+    for field in schema:
+        kind = field.type.value_type if types.is_dictionary(field.type) else field.type
+        is_text = types.is_null(kind) or "string" in str(kind) and not types.is_nested(kind)
+        is_number = types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)
+        if field.name in REQUIRED and not is_text:
+            raise UserError(f"table {path}: column {field.name} is of type {field.type}, not string: write it as text")
+        if field.name in (*_NUMBERS, *_SCORES) and not (is_text or is_number):
+            raise UserError(f"table {path}: column {field.name} is of type {field.type}, not a number: write it as one")
 
 
 def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:

@@ -40,6 +40,16 @@ class PromptTokenizer:
         """Ids of B prompts, int32 (B, max_length)."""
         return np.array([e.ids for e in self._tokenizer.encode_batch(list(prompts))], np.int32)
 
+    def cut(self, prompt: str) -> str:
+        """The words of `prompt` that its ids leave out, from the first that is not whole; empty where all fit."""
+        encoding = self._tokenizer.encode(prompt)
+        if not encoding.overflowing:
+            return ""
+        end = max((stop for _, stop in encoding.offsets), default=0)
+        while 0 < end < len(prompt) and not (prompt[end].isspace() or prompt[end - 1].isspace()):
+            end -= 1
+        return prompt[end:].strip()
+
 
 def t5(folder: Path | str, max_length: int = T5_LENGTH) -> PromptTokenizer:
     """The tokenizer of a T5 `folder` in the Hugging Face layout. max_length: ids. UserError where it cannot be read."""
@@ -76,8 +86,8 @@ def _read(folder: Path) -> Tokenizer:
 def _clip_from_vocabulary(folder: Path) -> Tokenizer:
     """Byte-level BPE over lower-cased words, each closed by </w>, between a start and an end token."""
     try:
-        vocabulary = json.loads((folder / "vocab.json").read_text())
-        lines = (folder / "merges.txt").read_text().splitlines()
+        vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+        lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
         merges = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
         bpe = models.BPE(
             vocabulary, merges, unk_token=CLIP_END, continuing_subword_prefix="", end_of_word_suffix="</w>"

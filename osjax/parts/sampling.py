@@ -33,11 +33,14 @@ class OutputKeys:
     folder: str = "samples"
     layout: str = "plain"  # or vbench: {prompt}-{i}.mp4
     samples: int = 1  # a prompt
+    flicker_samples: int | None = None  # of the suite temporal_flickering, of which VBench wants 25; none: samples
+    by_suite: bool = False  # a folder a suite, the file that its prompts come from; else all samples in one
     overwrite: bool = False  # make again what is there with other settings
 
     def __post_init__(self):
-        if self.samples < 1:
-            raise UserError(f"samples is {self.samples}: ask for at least 1")
+        for name in ("samples", "flicker_samples"):
+            if (count := getattr(self, name)) is not None and count < 1:
+                raise UserError(f"{name} is {count}: ask for at least 1")
         if self.layout not in LAYOUTS:
             raise UserError(f"unknown layout {self.layout!r}: use one of {', '.join(LAYOUTS)}")
 

@@ -29,7 +29,8 @@ class Batch:
     """The samples of many prompts, of which those that are finished are not made again.
 
     requests: the prompts with what goes with each. output: where samples go. sources: files of the models, for the
-    JSON of each sample. samples: videos a prompt. overwrite: make again what is there with other settings.
+    JSON of each sample. samples: videos of a prompt that says no other number. overwrite: make again what is there with
+    other settings.
     """
 
     def __init__(
@@ -45,8 +46,12 @@ class Batch:
         pipe.check(settings)
         self.pipe, self.settings, self.output, self.model, self.overwrite = pipe, settings, output, sources, overwrite
         _check_references(settings, requests)
+        if output.layout == names.VBENCH:  # its list has prompts twice, which have one file
+            requests = prompts.merged(requests, output.by_suite)
         self.wanted = list(self._wanted(requests, samples))
-        names.distinct([wanted.stem for wanted in self.wanted])
+        stems = [wanted.stem for wanted in self.wanted]
+        alike = len({stem.casefold() for stem in stems}) < len(stems)
+        names.distinct(stems, case=not alike or names.tells_case_apart(output.folder))
         self.missing = [w for w in self.wanted if self.overwrite or not self._finished(w)]
 
     def _finished(self, wanted: Wanted) -> bool:
@@ -54,17 +59,19 @@ class Batch:
 
     def _wanted(self, requests: Sequence[prompts.Request], samples: int) -> Iterator[Wanted]:
         given = bool(self.settings.condition.references) and self.settings.mode != T2I2V
+        each = [(n, request, k) for n, request in enumerate(requests) for k in range(request.samples or samples)]
         jobs = self.pipe.jobs(
             self.settings,
-            [r.text for r in requests],
-            [r.ref for r in requests] if given else None,
-            [self.settings.negative if r.neg is None else r.neg for r in requests],
-            [self.settings.seed if r.seed is None else r.seed for r in requests],
-            samples,
+            [r.text for _, r, _ in each],
+            [r.ref for _, r, _ in each] if given else None,
+            [self.settings.negative if r.neg is None else r.neg for _, r, _ in each],
+            [(self.settings.seed if r.seed is None else r.seed) + k for _, r, k in each],
         )
-        for n, job in enumerate(jobs):
-            request, sample = requests[n // samples], n % samples
-            stem = names.stem(self.output.layout, n // samples, request.text, request.name, sample, samples)
+        for (n, request, sample), job in zip(each, jobs, strict=True):
+            count, layout = request.samples or samples, self.output.layout
+            stem = names.stem(layout, n, request.text, request.name, sample, count)
+            if self.output.by_suite:
+                stem = f"{names.suite_folder(request.suite, n)}/{stem}"
             files = [str(path.resolve()) for path in request.ref]
             row = self.pipe.describe_row(job, self.settings)
             says = {**self.pipe.describe(self.settings), **row, "sample": sample, "references": files}

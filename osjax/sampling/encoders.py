@@ -21,7 +21,10 @@ from osjax.sampling.placement import Placed, size_of
 
 
 class PromptEncoder(Protocol):
-    """A text encoder as a pipeline takes it: the built-in one of conditioning/text.py, `T5AndCLIP`, or another."""
+    """A text encoder as a pipeline takes it: the built-in one of conditioning/text.py, `T5AndCLIP`, or another.
+
+    One that has `cut(prompt)`, as these two have it, has the words told that do not fit.
+    """
 
     @property
     def max_length(self) -> int:
@@ -63,6 +66,12 @@ class T5AndCLIP:
     def max_length(self) -> int:
         """Text states of a prompt."""
         return self._t5.tokenizer.max_length
+
+    def cut(self, prompt: str) -> dict[str, str]:
+        """{"T5's 512 tokens": the words of `prompt` that do not fit} and the same of CLIP; empty where all do."""
+        pairs = (("T5", self._t5.tokenizer), ("CLIP", self._clip.tokenizer))
+        left = {f"{name}'s {tokenizer.max_length} tokens": tokenizer.cut(prompt) for name, tokenizer in pairs}
+        return {what: words for what, words in left.items() if words}
 
     def encode_batch(self, prompts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """T5's states (B, M, C) and CLIP's pooled vectors (B, C) of B prompts, float32 on the host."""

@@ -23,11 +23,13 @@ class Output:
     """A folder of samples.
 
     layout: "plain" puts the JSON beside each video. "vbench" puts it into the sibling folder `NAME.settings`, since
-    VBench takes the suffix of all videos from whatever file it finds first.
+    VBench takes the suffix of all videos from whatever file it finds first. by_suite: samples lie in a folder of their
+    suite, and their JSONs in one of the same name.
     """
 
     folder: Path
     layout: str = "plain"
+    by_suite: bool = False
 
     def __post_init__(self):
         if self.layout not in LAYOUTS:

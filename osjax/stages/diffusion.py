@@ -67,13 +67,20 @@ class DiffusionStage:
             evaluate=self._evaluation(own, read) if keys.evaluate.every else None,
             throughput=throughput(recipe.model, 0.0 if recipe.adapters else trained, recipe.mesh),
         )
-        stage.train(recipe, self.place, work, options)
+        try:
+            stage.train(recipe, self.place, work, options)
+        finally:
+            for made in encoders:
+                made.cut_captions.tell()
 
     def encode(self, own: data.OwnData) -> features.Features:
         """The features of the stage's clips on disk; made where they are not there yet. own: as `train` takes it."""
         keys = self.recipe.keys.data
         source = data.training_source(keys, own)
-        return features.make(self._cache, self._clips(source), self._encoders(), self.recipe.mesh, keys.threads)
+        encoders = self._encoders()
+        made = features.make(self._cache, self._clips(source), encoders, self.recipe.mesh, keys.threads)
+        encoders.cut_captions.tell()
+        return made
 
     def _encoders(self) -> Encoders:
         recipe = self.recipe

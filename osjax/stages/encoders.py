@@ -14,6 +14,7 @@ from osjax.conditioning import build, modes
 from osjax.parallel import host, sharding
 from osjax.sampling.autoencoder import Autoencoder
 from osjax.sampling.encoders import PromptEncoder
+from osjax.stages.cut_captions import CutCaptions
 
 # Latents of these are kept on disk whatever the stage's modes, so that stages of other modes share them.
 ALWAYS = ("i2v_loop",)
@@ -39,6 +40,7 @@ class Encoders:
     ):
         self.module, self.text, self.states_dtype, self.mesh, self.weights = module, text, states_dtype, mesh, weights
         self._read, self._at_once = read, at_once
+        self.cut_captions = CutCaptions(getattr(text, "cut", None) if jax.process_index() == 0 else None)
 
     @cached_property
     def autoencoder(self) -> Autoencoder:
@@ -76,6 +78,7 @@ class Encoders:
 
     def encode_text(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Texts -> states (B, M, C) and pooled vectors (B, C), float32 on the host."""
+        self.cut_captions.add([text for text in texts if text])  # the null text is no caption
         txt, vec = self.text.encode_batch(list(texts))
         return np.asarray(txt), np.asarray(vec)
 

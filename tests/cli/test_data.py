@@ -1,13 +1,17 @@
 """`osjax data` on real files: good clips, broken clips among them, and bad input."""
 
 import csv
+import os
+import shutil
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from osjax.__main__ import main
 from osjax.curation import tables
-from osjax.data import dataset
+from osjax.data import clips, dataset
 from osjax.data.video import write_mp4
 
 
@@ -75,3 +79,63 @@ def test_table_without_a_caption_column_names_what_is_missing(tmp_path, capsys):
     (tmp_path / "clips.csv").write_text("path,caption\na.mp4,hello\n")
     assert main(["data", "probe", str(tmp_path / "clips.csv"), str(tmp_path / "out.csv")]) == 1
     assert "lacks the column text; it has path, caption" in capsys.readouterr().err
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A function that mounts a disk of so many kilobytes, where this process may."""
+    place = tmp_path / "disk"
+    place.mkdir()
+
+    def mount(kilobytes):
+        options = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(place)]
+        if place.is_mount():
+            options[4] += ",remount"
+        if os.geteuid() or subprocess.run(options, capture_output=True).returncode:
+            pytest.skip("mounting a small disk takes root")
+        return place
+
+    yield mount
+    subprocess.run(["umount", str(place)], capture_output=True)
+
+
+@pytest.fixture
+def many(tmp_path):
+    clips.write_clips(tmp_path / "many", clips.specs(40, 0, clips.combinations()), 64, 16, 8)
+    return tmp_path / "many" / "clips.csv"
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing_half_made(many, small_disk, capsys):
+    place = small_disk(200)
+    assert main(["data", "build", str(many), str(place / "out")]) == 1
+    err = [line for line in capsys.readouterr().err.splitlines() if line.startswith("osjax: ")]
+    assert err == [f"osjax: no space is left for the data set in {place / 'out'}: make room and run it again"]
+    assert list(place.rglob("*")) == []
+
+
+def test_a_data_set_that_was_there_outlives_a_full_disk(many, small_disk, capsys):
+    place = small_disk(400)
+    few = many.with_name("few.csv")
+    few.write_text("".join(many.read_text().splitlines(keepends=True)[:3]))
+    assert main(["data", "build", str(few), str(place)]) == 0
+    made = capsys.readouterr().out.split("data set: ")[1].strip()
+    before = sorted(p.name for p in place.rglob("*"))
+    assert main(["data", "build", str(many), str(place)]) == 1
+    assert len(dataset.open_source(made)) == 2 and dataset.verify(made) == 1
+    assert sorted(p.name for p in place.rglob("*")) == before
+    assert main(["data", "build", str(many), str(many.parent / "out")]) == 0  # where there is room
+
+
+def test_a_disk_that_fills_up_after_the_shards_leaves_no_data_set_without_its_index(many, small_disk, capsys):
+    place = small_disk(8000)
+    assert main(["data", "build", str(many), str(place / "out")]) == 0
+    made = Path(capsys.readouterr().out.split("data set: ")[1].strip())
+    last = max(made.iterdir(), key=lambda p: p.stat().st_mtime_ns)
+    assert last.name == "README.md"  # so one page less has room for all but this
+    state = os.statvfs(place)
+    used = (state.f_blocks - state.f_bfree) * state.f_frsize // 1024
+    shutil.rmtree(place / "out")
+    assert main(["data", "build", str(many), str(small_disk(used - 4) / "out")]) == 1
+    assert "no space is left for the data set" in capsys.readouterr().err
+    assert list(place.rglob("*")) == []
+    assert main(["data", "build", str(many), str(small_disk(used + 4) / "out")]) == 0

@@ -128,6 +128,41 @@ def test_the_vbench_layout_holds_videos_alone_named_by_the_prompt_to_the_letter(
     assert says[f"{prompt}-0"]["text"] == f"{prompt} 8 FPS. 4 motion score."
 
 
+def test_the_official_list_of_vbench_is_sampled_as_it_is(workdir, tmp_path, capsys):
+    lines = ["A red circle", "a red circle", "The bund Shanghai, oil painting.", "The bund Shanghai, oil painting."]
+    (tmp_path / "all.txt").write_text("\n".join(lines) + "\n")
+    sample(workdir, f"--prompts={tmp_path / 'all.txt'}", "--layout=vbench", "--output", tmp_path / "videos")
+    assert sorted(p.stem for p in (tmp_path / "videos").iterdir()) == sorted(f"{line}-0" for line in set(lines))
+    assert "3 samples" in capsys.readouterr().out
+    (tmp_path / "two.csv").write_text("text,name\none,a red circle\nanother,a red circle\n")
+    output = f"--output={tmp_path / 'two'}"
+    assert main(["sample", f"--workdir={workdir}", f"--prompts={tmp_path / 'two.csv'}", "--layout=vbench", output])
+    assert "two samples would be written to 'a red circle-0'" in capsys.readouterr().err
+
+
+def test_rewritten_prompts_make_the_video_and_the_official_ones_its_name(workdir, tmp_path):
+    (tmp_path / "long.csv").write_text('text,name\n"A red circle, seen from above, moves",A red circle.\n')
+    sample(workdir, f"--prompts={tmp_path / 'long.csv'}", "--layout=vbench", "--output", tmp_path / "videos")
+    assert [p.name for p in (tmp_path / "videos").iterdir()] == ["A red circle.-0.mp4"]
+    assert written(tmp_path / "videos.settings")["A red circle.-0"]["prompt"] == "A red circle, seen from above, moves"
+
+
+def test_a_folder_of_suites_is_written_flat_or_by_suite_with_more_samples_against_flicker(workdir, tmp_path):
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "scene.txt").write_text("a street\na park\n")
+    (tmp_path / "lists" / "temporal_flickering.txt").write_text("a street\n")
+    flags = (f"--prompts={tmp_path / 'lists'}", "--layout=vbench", "--flicker-samples=3", "--frames=1", "--seed=7")
+    sample(workdir, *flags, "--output", tmp_path / "flat")
+    flat = {p.name for p in (tmp_path / "flat").iterdir()}
+    assert flat == {"a street-0.png", "a street-1.png", "a street-2.png", "a park-0.png"}
+    sample(workdir, *flags, "--by-suite", "--output", tmp_path / "suites")
+    made = {str(p.relative_to(tmp_path / "suites")) for p in (tmp_path / "suites").rglob("*.*")}
+    flickering = {f"temporal_flickering/a street-{n}.png" for n in range(3)}
+    assert made == {"scene/a street-0.png", "scene/a park-0.png"} | flickering
+    says = written(tmp_path / "suites.settings" / "temporal_flickering")
+    assert [row["seed"] for row in says.values()] == [7, 8, 9]  # a seed for each
+
+
 def test_one_frame_is_written_as_an_image(workdir, tmp_path):
     sample(workdir, "--prompt=a", "--frames=1", "--output", tmp_path)
     (path,) = tmp_path.glob("*.png")
@@ -155,7 +190,9 @@ def test_compiled_programs_are_kept_for_the_next_run(workdir, tmp_path, monkeypa
         (("--prompt=a", "--frames=many"), "invalid int value"),
         (("--prompt=a", "--layout=flat"), "unknown layout 'flat'"),
         (("--prompt=a/b", "--layout=vbench"), "holds a path separator"),
-        (("--prompt=a", "--prompt=a", "--layout=vbench"), "two samples would be written to 'a-0'"),
+        (("--prompt=a", "--flicker-samples=25"), "for the suite temporal_flickering, of which no prompt is"),
+        (("--prompt=a", "--flicker-samples=0"), "flicker_samples is 0"),
+        (("--prompt=a", "--by-suite"), "prompt 1 is of no suite"),
         (("--prompt=a", "--samples=0"), "ask for at least 1"),
         (("--prompt=a", "--workdir=nowhere"), "nowhere holds no model.json"),
         (("--prompt=a", "--config.sample.step=3"), "did you mean sample.steps"),

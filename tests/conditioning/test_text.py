@@ -87,3 +87,11 @@ def test_encoder_gives_the_same_numbers_in_another_process():
 def test_a_bad_encoder_size_is_a_user_error():
     with pytest.raises(UserError, match="even width"):
         text.TextEncoder(width=5)
+
+
+def test_the_built_in_encoder_says_which_words_it_leaves_out():
+    encoder = text.TextEncoder(16, max_length=4)
+    assert encoder.cut("A red, ball") == encoder.cut("") == {}
+    assert encoder.cut("A red, ball rolls  away.") == {"the text encoder's 4 words": "rolls  away."}
+    same, other = encoder.encode("A red, ball rolls away"), encoder.encode("A red, ball")
+    assert np.array_equal(same[0], other[0]) and not np.array_equal(same[0], encoder.encode("A red, bus")[0])

@@ -1,7 +1,10 @@
 """Tables of clips in CSV and Parquet, and tables that cannot be used."""
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from osjax.curation import tables
 from osjax.data import table
 from osjax.errors import UserError
 
@@ -76,3 +79,65 @@ def test_a_parquet_row_without_a_path_says_which(tmp_path):
     _parquet(tmp_path / "t.parquet", [ROW, {**ROW, "path": None}])
     with pytest.raises(UserError, match="line 3: path is missing"):
         table.read(tmp_path / "t.parquet")
+
+
+@pytest.mark.parametrize(
+    "content, line",
+    [
+        ('path,text\na.mp4,"unclosed\nb.mp4,two\nc.mp4,three\n', 2),
+        ('path,text\na.mp4,one\n\nb.mp4,"two\nc.mp4,three\n', 4),
+        ('path,text\na.mp4,"one\nb.mp4,"two"\n', 2),
+        ('path,text\na.mp4,"two\nlines"\nb.mp4,"x"y\n', 4),
+        ('path,text\na.mp4,"' + "b.mp4,two\n" * 20000, 2),
+    ],
+    ids=["to the end", "after an empty line", "to the next quote", "after text of two lines", "over 131072 characters"],
+)
+def test_a_quote_that_is_left_open_is_an_error_at_its_line(tmp_path, content, line):
+    (tmp_path / "t.csv").write_text(content)
+    with pytest.raises(UserError, match=f"line {line}: a quote opens and is not closed") as error:
+        table.read(tmp_path / "t.csv")
+    assert len(str(error.value)) < 400
+
+
+def test_quotes_that_close_hold_commas_quotes_and_lines(tmp_path):
+    (tmp_path / "t.csv").write_text('path,text,height\n/a.mp4,"a ""red"", big\nbus",4\n/b.mp4,two,tall\n')
+    with pytest.raises(UserError, match="line 4: height is 'tall'"):
+        table.read(tmp_path / "t.csv")
+    (tmp_path / "t.csv").write_text('path,text\n/a.mp4,"a ""red"", big\nbus"\n')
+    assert table.read(tmp_path / "t.csv") == [{"path": "/a.mp4", "text": 'a "red", big\nbus'}]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le"])
+def test_a_csv_of_a_spreadsheet_in_utf16_is_read(tmp_path, encoding):
+    (tmp_path / "t.csv").write_bytes("path,text\r\n/a.mp4,un café\r\n".encode(encoding))
+    assert table.read(tmp_path / "t.csv") == [{"path": "/a.mp4", "text": "un café"}]
+
+
+@pytest.mark.parametrize(
+    "column, value, kind",
+    [
+        ("text", 12, "int64"),
+        ("text", ["one", "two"], "list<"),
+        ("text", b"secret bytes", "binary"),
+        ("text", 1.5, "double"),
+        ("text", {"en": "secret"}, "struct<"),
+        ("path", 7, "int64"),
+        ("height", [64], "list<"),
+        ("motion", {"a": 1.0}, "struct<"),
+    ],
+)
+def test_a_parquet_column_of_a_wrong_type_is_named_with_its_type(tmp_path, column, value, kind):
+    _parquet(tmp_path / "t.parquet", [{**ROW, column: value}])
+    for read in (table.read, lambda path: list(tables.rows(path))):
+        with pytest.raises(UserError, match=f"column {column} is of type {kind}") as error:
+            read(tmp_path / "t.parquet")
+        assert "\n" not in str(error.value) and "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())], ids=str)
+def test_every_parquet_type_of_text_is_read(tmp_path, kind):
+    rows = pa.table({"path": pa.array(["/a.mp4"]).cast(kind), "text": pa.array(["a cat"]).cast(kind)})
+    pq.write_table(rows, tmp_path / "t.parquet")
+    assert table.read(tmp_path / "t.parquet") == [{"path": "/a.mp4", "text": "a cat"}]
+    pq.write_table(pa.table({"path": ["/a.mp4"], "text": pa.nulls(1)}), tmp_path / "t.parquet")
+    assert table.read(tmp_path / "t.parquet") == [{"path": "/a.mp4", "text": None}]

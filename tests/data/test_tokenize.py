@@ -65,3 +65,15 @@ def test_folders_that_do_not_fit_say_what_to_do(t5_folder, clip_folder, tmp_path
     (tmp_path / "tokenizer.json").unlink()
     with pytest.raises(UserError, match="no readable vocab.json and merges.txt"):
         tokenize.clip(tmp_path)
+
+
+def test_the_words_that_do_not_fit_are_told_from_the_first_that_is_not_whole(t5_folder, clip_folder):
+    for tokenizer in (tokenize.t5(t5_folder, 12), tokenize.clip(clip_folder, 12)):
+        prompt = "red dogs run " * 9 + "to the bluest café"
+        rest = tokenizer.cut(prompt)
+        assert rest and prompt.endswith(rest) and prompt[-len(rest) - 1] == " "
+        kept = prompt[: -len(rest)]
+        assert tokenizer.cut(kept) == "" == tokenizer.cut("") == tokenizer.cut("red dogs")
+        word = rest.split()[0]
+        assert tokenizer.cut(f"{kept} {word}")  # one word more is too long
+    assert tokenize.clip(clip_folder).cut("x" * 200) == "x" * 200  # one word that is not whole

@@ -49,6 +49,7 @@ ACTS = {
     "int8": "osjax.parts.pipeline",
     "offload": "osjax.parts.pipeline",
     "output.folder": "osjax.cli.sample",
+    "output.by_suite": "osjax.sampling.batch",
     "output.overwrite": "osjax.cli.sample",
     "sample.drop_padding": "osjax.sampling.pipeline",
     "sample.image_oscillation": "osjax.sampling.denoise",

@@ -113,3 +113,12 @@ def test_a_fingerprint_tells_other_weights(folders):
     data[-1] ^= 1
     (t5 / "model.safetensors").write_bytes(data)
     assert model_folder.fingerprint(t5, clip) != before
+
+
+def test_a_prompt_that_is_too_long_for_one_of_the_two_says_so(folders):
+    t5, _, clip, _ = folders
+    pair = text_encoders.load(t5, clip)
+    assert pair.cut("a red circle") == {}
+    long, longer = pair.cut("red " * 100 + "end"), pair.cut("red " * 600 + "end")
+    assert list(long) == ["CLIP's 77 tokens"] and list(longer) == ["T5's 512 tokens", "CLIP's 77 tokens"]
+    assert all(words.endswith("red end") for words in longer.values())

@@ -150,3 +150,16 @@ def test_first_frames_come_from_an_image_model_that_is_freed(pipe):
 def test_pixels_survive_the_way_to_floats_and_back():
     values = np.arange(256, dtype=np.uint8)
     assert np.array_equal(to_uint8(to_float(values)), values)
+
+
+def test_words_that_the_text_encoder_leaves_out_are_told_each_time(pipe, caplog):
+    long = "a red circle moves " + "slowly " * 100 + "left"
+    for _ in range(2):
+        pipe.jobs(tiny.SETTINGS, [long, long, "a red circle"], negatives=["", "", "blur"], samples=3)
+    told = [record.getMessage() for record in caplog.records]
+    says = "longer than the text encoder's 4 words; cut is 'slowly slowly"
+    assert len(told) == 2 and all(says in one for one in told)
+    assert max(map(len, told)) < 400
+    caplog.clear()
+    pipe.jobs(tiny.SETTINGS, ["a red circle moves"])
+    assert not caplog.records

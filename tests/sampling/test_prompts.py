@@ -1,5 +1,6 @@
 """Tables of prompts and the files that they name."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -26,10 +27,10 @@ def test_the_three_formats_hold_the_same_rows(folder):
         {"text": "three"},
     ]
     (folder / "a.jsonl").write_text("\n".join(json.dumps(row) for row in rows) + "\n\n")
-    first = prompts.Request("one, two", (folder / "still.png", folder / "clip.mp4"), "bad", "n", 7)
+    first = prompts.Request("one, two", (folder / "still.png", folder / "clip.mp4"), "bad", "n", 7, suite="a")
     got = prompts.read(folder / "a.jsonl")
-    assert got == [first, prompts.Request("three")]
-    assert prompts.read(folder / "a.csv") == [first, prompts.Request("three", neg="")]
+    assert got == [first, prompts.Request("three", suite="a")]
+    assert prompts.read(folder / "a.csv") == [first, prompts.Request("three", neg="", suite="a")]
     (folder / "a.txt").write_text("one, two\n\n  three \u2028 four\r\n")
     assert [r.text for r in prompts.read(folder / "a.txt")] == ["one, two", "three \u2028 four"]
 
@@ -41,7 +42,7 @@ def test_the_three_formats_hold_the_same_rows(folder):
         ("a.csv", "text,seed\na,x\n", "line 2: seed is 'x'"),
         ("a.csv", "text,seed\na,-1\n", "line 2: seed is -1"),
         ("a.csv", "text\na,b\n", "line 2: more values than columns"),
-        ("a.csv", 'text\n"a\n', "is no CSV"),
+        ("a.csv", 'text\n"a\n', "line 2: a quote opens and is not closed"),
         ("a.csv", "text,name\n,b\n", "line 2: text is missing"),
         ("a.csv", "text\n", "are empty"),
         ("a.csv", "text,ref\na,no.png\n", "line 2: reference no.png does not exist"),
@@ -66,7 +67,7 @@ def test_tables_that_are_missing_or_not_text_are_refused(folder):
     with pytest.raises(UserError, match="do not exist"):
         prompts.read(folder / "no.csv")
     (folder / "b.txt").write_bytes(b"\xff\xfe\x00\xd8")
-    with pytest.raises(UserError, match="not UTF-8"):
+    with pytest.raises(UserError, match="begins with the mark of utf-16-le"):
         prompts.read(folder / "b.txt")
 
 
@@ -94,3 +95,37 @@ def test_files_that_are_no_pictures_are_refused(folder):
         references.read(folder / "fake.mp4")
     with pytest.raises(UserError, match="has shape"):
         references.load(np.zeros((4, 4)), 4, 4)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le"])
+def test_prompts_are_read_in_every_unicode_encoding(tmp_path, encoding):
+    (tmp_path / "a.txt").write_bytes("un café\nзима\n".encode(encoding))
+    assert [row.text for row in prompts.read(tmp_path / "a.txt")] == ["un café", "зима"]
+    (tmp_path / "a.txt").write_bytes("un café".encode("cp1252"))
+    with pytest.raises(UserError, match="a.txt line 1 is neither UTF-8"):
+        prompts.read(tmp_path / "a.txt")
+
+
+@pytest.mark.parametrize("cell", ["nan", "None", " ", "null"])
+def test_a_row_whose_text_says_nothing_is_refused_by_its_line(tmp_path, cell):
+    (tmp_path / "a.csv").write_text(f'text,neg\na bus,\n"two\nlines",\n{cell},none\n')
+    with pytest.raises(UserError, match="line 5: text is missing"):
+        prompts.read(tmp_path / "a.csv")
+    (tmp_path / "a.jsonl").write_text('{"text": "a", "neg": NaN}\n{"text": NaN}\n')
+    with pytest.raises(UserError, match="line 2: text is missing"):
+        prompts.read(tmp_path / "a.jsonl")
+
+
+def test_equal_rows_are_one_and_take_the_most_samples(tmp_path):
+    (tmp_path / "one.csv").write_text("text,seed\na,1\nb,1\na,1\na,2\n")
+    (tmp_path / "two.csv").write_text("text,seed,suite\na,1,\na,1,one\n")
+    rows = prompts.read(tmp_path)
+    assert [row.suite for row in rows] == ["one"] * 4 + ["two", "one"]
+    flat = prompts.merged(rows, by_suite=False)
+    assert [(row.text, row.seed) for row in flat] == [("a", 1), ("b", 1), ("a", 2)]
+    assert len(prompts.merged(rows, by_suite=True)) == 4
+    more = [dataclasses.replace(row, samples=25 if row.suite == "two" else None) for row in rows]
+    assert [row.samples for row in prompts.merged(more, by_suite=False)] == [25, None, None]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="holds no prompts"):
+        prompts.read(tmp_path / "empty")

@@ -49,7 +49,8 @@ def test_names_in_both_layouts():
     assert names.stem("plain", 3, "a red circle", None, 0, 1) == "0003-a-red-circle"
     assert names.stem("plain", 3, "a red circle", None, 1, 2) == "0003-a-red-circle-1"
     assert names.stem("plain", 3, "a", "my name/../v1.2", 0, 1) == "my-name-..-v1.2"
-    assert names.stem("vbench", 3, "A house.", "ignored", 4, 5) == "A house.-4"
+    assert names.stem("vbench", 3, "A house.", None, 4, 5) == "A house.-4"
+    assert names.stem("vbench", 3, "a long, rewritten prompt / with more", "A house.", 4, 5) == "A house.-4"
     for layout, prompt, name, says in (
         ("vbench", "a/b", None, "path separator"),
         ("vbench", "a\nb", None, "control character"),
@@ -61,7 +62,18 @@ def test_names_in_both_layouts():
         with pytest.raises(UserError, match=says):
             names.stem(layout, 0, prompt, name, 0, 1)
     with pytest.raises(UserError, match="two samples would be written"):
-        names.distinct(["a-0", "b", "A-0"])
+        names.distinct(["a-0", "b", "a-0"])
+
+
+def test_names_that_differ_in_case_are_two_where_the_file_system_says_so(tmp_path):
+    stems = ["a-0", "b", "A-0"]
+    assert names.distinct(stems, case=True) == stems
+    with pytest.raises(UserError, match="'A-0' and 'a-0' are one file here"):
+        names.distinct(stems, case=False)
+    (tmp_path / "a-0").write_text("a")
+    (tmp_path / "A-0").write_text("A")
+    assert names.tells_case_apart(tmp_path / "not" / "there" / "yet") == ((tmp_path / "a-0").read_text() == "a")
+    assert len(list(tmp_path.iterdir())) in (1, 2)  # the look left nothing behind
 
 
 def test_samples_of_the_same_prompt_are_all_written(tmp_path):

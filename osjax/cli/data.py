@@ -79,6 +79,6 @@ def _build(args) -> None:
     told = ""
     if probed.dropped and not remote.is_url(args.out):
         told = f", reasons in {Path(args.out) / 'dropped.parquet'}"
-        tables.write(Path(args.out) / "dropped.parquet", list(map(tables.explained, probed.dropped)))
+        tables.write(Path(args.out) / "dropped.parquet", probed.dropped)
     print(f"{len(probed.kept)} clips kept, {len(probed.dropped)} dropped{told}")
     print(f"data set: {dataset.build_clips(probed.kept, args.out)}")

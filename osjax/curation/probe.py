@@ -41,7 +41,8 @@ def probe(source: Path | str, min_frames: int = 1, root: Path | str | None = Non
             if measured["num_frames"] < min_frames:
                 raise UserError(f"{row['path']} has {measured['num_frames']} frames, needs {min_frames}")
             if not str(row["text"] or "").strip():
-                raise UserError(f"{row['path']} has no caption")
+                why = f": {row['text_reason']}" if row.get("text_reason") else ""
+                raise UserError(f"{row['path']} has no caption{why}")
             kept.append({**row, **measured})
         except UserError as error:
             dropped.append({**row, "reason": str(error)})

@@ -54,13 +54,6 @@ def _captioned(row: Row) -> Row:
         return {**row, "text": "", "text_reason": f"{where} {error}"}
 
 
-def explained(row: Row) -> Row:
-    """A row that was dropped, whose `reason` also says why its caption could not be read."""
-    if not row.get("text_reason"):
-        return row
-    return {**row, "reason": f"{row['reason']}: {row['text_reason']}"}
-
-
 def inside(path: Path | str, root: Path | str) -> Path:
     """`path` as an absolute one, links followed; UserError when it lies outside of the folder `root`."""
     resolved, root = Path(path).resolve(), Path(root).resolve()

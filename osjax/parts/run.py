@@ -9,6 +9,7 @@ from etils import epath
 from jax.sharding import AbstractMesh, Mesh
 from ml_collections import ConfigDict
 
+from osjax.data.remote import is_url
 from osjax.errors import UserError
 from osjax.parallel import mesh as device_mesh
 from osjax.parts import autoencoder_stage, diffusion
@@ -79,6 +80,9 @@ def of_config(
     made: dict[str, Recipe] = {}
     for name, stage in of_stages.items():
         made[name] = _recipe(name, stage, made, make_mesh)
+    if is_url(run.workdir):
+        elsewhere = "name a folder on this machine; checkpoints alone may lie elsewhere, by config.checkpoints"
+        raise UserError(f"config.workdir is {run.workdir}, a URL: {elsewhere}", status=2)
     place = Place(Path(run.workdir), run.checkpoints or str(Path(run.workdir)))
     return Run(run, place, made, plain(cfg))
 

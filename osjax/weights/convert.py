@@ -85,13 +85,15 @@ def write(
         raise
 
 
-def adapter(source: Path, out: Path, model_cfg: Any, layout: Layout) -> tuple[LoRAConfig, int]:
-    """Convert adapters of a model: a checkpoint, a peft folder or a .safetensors to one of the others.
+def adapter(source: Path, out: Path, model_cfg: Any, layout: Layout, form: str | None = None) -> tuple[LoRAConfig, int]:
+    """Convert adapters of a model: a checkpoint, or files of another tool, to files in one of three forms.
 
-    Returns what they are, and the bytes written. out: a folder as peft has it, or a .safetensors. layout: of the files.
+    Returns what they are, and the bytes written. out: a folder or a .safetensors. layout: of the files. form: as
+    `lora_file.write` takes it.
     """
+    form = lora_file.form_of(out, form)
     lora = adapters.read(source, model_cfg, layout)
-    lora_file.write(out, model_cfg, lora, layout)
+    lora_file.write(out, model_cfg, lora, layout, form)
     return lora.cfg, size_of(out)
 
 

@@ -5,6 +5,7 @@ Ours say in their header what they were trained as, so that reading gives back t
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -115,16 +116,21 @@ def read(path: Path, cfg: MMDiTConfig, layout: Layout = OPEN_SORA_V2) -> Adapter
     parts = lora_names.split(path, tensors)
     found, layout = _layers(path, parts, cfg, layout)
     modules = lora_names.pairs(path, found)
-    if settings is not None:
-        lora_scales.check_settings(path, settings)
+    scales = lora_scales.of_layers(path, found, settings, {k: v for k, v in header.items() if k != OWN})
     if OWN in header:
-        try:
-            fields = json.loads(header[OWN])
-            lora_cfg = LoRAConfig(**{**fields, "targets": tuple(fields["targets"])})
-        except (ValueError, TypeError, KeyError, UserError) as error:
-            raise UserError(f"{path} has a damaged header ({error}): export it again") from error
-        return lora.from_own(path, cfg, lora_cfg, modules, layout)
-    return lora.from_foreign(path, cfg, modules, lora_scales.of_layers(path, found, settings, header), layout)
+        own = _own(path, header[OWN])
+        if all(math.isclose(scale, own.scale, rel_tol=1e-5) for scale in scales.values()):
+            return lora.from_own(path, cfg, own, modules, layout)
+    return lora.from_foreign(path, cfg, modules, scales, layout)  # also ours, where somebody has changed its scale
+
+
+def _own(path: Path, text: str) -> LoRAConfig:
+    """What our files say in their header that they were trained as."""
+    try:
+        fields = json.loads(text)
+        return LoRAConfig(**{**fields, "targets": tuple(fields["targets"])})
+    except (ValueError, TypeError, KeyError, UserError) as error:
+        raise UserError(f"{path} has a damaged header ({error}): export it again") from error
 
 
 def _locate(path: Path) -> tuple[Path, dict[str, Any] | None]:

@@ -27,7 +27,7 @@ COMPONENTS = ("transformer.", "")  # before the keys there
 PEFT_ALPHA = 8  # where its settings do not say
 ALPHA, DIM = "ss_network_alpha", "ss_network_dim"
 SCALE_WORDS = re.compile(
-    r"alpha|rs_?lora|lora_?(scale|scaling|weight|strength)|network_?(scale|multiplier)|^scal", re.I
+    r"alpha(?!_?mask)|rs_?lora|lora_?(scale|scaling|weight|strength)|network_?(scale|multiplier)|^scal", re.I
 )
 # Settings of peft that change what an adapter adds, and the values with which they do not.
 PLAIN: dict[str, tuple] = {

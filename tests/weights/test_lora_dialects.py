@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 from osjax import weights
 from osjax.errors import UserError
 from osjax.models import lora
-from osjax.weights import adapters, lora_file
+from osjax.weights import adapters, lora_file, safetensors_file
 from tests.training import tiny
 from tests.weights.test_lora import EVERY
 from tests.weights.test_lora import adapters as made
@@ -171,7 +171,16 @@ def diffusers_header(**said):
         (diffusers_header(r=2, lora_alpha=8, use_rslora=True), 8 / math.sqrt(2)),
         ({"ss_network_alpha": "1.0", "ss_network_dim": "2"}, 0.5),
         ({"ss_network_alpha": "4"}, 2),
-        ({"format": "pt", "software": "{}", "ss_scale_weight_norms": "None", "ss_network_args": '{"a": 1}'}, 1),
+        (
+            {
+                "format": "pt",
+                "software": "{}",
+                "ss_scale_weight_norms": "None",
+                "ss_alpha_mask": "False",
+                "ss_network_args": '{"a": 1}',
+            },
+            1,
+        ),
     ],
 )
 def test_a_scale_in_the_header_counts(tmp_path, header, scale):
@@ -258,8 +267,6 @@ def test_every_form_reads_back_bit_for_bit_and_means_the_same_to_who_knows_nothi
     found = lora_file.read(tmp_path / out, tiny.CONFIG, layout)
     assert found.cfg == EVERY and tiny.same(found.tree, given.tree)
     want = change(tmp_path / out, layout)
-    from osjax.weights import safetensors_file
-
     header = {k: v for k, v in safetensors_file.metadata(path).items() if k != lora_file.OWN}
     save_file(load_file(path), path, header)
     if form == "diffusers":
@@ -271,6 +278,28 @@ def test_every_form_reads_back_bit_for_bit_and_means_the_same_to_who_knows_nothi
     if header.pop("lora_adapter_metadata", None):  # control: without its settings it means something else
         save_file(load_file(path), path, header)
         assert np.abs(change(tmp_path / out, layout)[name] - x).max() > 0.1
+
+
+@pytest.mark.parametrize("form, out", [("diffusers", "a.safetensors"), ("comfyui", "c.safetensors"), ("peft", "p")])
+def test_a_scale_that_somebody_changed_in_a_file_of_ours_counts(tmp_path, form, out):
+    (path, *_) = lora_file.write(tmp_path / out, tiny.CONFIG, made(EVERY), weights.OPEN_SORA_V2, form)
+    before = change(tmp_path / out)
+    header, tensors = safetensors_file.metadata(path), load_file(path)
+    tensors = {n: np.asarray(2 * x) if n.endswith(".alpha") else x for n, x in tensors.items()}
+    if form == "diffusers":
+        said = json.loads(header["lora_adapter_metadata"])
+        double = {f"transformer.{k}": v for k, v in doubled(said, "transformer.").items()}
+        header["lora_adapter_metadata"] = json.dumps(said | double)
+    save_file(tensors, path, header)
+    if form == "peft":
+        settings = json.loads((tmp_path / out / "adapter_config.json").read_text())
+        (tmp_path / out / "adapter_config.json").write_text(json.dumps(settings | doubled(settings)))
+    same_change(change(tmp_path / out), {name: 2 * x for name, x in before.items()})
+
+
+def doubled(settings, prefix=""):
+    patterns = settings[f"{prefix}alpha_pattern"]
+    return {"lora_alpha": 2 * settings[f"{prefix}lora_alpha"], "alpha_pattern": {k: 2 * v for k, v in patterns.items()}}
 
 
 def test_a_form_that_does_not_go_with_the_place_is_refused(tmp_path):

@@ -27,6 +27,7 @@ def get_config() -> ConfigDict:
 def model(family: str, config: dict | None = None, layout: str = "") -> ConfigDict:
     """config: keys of the family's configuration; those left out have the released model's values.
 
-    layout: of attention weights in files with the original's names, open_sora_v2 or flux; empty for families with one.
+    layout: of attention weights in files with published names: open_sora_v2, flux or flux_diffusers; empty for families
+    with one.
     """
     return ConfigDict({"family": family, "config": config or {}, "layout": layout})

@@ -85,6 +85,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are not in docs/."""
     for path, page in ELSEWHERE.items():
         files.append(File.generated(config, page, content=moved((ROOT / path).read_text(), path)))
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):  # to download
+        files.append(File.generated(config, f"notebooks/{path.name}", content=path.read_text()))
     page = INTRODUCTION
     for title, names in PUBLIC.items():
         parts = [shown(name, heading=f"osjax.{public}", toc_label=public) for public, name in names.items()]

@@ -2,7 +2,7 @@
 
 Streams: at any time one tensor, or one block of a stacked leaf, is in memory. What lies where is said in
 `weights/io.py` (files with the original's names) and `weights/orbax_stream.py` (checkpoints). Where IN holds adapters
-(LoRA), OUT does, too: a folder as peft has it, or a .safetensors.
+(LoRA), OUT does, too, in the form of peft, diffusers or ComfyUI.
 """
 
 import time
@@ -14,6 +14,7 @@ from osjax.errors import UserError
 
 DTYPES = {"bf16": "bfloat16", "bfloat16": "bfloat16", "float32": "float32"}
 TARGETS = ("orbax", "safetensors")
+FORMS = ("peft", "diffusers", "comfyui")
 
 
 def add_options(parser) -> None:
@@ -29,7 +30,10 @@ def add_options(parser) -> None:
     )
     parser.add_argument("--model", required=True, metavar="NAME", help="a group of the config: which model it is")
     parser.add_argument("--dtype", choices=sorted(DTYPES), help="of the result; without it every tensor keeps its own")
-    parser.add_argument("--layout", help="of attention weights in files: open_sora_v2 or flux (default: the model's)")
+    parser.add_argument(
+        "--layout",
+        help="of attention weights in files: open_sora_v2, flux or flux_diffusers (default: the model's)",
+    )
     parser.add_argument("--to", choices=TARGETS, help="default: a checkpoint from files, files from a checkpoint")
     parser.add_argument(
         "--start-from",
@@ -37,6 +41,12 @@ def add_options(parser) -> None:
         help="IN holds this other model, which --model starts from: flux_dev for open_sora_v2, say",
     )
     parser.add_argument("--adapter", metavar="PATH", help="LoRA to add to the weights of IN")
+    parser.add_argument(
+        "--form",
+        choices=FORMS,
+        help="of adapters (LoRA): peft is a folder with settings, diffusers one file with settings in its header, "
+        "comfyui one file with alphas (default: comfyui where OUT is a .safetensors, else peft)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of layers that --start-from makes anew")
     parser.add_argument("--shard-gb", type=float, default=5.0, help="largest file of a folder of safetensors, in GB")
 
@@ -57,9 +67,11 @@ def run(cfg: ConfigDict, args) -> None:
         ]
         if given:
             raise UserError(f"{given[0]} is for whole models, and {source} holds adapters: leave it out", status=2)
-        lora, size = convert.adapter(source, out, model.config, model.layout)
+        lora, size = convert.adapter(source, out, model.config, model.layout, args.form)
         print(f"{out}: adapters of rank {lora.rank}, alpha {lora.alpha:g}, {size / 1e6:.1f} MB")
         return
+    if args.form:
+        raise UserError(f"--form is for adapters, and {source} holds a whole model: leave it out", status=2)
     start_from = named_model.of_config(cfg, args.start_from, args.layout) if args.start_from else None
     leaves = convert.open_source(
         source,

@@ -58,17 +58,17 @@ def decode(data: bytes) -> str:
 
 def _wide(data: bytes) -> str:
     """The text of UTF-16 or UTF-32 without a mark: of the readings without control characters the one most ASCII."""
-    found = []
+    readings = []
     for encoding in ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be"):
         try:
             text = data.decode(encoding)
         except UnicodeDecodeError:
             continue
         if all(c in "\t\n\r" or unicodedata.category(c) not in ("Cc", "Cn", "Co") for c in text):
-            found.append(text)
-    if not found:
+            readings.append(text)
+    if not readings:
         raise UserError(f"holds NUL and is no UTF-16: {ADVICE}")
-    return max(found, key=lambda text: sum(c.isascii() for c in text))
+    return max(readings, key=lambda text: sum(c.isascii() for c in text))
 
 
 def _checked(text: str) -> str:

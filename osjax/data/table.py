@@ -32,8 +32,8 @@ def read(path: Path | str) -> list[dict[str, Any]]:
     if not path.is_file():
         raise UserError(f"table {path} does not exist: give a .csv or .parquet file")
     if path.suffix == ".csv":
-        found = list(csv_rows(path))
-        lines, rows = [line for line, _ in found], [row for _, row in found]
+        numbered = list(csv_rows(path))
+        lines, rows = [line for line, _ in numbered], [row for _, row in numbered]
     elif path.suffix == ".parquet":
         rows = _read_parquet(path)
         lines = range(2, 2 + len(rows))

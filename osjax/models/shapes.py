@@ -3,6 +3,7 @@
 import operator
 from collections.abc import Callable, Mapping, Sequence
 
+LONGEST = 240  # characters of a problem; names in files may be of any length
 Path = tuple[str, ...]
 Shape = tuple[int, ...]
 
@@ -25,6 +26,6 @@ def differences(
 
 
 def listed(problems: Sequence[str], most: int) -> str:
-    """The first `most` problems in one line, and how many more there are."""
+    """The first `most` problems in one line, each cut to `LONGEST`, and how many more there are."""
     more = f"; and {len(problems) - most} more" if len(problems) > most else ""
-    return "; ".join(problems[:most]) + more
+    return "; ".join(p if len(p) <= LONGEST else p[:LONGEST] + "..." for p in problems[:most]) + more

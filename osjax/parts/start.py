@@ -15,7 +15,7 @@ class StartKeys:
 
     stage: str | None = None  # name of an earlier stage of this run
     weights: str | None = None  # a weight file, or a folder with checkpoints
-    layout: str = "open_sora_v2"  # of velocity models in files: open_sora_v2 or flux
+    layout: str = "open_sora_v2"  # of velocity models in files: open_sora_v2, flux or flux_diffusers
     config: Mapping[str, Any] = field(default_factory=dict)  # keys of the model in `weights` unlike this stage's
     average: bool = True  # take the moving average where the stage kept one
     inflate: bool = False  # they are an image DC-AE's: its flat kernels become the middle taps of a video model's

@@ -29,7 +29,7 @@ class VideoModelKeys:
 
     weights: str | None = None  # .safetensors
     family: str = "mmdit"
-    layout: str = "open_sora_v2"  # of attention weights in the file: open_sora_v2 or flux
+    layout: str = "open_sora_v2"  # of attention weights in the file: open_sora_v2, flux or flux_diffusers
     config: Mapping[str, Any] = field(default_factory=dict)  # keys of its family's config; empty is the 11B video model
     adapter: str | None = None  # LoRA: .safetensors, a folder of peft, or checkpoints of a stage that trained one
     adapter_strength: float = 1.0  # times the scale that it was trained with

@@ -62,12 +62,12 @@ def merged(requests: Sequence[Request], by_suite: bool) -> list[Request]:
 
     by_suite: the same prompt in two suites is two.
     """
-    found: dict[Request, Request] = {}
+    distinct: dict[Request, Request] = {}
     for one in requests:
         key = replace(one, samples=None, suite=one.suite if by_suite else None)
-        before = found.setdefault(key, one)
-        found[key] = replace(before, samples=max(before.samples or 0, one.samples or 0) or None)
-    return list(found.values())
+        before = distinct.setdefault(key, one)
+        distinct[key] = replace(before, samples=max(before.samples or 0, one.samples or 0) or None)
+    return list(distinct.values())
 
 
 def _txt(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -12,10 +12,11 @@ from flax.traverse_util import flatten_dict
 
 from osjax import models
 from osjax.weights import leaves, rules
-from osjax.weights.layout import FLUX, LAYOUTS, OPEN_SORA_V2, Layout, layout_named
+from osjax.weights.layout import FLUX, FLUX_DIFFUSERS, LAYOUTS, OPEN_SORA_V2, Layout, layout_named
 
 __all__ = [
     "FLUX",
+    "FLUX_DIFFUSERS",
     "LAYOUTS",
     "OPEN_SORA_V2",
     "Layout",

@@ -18,7 +18,7 @@ def is_adapter(path: Path) -> bool:
     if path.is_dir():
         checkpoint = orbax_stream.find(path)
         trained = checkpoint is not None and _saved(checkpoint).get("rank", 0) > 0
-        return trained or (path / lora_file.PEFT_CONFIG).exists()
+        return trained or (checkpoint is None and lora_file.is_adapter(path))
     return lora_file.is_adapter(path)
 
 

@@ -88,15 +88,18 @@ def write(
         raise
 
 
-def adapter(source: Path, out: Path, model_cfg: MMDiTConfig, layout: Layout) -> tuple[LoRAConfig, int]:
-    """Convert adapters of a model: a checkpoint, a peft folder or a .safetensors to one of the others.
+def adapter(
+    source: Path, out: Path, model_cfg: MMDiTConfig, layout: Layout, form: str | None = None
+) -> tuple[LoRAConfig, int]:
+    """Convert adapters of a model: a checkpoint, or files of another tool, to files in one of three forms.
 
-    Returns what they are, and the bytes written. source: any of the three. out: a folder as peft has it, or a
-    .safetensors. model_cfg: of the model they are of. layout: of attention weights in files. UserError for what does
-    not fit the model.
+    Returns what they are, and the bytes written. source: a checkpoint, a folder or a .safetensors. out: a folder or a
+    .safetensors. model_cfg: of the model they are of. layout: of attention weights in files. form: as `lora_file.write`
+    takes it. UserError for what does not fit the model.
     """
+    form = lora_file.form_of(out, form)
     lora = adapters.read(source, model_cfg, layout)
-    lora_file.write(out, model_cfg, lora, layout)
+    lora_file.write(out, model_cfg, lora, layout, form)
     return lora.cfg, size_of(out)
 
 

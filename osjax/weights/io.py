@@ -1,6 +1,7 @@
 """Weight files of users: `open_tensors` finds and opens them, `save_tensors` writes them, both one piece at a time."""
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from math import prod
 from pathlib import Path
@@ -15,6 +16,16 @@ from osjax.weights.tensor_file import FileTensor
 INDEX = "model.safetensors.index.json"
 SHARD_BYTES = 5 * 10**9  # largest part of a folder of weights
 MAX_INDEX = 2**26  # bytes
+INDEX_NAME = r"({})\.index(\.\w+)?\.json"  # diffusers puts a variant's name before .json
+# Beginning of a file in lower case -> what it is and what to do.
+ORIGINAL = "fetch the model as .safetensors in bfloat16, float16 or float32"
+FOREIGN = (
+    (b"gguf", "a GGUF file (quantised weights for llama.cpp and ComfyUI-GGUF)", ORIGINAL),
+    (b"ggml", "a GGML file (quantised weights for llama.cpp)", ORIGINAL),
+    (b"tjgg", "a GGML file (quantised weights for llama.cpp)", ORIGINAL),
+    (b"\x89hdf", "an HDF5 file (weights of Keras or TensorFlow)", ORIGINAL),
+    (b"\x93numpy", "a single numpy array", ORIGINAL),
+)
 TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 
 
@@ -42,6 +53,9 @@ def _open_file(path: Path) -> dict[str, FileTensor]:
         start = file.read(16)
     if start.startswith(b"version https://"):
         raise UserError(f"{path} is only a Git LFS pointer to the weights: run `git lfs pull` where it lies")
+    for magic, what, mend in FOREIGN:
+        if start.lower().startswith(magic):
+            raise UserError(f"{path} is {what}, which osjax does not read: {mend}")
     is_safetensors = start[8:9] == b"{"  # the eight bytes before are a length, and may look like anything
     if not is_safetensors and (start.startswith((b"PK", b"\x80")) or path.suffix in TORCH_SUFFIXES):
         return torch_file.read(path)
@@ -51,13 +65,19 @@ def _open_file(path: Path) -> dict[str, FileTensor]:
 def _in_folder(folder: Path) -> Path:
     """The index or the only weight file of a folder, safetensors before PyTorch's."""
     for suffixes in ((".safetensors",), TORCH_SUFFIXES):
-        for endings in ([f"{suffix}.index.json" for suffix in suffixes], suffixes):
-            files = sorted(p for p in folder.iterdir() if p.name.endswith(tuple(endings)))
+        index = re.compile(".*" + INDEX_NAME.format("|".join(map(re.escape, suffixes))))
+        for fits in (index.fullmatch, lambda name, suffixes=suffixes: name.endswith(suffixes)):
+            files = sorted(p for p in folder.iterdir() if fits(p.name))
             if len(files) == 1:
                 return files[0]
             if files:
                 names = ", ".join(p.name for p in files[:4])
                 raise UserError(f"{folder} holds {len(files)} weight files ({names}): name one of them, or an index")
+    if foreign := sorted(folder.glob("*.gguf")):
+        return foreign[0]  # opening it says what it is
+    if (folder / "model_index.json").is_file():
+        parts = ", ".join(sorted(p.name for p in folder.iterdir() if p.is_dir())[:8])
+        raise UserError(f"{folder} is a pipeline of diffusers with several models: give one of its folders ({parts})")
     raise UserError(f"{folder} holds no .safetensors, .bin, .pt or .pth: give the folder or the file of the weights")
 
 

@@ -10,15 +10,18 @@ class Layout:
     """How a file stores attention weights; import changes them into the one order that the model runs.
 
     fused_qkv: q, k and v in one tensor. interleaved_rope: rotary pairs are neighbours, not half a head apart.
+    diffusers: names and tensors of diffusers' FluxTransformer2DModel, whose projections are never fused.
     """
 
     fused_qkv: bool
     interleaved_rope: bool
+    diffusers: bool = False
 
 
 OPEN_SORA_V2 = Layout(fused_qkv=False, interleaved_rope=False)
 FLUX = Layout(fused_qkv=True, interleaved_rope=True)
-LAYOUTS = {"open_sora_v2": OPEN_SORA_V2, "flux": FLUX}
+FLUX_DIFFUSERS = Layout(fused_qkv=False, interleaved_rope=True, diffusers=True)
+LAYOUTS = {"open_sora_v2": OPEN_SORA_V2, "flux": FLUX, "flux_diffusers": FLUX_DIFFUSERS}
 
 
 def layout_named(name: str, key: str) -> Layout:

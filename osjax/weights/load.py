@@ -1,5 +1,6 @@
 """Weights from what a user names straight to the devices: each gets its part, the host holds a piece at a time."""
 
+import logging
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -15,11 +16,12 @@ from numpy.typing import DTypeLike
 from osjax import models, weights
 from osjax.errors import UserError
 from osjax.models import shapes
-from osjax.weights import dinov2, io, orbax_stream
-from osjax.weights.layout import OPEN_SORA_V2, Layout
+from osjax.weights import dinov2, io, orbax_stream, prefix, published
+from osjax.weights.layout import FLUX_DIFFUSERS, OPEN_SORA_V2, Layout
 from osjax.weights.leaves import Leaves, slabs
 from osjax.weights.rules import Window, whole
 
+log = logging.getLogger(__name__)
 PIECE = 2**29  # bytes of a device's part that are on the host at once
 OTHERS = {"t5": ("decoder.", "lm_head.")}  # prefixes in published files that hold a whole model, where we run a part
 
@@ -27,13 +29,14 @@ OTHERS = {"t5": ("decoder.", "lm_head.")}  # prefixes in published files that ho
 def open_leaves(cfg: Any, path: Path | str, *, layout: Layout = OPEN_SORA_V2, average: bool = False) -> Leaves:
     """The parameters of the model `cfg` in a weight file, a folder of them or an osjax checkpoint; nothing is read yet.
 
-    path: the file or folder. layout: of files with the original's names. average: take the moving average of a
-    checkpoint, where it has one.
-    UserError that lists all that does not fit the model.
+    path: the file or folder. layout: of files with the original's names; those of diffusers' FLUX tell themselves
+    apart. average: take the moving average of a checkpoint, where it has one.
+    A prefix before all names is taken off, which the log says. UserError that lists what does not fit the model, and
+    says what the file is where that is known.
     """
     checkpoint = orbax_stream.find(Path(path), average)
     if checkpoint is None:
-        return weights.torch_leaves(cfg, _open_tensors(cfg, Path(path)), layout=layout)
+        return _of_files(cfg, Path(path), layout)
     leaves = orbax_stream.open_leaves(checkpoint)
     _check_shapes(checkpoint, leaves.shapes, weights.leaf_shapes(cfg))
     return leaves
@@ -47,15 +50,34 @@ def of_checkpoint(folder: epath.PathLike, average: bool = True) -> Leaves:
     return orbax_stream.open_leaves(newest)
 
 
-def _open_tensors(cfg, path: Path) -> Mapping[str, Any]:
+def _of_files(cfg: Any, path: Path, layout: Layout) -> Leaves:
     parts = sorted(path.glob("vgg*.pth")) if models.family_of(cfg) == "lpips" else []
     if len(parts) == 2:  # published as two files: vgg.pth, which are the heads, and vgg16-....pth
         heads, features = map(io.open_tensors, parts)
-        return _table_module(cfg).from_published(features, heads)
+        return weights.torch_leaves(cfg, _table_module(cfg).from_published(features, heads))
     tensors = io.open_tensors(path)
+    expected = weights.torch_shapes(cfg, layout=layout)
+    published.check(path, tensors, expected)
     if models.family_of(cfg) == "dinov2" and dinov2.is_huggingface(tensors):
-        return dinov2.from_huggingface(tensors)
-    return of_model(cfg, tensors)
+        return weights.torch_leaves(cfg, dinov2.from_huggingface(tensors))
+    named, said = prefix.strip(tensors, expected)
+    if not expected.keys() & named.keys() and weights.has_layouts(models.family_of(cfg)):
+        theirs = weights.torch_shapes(cfg, layout=FLUX_DIFFUSERS)
+        again, again_said = prefix.strip(tensors, theirs)
+        if theirs.keys() & again.keys():
+            named, said, expected, layout = again, again_said, theirs, FLUX_DIFFUSERS
+    named = of_model(cfg, named)
+    published.check_types(path, named, expected)
+    try:
+        leaves = weights.torch_leaves(cfg, named, layout=layout)
+    except UserError as error:
+        own = 2 * len(expected.keys() & named.keys()) > len(named)  # of this kind, if of other sizes
+        raise UserError(f"{error}{'' if own else published.looks_like(named)}") from error
+    if said:
+        log.warning("%s: names are read without %s", path, said)
+    if left := len(tensors) - len(named):
+        log.info("%s: %d tensors belong to other models and are left out", path, left)
+    return leaves
 
 
 def of_model(cfg: Any, tensors: Mapping[str, Any]) -> Mapping[str, Any]:

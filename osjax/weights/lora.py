@@ -18,6 +18,7 @@ from osjax.errors import UserError
 from osjax.models import lora
 from osjax.models.lora import LoRAConfig
 from osjax.models.mmdit.config import MMDiTConfig
+from osjax.weights import flux_diffusers
 from osjax.weights.layout import OPEN_SORA_V2, Layout
 from osjax.weights.leaves import Leaves
 from osjax.weights.mmdit import head_order
@@ -44,6 +45,11 @@ def _parts(cfg: MMDiTConfig, layout: Layout) -> dict[str, list[Rule]]:
     return out
 
 
+def layer_names(cfg: MMDiTConfig, layout: Layout) -> set[str]:
+    """Names of the original's dense layers, which adapters may be of, in this layout. cfg: of the MMDiT."""
+    return set(_parts(cfg, layout))
+
+
 def _window(rule: Rule) -> tuple[slice, slice]:
     """Rows and columns of the original's matrix that a rule is of."""
     return whole(rule.shape, rule.part)
@@ -54,7 +60,8 @@ def _of_pair(cfg: MMDiTConfig, layout: Layout, rule: Rule) -> tuple[LeafPath, tu
     block, which = (*rule.at, None, None)[0], rule.at[2] if len(rule.at) == 3 else None
     stacked = () if block is None else (block,)
     if which is None:
-        return rule.leaf[:-1], stacked, stacked, SAME
+        swapped = layout.diffusers and rule.leaf[:-1] == flux_diffusers.MODULATION
+        return rule.leaf[:-1], stacked, stacked, flux_diffusers.halves_swapped(rule.shape[0]) if swapped else SAME
     order = head_order(cfg, layout) if which < 2 else SAME
     return rule.leaf[:-1], (*stacked, slice(None), which), (*stacked, which), order
 
@@ -118,7 +125,8 @@ def from_foreign(
     _check_used(path, modules, parts.keys())
     targets = sorted({"/".join(rule.leaf[:-1]) for name in modules for rule in parts[name]})
     rank, same = max(len(a) for a, _ in modules.values()), len(set(scales.values())) == 1
-    scale = next(iter(scales.values())) if same else 1.0
+    scale = next(iter(scales.values()))
+    scale = scale if same and scale > 0 else 1.0  # unlike and negative ones go into b
     lora_cfg = LoRAConfig(rank, scale * rank, tuple(targets))
     tree = blank(cfg, lora_cfg)
     pairs = lora.pairs(tree)

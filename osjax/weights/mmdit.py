@@ -7,8 +7,9 @@ rotation by a permutation of the head dimension of q, k and their norm scales; v
 import numpy as np
 
 from osjax.models.mmdit.config import MMDiTConfig
+from osjax.weights import flux_diffusers
+from osjax.weights.layout import FLUX, Layout
 from osjax.weights.layout import LAYOUTS as LAYOUTS  # files come in all of them; families without have one
-from osjax.weights.layout import Layout
 from osjax.weights.rules import LINEAR, SAME, Op, Path, Rule, reshape, take, transpose
 
 ALL = slice(None)
@@ -25,6 +26,8 @@ def table(cfg: MMDiTConfig, layout: Layout) -> list[Rule]:
     cfg: of the model. layout: of the file.
     """
     D, token = cfg.hidden_size, cfg.in_channels
+    if layout.diffusers:
+        return flux_diffusers.of_flux(table(cfg, FLUX), D)
     rules = _linear("img_in", ("img_in",), token, D)
     rules += _embedder("time_in", 256, D) + _embedder("vector_in", cfg.vec_in_dim, D)
     if cfg.guidance_embed:

@@ -13,7 +13,9 @@ import numpy as np
 
 from osjax.errors import UserError
 from osjax.models.shapes import Path, Shape, listed
+from osjax.weights import prefix
 
+SHOWN = 5  # problems of each kind in a message
 Window = tuple[slice, ...]  # a start and a stop for every axis
 Pull = Callable[[Window], tuple[Window, Callable[[np.ndarray], np.ndarray]]]
 
@@ -159,20 +161,22 @@ def extent(window: Window) -> Shape:
 
 
 def check_names(table: Sequence[Rule], tensors: Mapping[str, Any]) -> None:
-    """UserError that lists every missing, unexpected and misshapen tensor at once.
+    """UserError with the first missing, unexpected and misshapen tensors and how many more there are, at once.
 
     tensors: by name, with `.shape`; they should be those of the table.
     """
     expected = torch_shapes(table)
-    problems = [f"missing {name} {shape}" for name, shape in expected.items() if name not in tensors]
-    problems += [f"unexpected {name} {tuple(t.shape)}" for name, t in tensors.items() if name not in expected]
-    problems += [
+    if before := prefix.of(tensors.keys(), expected):
+        raise UserError(f"weights do not fit the model: their names begin with {before!r}, take that off")
+    missing = [f"missing {name} {shape}" for name, shape in expected.items() if name not in tensors]
+    surplus = [f"unexpected {name} {tuple(t.shape)}" for name, t in tensors.items() if name not in expected]
+    misshapen = [
         f"{name} has shape {tuple(tensors[name].shape)}, the model needs {shape}"
         for name, shape in expected.items()
         if name in tensors and tuple(tensors[name].shape) != shape
     ]
-    if problems:
-        shown = listed(problems, 20)
+    if missing or surplus or misshapen:
+        shown = "; ".join(listed(problems, SHOWN) for problems in (missing, surplus, misshapen) if problems)
         raise UserError(f"weights do not fit the model: {shown}. Check the model config and the layout.")
 
 

@@ -132,6 +132,7 @@ MISTAKES = [
     (["in.safetensors", "out.safetensors", "--model=video"], 2, "name a folder"),
     (["in.safetensors", "full", "--model=video"], 2, "full exists"),
     (["in.safetensors", "out", "--model=video", "--shard-gb=0"], 2, "more than 0"),
+    (["in.safetensors", "out", "--model=video", "--form=peft"], 2, "--form is for adapters"),
     (["full", "out", "--model=video"], 1, "holds no .safetensors"),
     (["short.safetensors", "out", "--model=video"], 1, "cut off"),
     (["notes.txt", "out", "--model=video"], 1, "is no safetensors file"),
@@ -161,6 +162,43 @@ def test_a_mistake_is_one_line_and_leaves_nothing_behind(folder, models_file, mo
     error = capsys.readouterr().err
     assert says in error and error.count("\n") == 1
     assert sorted(folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("form, out", [("peft", "p"), ("diffusers", "d.safetensors"), ("comfyui", "c.safetensors")])
+def test_adapters_of_another_tool_become_a_file_of_a_third(tmp_path, models_file, capsys, form, out):
+    name, a, b = "lora_unet_double_blocks_0_img_attn_q_proj", np.ones((2, 256), "f"), np.ones((256, 2), "f")
+    tensors = {f"{name}.lora_down.weight": a, f"{name}.lora_up.weight": b, f"{name}.alpha": np.array(3, "f")}
+    save_file(tensors, tmp_path / "kohya.safetensors")
+    argv = [tmp_path / "kohya.safetensors", tmp_path / out, "--model=video"]
+    assert convert(models_file, *argv, f"--form={form}") == 0
+    assert "adapters of rank 2, alpha 3" in capsys.readouterr().out
+    again = [tmp_path / out, tmp_path / "again.safetensors", "--model=video"]
+    assert convert(models_file, *again) == 0
+    got = load_file(tmp_path / "again.safetensors")
+    root = "diffusion_model.double_blocks.0.img_attn.q_proj"
+    np.testing.assert_array_equal(got[f"{root}.lora_B.weight"] @ got[f"{root}.lora_A.weight"], b @ a)
+    assert got[f"{root}.alpha"] == 3
+    wrong = tmp_path / ("x.safetensors" if form == "peft" else "x")
+    assert (
+        convert(models_file, argv[0], wrong, "--model=video", "--form=peft" if form == "peft" else "--form=comfyui")
+        == 2
+    )
+    save_file(tensors | {f"{name}.dora_scale": np.ones((256, 1), "f")}, tmp_path / "dora.safetensors")
+    assert convert(models_file, tmp_path / "dora.safetensors", tmp_path / "y", "--model=video") == 1
+    assert "DoRA" in capsys.readouterr().err and not (tmp_path / "y").exists()
+
+
+def test_files_under_a_prefix_and_of_gguf_are_told_in_one_line(tmp_path, models_file, capsys, caplog):
+    given = tensors("mmdit_a")
+    save_file({f"module._orig_mod.{n}": x for n, x in given.items()}, tmp_path / "w.safetensors")
+    out = tmp_path / "out.safetensors"
+    assert convert(models_file, tmp_path / "w.safetensors", out, "--model=video", "--to=safetensors") == 0
+    assert "names are read without 'module.'" in caplog.text
+    assert load_file(out).keys() == given.keys()
+    (tmp_path / "m.gguf").write_bytes(b"GGUF" + (3).to_bytes(4, "little") + bytes(200))
+    assert convert(models_file, tmp_path / "m.gguf", tmp_path / "o", "--model=video") == 1
+    error = capsys.readouterr().err
+    assert "is a GGUF file" in error and "fetch it again" not in error
 
 
 def measured(argv):

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from osjax import models
 from osjax.curation import probe, tables
 from osjax.data import dataset, loader, table
+from osjax.data.opened import SUFFIXES
 from osjax.errors import UserError
 from osjax.evals import recon, seams
 from osjax.evals.latents import LatentStatistics
@@ -181,9 +182,9 @@ def _source(source: str | None, workdir: str | None) -> Sequence[dict[str, Any]]
     if (path / "dataset_info.json").is_file():
         return dataset.open_source(path)
     if path.is_dir():
-        files = sorted(str(p) for p in path.rglob("*") if p.suffix.lower() in tables.VIDEO_SUFFIXES)
+        files = [str(p) for p in tables.videos(path)]
         if not files:
-            raise UserError(f"{path} holds no video ({', '.join(tables.VIDEO_SUFFIXES)})", status=2)
+            raise UserError(f"{path} holds no video ({', '.join(SUFFIXES)})", status=2)
     else:
         files = [row["path"] for row in table.read(path)] if path.suffix in (".csv", ".parquet") else [str(path)]
     return [{**probe.measure(Path(f)), "video": f, "path": f.encode(), "text": b""} for f in files]

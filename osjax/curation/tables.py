@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 
 from osjax import atomic
 from osjax.data import plain_text, table
+from osjax.data.opened import SUFFIXES
 from osjax.errors import UserError
 
 log = logging.getLogger(__name__)
 Row = dict[str, Any]
-VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi")
 GROUP = 1 << 16  # rows of a Parquet row group
 OWN_SUFFIXES = (".work", ".clips")  # folders that steps write, which may lie among their input
 
@@ -63,9 +63,17 @@ def inside(path: Path | str, root: Path | str) -> Path:
 
 
 def videos(folder: Path) -> list[Path]:
-    """The video files below a folder, in order; hidden ones and what steps wrote there are left out."""
-    files = (p for p in sorted(folder.rglob("*")) if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
-    return [p for p in files if not any(_is_own(part) for part in p.relative_to(folder).parts)]
+    """The video files below a folder, in order; hidden ones and what steps wrote there are left out.
+
+    Other files with a caption beside them are told in the log: somebody took them for videos.
+    """
+    files = [p for p in sorted(folder.rglob("*")) if p.is_file()]
+    files = [p for p in files if not any(_is_own(part) for part in p.relative_to(folder).parts)]
+    named = [p for p in files if p.suffix.lower() in SUFFIXES]
+    captioned = {p.with_suffix("") for p in files if p.suffix == ".txt"} - {p.with_suffix("") for p in named}
+    if odd := [p for p in files if p.with_suffix("") in captioned and p.suffix != ".txt"]:
+        log.warning("%d files with a caption have no name of a video and are left out, such as %s", len(odd), odd[0])
+    return named
 
 
 def _is_own(part: str) -> bool:
@@ -75,7 +83,7 @@ def _is_own(part: str) -> bool:
 def _of_folder(folder: Path) -> Iterator[Row]:
     files = videos(folder)
     if not files:
-        raise UserError(f"folder {folder} holds no video ({', '.join(VIDEO_SUFFIXES)}): give another one or a table")
+        raise UserError(f"folder {folder} holds no video ({', '.join(SUFFIXES)}): give another one or a table")
     return ({"path": str(p), "text": p.with_suffix(".txt")} for p in files)
 
 

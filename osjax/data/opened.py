@@ -20,6 +20,11 @@ CONTAINERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,av1,obu,ivf,flv,asf,ogg,nut,mxf,"
     "gif,apng,image2pipe,png_pipe,jpeg_pipe,webp_pipe,bmp_pipe,tiff_pipe,jpegxl_pipe,mjpeg,y4m,yuv4mpegpipe,rm,dv"
 )
+# Ends of names that videos have, for folders to be searched and files to be told apart; the content decides.
+SUFFIXES = (
+    *(".mp4", ".mov", ".m4v", ".3gp", ".3g2", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".vob"),
+    *(".m2v", ".h264", ".264", ".h265", ".hevc", ".265", ".ivf", ".flv", ".wmv", ".asf", ".ogv", ".mxf", ".y4m", ".dv"),
+)
 SIDE = 16384  # pixels of a frame's side that are still decoded
 # What a damaged or hostile file raises inside the decoders, besides FFmpeg's own errors.
 BROKEN = (av.FFmpegError, OSError, ValueError, IndexError, MemoryError, OverflowError)

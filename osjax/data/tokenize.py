@@ -1,16 +1,18 @@
 """Tokenizers of T5 and CLIP from the user's local folders, with the original's padding and truncation.
 
 Every prompt becomes `max_length` ids: too long ones are cut before their end token, short ones are filled up with T5's
-padding or CLIP's end token. No attention mask exists; the models attend to the filling, as the original's do.
-Source: Open-Sora opensora/models/text/conditioner.py.
+padding or CLIP's end token. No attention mask exists; the models attend to the filling, as the original's do. CLIP's
+prompts are mended by ftfy first, as its published tokenizer does: quotes are made straight, ligatures taken apart.
+Source: Open-Sora opensora/models/text/conditioner.py; CLIPTokenizer of transformers 4, the slow one.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import ftfy
 import numpy as np
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from osjax.errors import UserError
 
@@ -25,23 +27,27 @@ class PromptTokenizer:
     """Makes ids of one length from prompts. pad_id: what fills up short ones.
 
     tokenizer: of one text, whose truncation and padding are set here. max_length: ids of a prompt. pad_token: its
-    word for filling; UserError where it has none.
+    word for filling; UserError where it has none. mend: from a prompt to the text that is read.
     """
 
-    def __init__(self, tokenizer: Tokenizer, max_length: int, pad_token: str):
+    def __init__(self, tokenizer: Tokenizer, max_length: int, pad_token: str, mend: Callable[[str], str] = str):
         self.max_length, self.pad_id = max_length, tokenizer.token_to_id(pad_token)
         if self.pad_id is None:
             raise UserError(f"the tokenizer has no {pad_token} token: give the folder of the right text encoder")
         tokenizer.enable_truncation(max_length)
         tokenizer.enable_padding(pad_id=self.pad_id, pad_token=pad_token, length=max_length)
-        self._tokenizer = tokenizer
+        self._tokenizer, self._mend = tokenizer, mend
 
     def __call__(self, prompts: Sequence[str]) -> np.ndarray:
         """Ids of B prompts, int32 (B, max_length)."""
-        return np.array([e.ids for e in self._tokenizer.encode_batch(list(prompts))], np.int32)
+        return np.array([e.ids for e in self._tokenizer.encode_batch([*map(self._mend, prompts)])], np.int32)
 
     def cut(self, prompt: str) -> str:
-        """The words of `prompt` that its ids leave out, from the first that is not whole; empty where all fit."""
+        """The words of `prompt` that its ids leave out, from the first that is not whole; empty where all fit.
+
+        As they are read: CLIP's are mended.
+        """
+        prompt = self._mend(prompt)
         encoding = self._tokenizer.encode(prompt)
         if not encoding.overflowing:
             return ""
@@ -69,8 +75,13 @@ def clip(folder: Path | str, max_length: int = CLIP_LENGTH) -> PromptTokenizer:
     """
     folder = Path(folder)
     if (folder / "tokenizer.json").is_file() or not (folder / "vocab.json").is_file():
-        return PromptTokenizer(_read(folder), max_length, CLIP_END)
-    return PromptTokenizer(_clip_from_vocabulary(folder), max_length, CLIP_END)
+        return PromptTokenizer(_read(folder), max_length, CLIP_END, _mended)
+    return PromptTokenizer(_clip_from_vocabulary(folder), max_length, CLIP_END, _mended)
+
+
+def _mended(prompt: str) -> str:
+    # Python's lower case, which knows the sigma at the end of a word, and not that of `tokenizers`.
+    return ftfy.fix_text(prompt).lower()
 
 
 def _read(folder: Path) -> Tokenizer:
@@ -98,6 +109,7 @@ def _clip_from_vocabulary(folder: Path) -> Tokenizer:
             f"{folder} holds no readable vocab.json and merges.txt ({error}): download the CLIP folder again"
         ) from error
     tokenizer = Tokenizer(bpe)
+    tokenizer.add_special_tokens([AddedToken(word, normalized=False, special=True) for word in (CLIP_START, CLIP_END)])
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
     )

@@ -53,6 +53,19 @@ def decode(
     return _tiled(tile, z_BTHWC, tiling, stride, decoding=True)
 
 
+def decoded_frames(model: nn.Module, T: int) -> int:
+    """Frames that `decode` makes of T latent frames, in the tiles that `model.tiling` asks for. Allocates nothing."""
+    tiling, stride = model.tiling, model.stride
+    cut = _cut("temporal", tiling, stride.time, decoding=True)
+    if not tiling.use_temporal_tiling or T <= cut.tile:
+        return stride.pixel_shape(T, 1, 1)[0]
+
+    def tile(z: jax.Array) -> jax.Array:
+        return jnp.zeros((1, stride.pixel_shape(z.shape[TIME], 1, 1)[0]))
+
+    return jax.eval_shape(partial(_in_time, tile, cut=cut, causal=stride.causal), jnp.zeros((1, T))).shape[TIME]
+
+
 @partial(jax.jit, static_argnums=(0,), static_argnames=("method",))
 def _apply(model: nn.Module, params: Mapping[str, Any], x_BTHWC: jax.Array, method: str) -> jax.Array:
     return model.apply({"params": params}, x_BTHWC, method=method)  # one compilation per shape of tile

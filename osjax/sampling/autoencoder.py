@@ -46,6 +46,11 @@ class Autoencoder:
         """
         return *self.module.latent_shape(T, H, W), self.module.cfg.latent_channels
 
+    def decoded_frames(self, frames: int) -> int:
+        """Frames that come back of a video of so many, where the stride divides them: tiles may lose the last ones."""
+        stride = self.module.stride
+        return tiling.decoded_frames(self.module, stride.latent_shape(frames, stride.space, stride.space)[0])
+
     def encode(self, video_BTHWC: jax.Array) -> jax.Array:
         """Normalised latents (B, t, h, w, c), float32, of pixels in [-1, 1]; tile by tile where the module says so."""
         return self.scale.normalise(self._run("encode", video_BTHWC))

@@ -203,8 +203,21 @@ class Pipeline:
                 f"{settings.frames} frames leave nothing to generate in mode {settings.mode}, whose reference is "
                 f"{given} frames: ask for {given + ae.time_compression} or more"
             )
+        if (decoded := ae.decoded_frames(settings.frames)) < settings.frames:
+            raise UserError(
+                f"{settings.frames} frames decode to {decoded} in the autoencoder's tiles: ask for "
+                f"{' or '.join(map(str, self._whole_frames(settings.frames)))}"
+            )
         if settings.mode == T2I2V and self.image is None:
             raise UserError("mode t2i2v needs an image model: give config.image its weights")
+
+    def _whole_frames(self, frames: int) -> list[int]:
+        """The nearest numbers of frames below and above that decode whole."""
+        ae = self._autoencoder
+        lower = range(frames - ae.time_compression, 1, -ae.time_compression)
+        higher = range(frames + ae.time_compression, 4 * frames, ae.time_compression)
+        nearest = (next((n for n in steps if ae.decoded_frames(n) >= n), None) for steps in (lower, higher))
+        return [n for n in nearest if n is not None]
 
     def size(self, settings: SampleSettings) -> tuple[int, int]:
         """(height, width) in pixels of what these settings make with these models."""

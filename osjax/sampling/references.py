@@ -18,7 +18,6 @@ from osjax.errors import UserError
 from osjax.sampling.autoencoder import Autoencoder, to_float
 
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
-VIDEOS = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg")
 SEPARATOR = ";"  # between the files of one prompt
 
 One = np.ndarray | Path | str
@@ -41,8 +40,10 @@ def _existing(path: Path, folder: Path) -> Path:
         file = None
     if file is None:
         raise UserError(f"reference {path} does not exist: give a path to an image or a video")
-    if path.suffix.lower() not in IMAGES + VIDEOS:
-        raise UserError(f"reference {path} is neither an image ({' '.join(IMAGES)}) nor a video ({' '.join(VIDEOS)})")
+    if path.suffix.lower() not in IMAGES + opened.SUFFIXES:
+        raise UserError(
+            f"reference {path} is neither an image ({' '.join(IMAGES)}) nor a video ({' '.join(opened.SUFFIXES)})"
+        )
     return file
 
 
@@ -51,8 +52,8 @@ class Taken:
     """What a mode takes of a given clip.
 
     frames: how many; None takes all. at: where they begin, as a share of the frames beside them: 0 its first ones, 1
-    its last. fps: files of a higher rate are brought
-    down to this one by whole factors, as clips are for training; None takes every frame.
+    its last. fps: files of a higher rate are brought down to this one by whole factors, as clips are for training; None
+    takes every frame.
     """
 
     frames: int | None = None
@@ -71,7 +72,7 @@ def read(path: Path, wanted: Taken = Taken()) -> np.ndarray:
     Only those are decoded and held. A file that has fewer gives what it has. UserError for a file that cannot be
     decoded.
     """
-    if Path(path).suffix.lower() in IMAGES or picture.is_picture(path):
+    if picture.is_picture(path) or Path(path).suffix.lower() in set(IMAGES) - {".gif"}:  # one that moves is a video
         return picture.read(path)[None]
     with opened.video(path) as (container, stream):
         length, rate = seek.length(container, stream), float(stream.average_rate or 0)
@@ -120,20 +121,26 @@ def given(
     parts = list(parts) if isinstance(parts, list | tuple) else [parts]
     clips = {}
     for one in mode.references:
-        part = parts[int(one.at * (len(parts) - 1))]
+        part = parts[_which(one, len(parts))]
         clips[one.name] = cut(one, load(part, *size, taken(one, causal, fps)), causal)
     return clips
 
 
 def cut(reference: modes.Reference, clips: Sequence[np.ndarray], causal: bool) -> np.ndarray:
-    """The frames that `reference` takes, by its place: the first ones of the first clip, the last ones of the last, ...
+    """The frames that `reference` takes, by its place: the first ones of the first, the last ones of the last, ...
 
-    clips: (T, H, W, 3) each. causal: whether the autoencoder is. UserError for a clip that has too few.
+    clips: (T, H, W, 3) each; a reference that is a clip takes its frames from the first of them. causal: whether the
+    autoencoder is. UserError for a clip that has too few.
     """
-    clip, frames = clips[int(reference.at * (len(clips) - 1))], reference.pixel_frames(causal)
+    clip, frames = clips[_which(reference, len(clips))], reference.pixel_frames(causal)
     if len(clip) < frames:
         raise UserError(f"{reference.name} needs {frames} frames, a reference has {len(clip)}: give a longer one")
     return clip[reference.pixel_slice(len(clip), causal)]
+
+
+def _which(reference: modes.Reference, count: int) -> int:
+    """Which of `count` files a reference is taken from: the original reads v2v_tail from the first one, too."""
+    return 0 if reference.frames > 1 else int(reference.at * (count - 1))
 
 
 def encode(clips: Mapping[str, np.ndarray], autoencoder: Autoencoder) -> dict[str, jax.Array]:

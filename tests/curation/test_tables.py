@@ -75,3 +75,12 @@ def test_numbers_in_place_of_captions_are_refused_but_a_column_of_nothing_is_not
     pq.write_table(pa.table({"path": ["/clips/a.mp4"], "text": pa.array([12])}), tmp_path / "t.parquet")
     with pytest.raises(tables.UserError, match="column text is of type int64"):
         list(tables.rows(tmp_path / "t.parquet", "/clips"))
+
+
+def test_a_folder_gives_videos_of_every_container_and_tells_captioned_files_that_are_none(tmp_path, caplog):
+    for name in ("a.mp4", "b.TS", "c.vob", "d.mpg", "e.h264", "f.xyz", "g.jpg", "notes.dat"):
+        (tmp_path / name).write_bytes(b"x")
+    for name in ("a.txt", "f.txt", "read me.txt"):
+        (tmp_path / name).write_text("a bus")
+    assert [path.name for path in tables.videos(tmp_path)] == ["a.mp4", "b.TS", "c.vob", "d.mpg", "e.h264"]
+    assert "1 files with a caption have no name of a video" in caplog.text and "f.xyz" in caplog.text

@@ -43,6 +43,15 @@ def test_clip_prompts_are_filled_up_with_their_end_token(clip_folder):
     assert ids[1, -1] == end and (ids[1, 1:-1] != end).all()
 
 
+def test_clip_s_prompts_are_mended_and_its_end_token_is_read_as_one(clip_folder):
+    read = tokenize.clip(clip_folder)
+    assert np.array_equal(read(["“red” ﬁ it’s"]), read(['"red" fi it\'s']))
+    assert not np.array_equal(read(["red fi its"]), read(['"red" fi it\'s']))
+    end = read._tokenizer.token_to_id("<|endoftext|>")
+    assert list(read(["red <|endoftext|> red"])[0, 1:5]) == [*[red := read(["red"])[0, 1], end, red], end]
+    assert read.cut("x" * 80 + " “red”").endswith('"red"')
+
+
 def test_a_saved_tokenizer_json_reads_the_same_as_the_vocabulary(clip_folder, tmp_path):
     prompts = ["red dogs, it's 3 cafés", "a"]
     first = tokenize.clip(clip_folder)

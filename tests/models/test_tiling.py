@@ -41,6 +41,18 @@ def test_a_video_of_one_tile_is_taken_in_one_piece():
     np.testing.assert_array_equal(tiling.decode(model, params, z, spatial_tile_size=64, temporal_tile_size=8), whole)
 
 
+@pytest.mark.parametrize("T", [1, 3, 4, 5])
+def test_frames_that_tiles_lose_are_known_before_they_are_decoded(T):
+    arrays, info = golden.read("dcae_tiled_temporal")
+    model, params = dcae_tiny.load()
+    model = model.clone(cfg=models.config("dcae", **info["config"]))
+    z = np.ones((1, T, 1, 1, arrays["in.latent"].shape[1]), np.float32)
+    assert tiling.decoded_frames(model, T) == tiling.decode(model, params, z).shape[1]
+    released = models.build(models.config("dcae", tiling={"use_temporal_tiling": True}))
+    assert [tiling.decoded_frames(released, n // 4) for n in (48, 52, 56, 128)] == [48, 49, 56, 128]
+    assert tiling.decoded_frames(models.build(models.config("dcae")), 13) == 52  # in one piece
+
+
 def test_a_seam_fades_linearly_and_shrinks_to_the_shorter_tile():
     old, new = np.zeros((1, 1, 1, 4, 1), np.float32), np.ones((1, 1, 1, 6, 1), np.float32)
     blended = tiling._blend(old, new, axis=3, seam=8)

@@ -71,6 +71,17 @@ def test_tables_that_are_missing_or_not_text_are_refused(folder):
         prompts.read(folder / "b.txt")
 
 
+CLIPS = (references.modes.HEAD_CLIP, references.modes.TAIL_CLIP)
+
+
+def test_a_gif_that_moves_is_a_clip_and_one_that_does_not_a_picture(tmp_path):
+    frames = [Image.new("RGB", (16, 16), (40 * n, 0, 0)) for n in range(3)]
+    frames[0].save(tmp_path / "moves.gif", save_all=True, append_images=frames[1:], duration=100)
+    frames[0].save(tmp_path / "stays.gif")
+    assert references.read(tmp_path / "moves.gif").shape == (3, 16, 16, 3)
+    assert references.read(tmp_path / "stays.gif").shape == (1, 16, 16, 3)
+
+
 def test_references_are_brought_to_size_and_cut_at_their_end_of_the_clip(folder):
     still, clip = references.load(f"{folder / 'still.png'};{folder / 'clip.mp4'}", 16, 16)
     assert still.shape == (1, 16, 16, 3) and still.dtype == np.uint8 and clip.shape == (5, 16, 16, 3)
@@ -78,6 +89,9 @@ def test_references_are_brought_to_size_and_cut_at_their_end_of_the_clip(folder)
     assert (
         references.cut(head, (clip, still), causal=False).mean() < 3 < 190 < references.cut(tail, (clip,), False).mean()
     )
+    a, b = (np.full((33, 4, 4, 3), value, np.uint8) for value in (1, 2))
+    clips = {one.name: references.cut(one, (a, b), causal=False)[0, 0, 0, 0] for one in (head, tail, *CLIPS)}
+    assert clips == {"head_image": 1, "tail_image": 2, "head_clip": 1, "tail_clip": 1}  # clips, from the first file
     with pytest.raises(UserError, match="needs 33 frames, a reference has 5"):
         references.cut(references.modes.HEAD_CLIP, (clip,), causal=True)
     wide = references.load(np.linspace(-1, 1, 3 * 8 * 12 * 3).reshape(3, 8, 12, 3), 4, 4)[0]

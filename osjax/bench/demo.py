@@ -31,6 +31,7 @@ from osjax.sampling.write import write_samples
 from osjax.stages import stage
 from osjax.stages.curriculum import Curriculum
 
+SAMPLE_CRF = 18  # of x264: samples are judged by their pixels, so little is lost on the way to a file
 ENCODE_BATCH = 16  # clips at once through the autoencoder
 
 
@@ -114,8 +115,8 @@ class Report:
         )
 
         folder = self.place.workdir / "samples"
-        files = write_samples(folder / "t2v", t2v.videos_BTHWC, captions, t2v.settings, self.fps)
-        i2v_files = write_samples(folder / "i2v", i2v.videos_BTHWC, i2v_captions, i2v.settings, self.fps)
+        files = write_samples(folder / "t2v", t2v.videos_BTHWC, captions, t2v.settings, self.fps, SAMPLE_CRF)
+        i2v_files = write_samples(folder / "i2v", i2v.videos_BTHWC, i2v_captions, i2v.settings, self.fps, SAMPLE_CRF)
         # Judged on what a viewer gets: the MP4 files, decoded again.
         match = prompt_match.score([video.decode(f) for f in files], specs)
         first_frames = np.stack([video.decode(f, 1) for f in i2v_files])

@@ -14,7 +14,7 @@ from osjax.parts.sampling import SamplingKeys
 from osjax.sampling import names, prompts, references
 from osjax.sampling.batch import Batch
 from osjax.sampling.settings import T2I2V, mode_names
-from osjax.sampling.write import Output
+from osjax.sampling.write import CRF, Output
 
 FLICKERING = "temporal_flickering"
 # flag -> (config key, type, help); a flag that is not given leaves the config as it is.
@@ -86,7 +86,9 @@ def run(cfg: ConfigDict, args) -> None:
     keys = sampling.of_config(cfg)
     compiled.keep(keys.compilation_cache)
     pipe = pipeline.from_config(cfg)
-    output = Output(Path(keys.output.folder), keys.output.layout, keys.output.by_suite)
+    output = Output(Path(keys.output.folder), keys.output.layout, keys.output.by_suite, keys.output.crf)
+    if pipe.settings.frames == 1 and keys.output.crf != CRF:
+        raise UserError(f"config.output.crf is {keys.output.crf}, but one frame is a PNG: leave it out", status=2)
     requests = _flickering(requests, keys.output.flicker_samples)
     batch = Batch(pipe, pipe.settings, requests, output, _sources(keys), keys.output.samples, keys.output.overwrite)
     if pipe.settings.mode == T2I2V:

@@ -75,6 +75,7 @@ class Batch:
             files = [str(path.resolve()) for path in request.ref]
             row = self.pipe.describe_row(job, self.settings)
             says = {**self.pipe.describe(self.settings), **row, "sample": sample, "references": files}
+            says |= {"crf": self.output.crf} if self.settings.frames > 1 else {}
             yield Wanted(stem, job, {**says, "model": self.model, "osjax": osjax.__version__})
 
     def make_first_frames(self) -> None:

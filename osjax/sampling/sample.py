@@ -10,7 +10,7 @@ import numpy as np
 
 from osjax.errors import UserError
 from osjax.sampling.names import file_stem
-from osjax.sampling.write import SUFFIXES, Output, encode, suffix_of, write
+from osjax.sampling.write import CRF, SUFFIXES, Output, encode, suffix_of, write
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,12 @@ class Sample:
     settings: dict[str, Any]
     rows: list[dict[str, Any]]
 
-    def save(self, path: Path | str) -> list[Path]:
+    def save(self, path: Path | str, crf: int = CRF) -> list[Path]:
         """Write the videos and beside each a JSON of its settings; the paths of the videos.
 
         path: `NAME.mp4`, or `NAME.png` for one frame, is the file of a single video, its JSON `NAME.json`. Anything
         else is a folder, made where it is missing, with a file for every video, named by its number and its prompt. A
-        file of the same name is replaced; each appears whole or not at all.
+        file of the same name is replaced; each appears whole or not at all. crf: of MP4s, 0 (nothing is lost) to 51.
         UserError for a path that cannot be written, and for a file that cannot hold these videos.
         """
         path = Path(path).absolute()
@@ -40,12 +40,12 @@ class Sample:
                 raise UserError(f"{path} is one file, but there are {len(self.videos_BTHWC)} videos: give a folder")
             places = [(path, path.with_suffix(".json"))]
         else:
-            output, frames = Output(path), self.videos_BTHWC.shape[1]
+            output, frames = Output(path, crf=crf), self.videos_BTHWC.shape[1]
             stems = [file_stem(i, row["prompt"]) for i, row in enumerate(self.rows)]
             places = [(output.media(stem, frames), output.json(stem)) for stem in stems]
         try:
             for (media, settings), video_THWC, row in zip(places, self.videos_BTHWC, self.rows, strict=True):
-                write(media, settings, video_THWC, {**self.settings, **row}, self.settings["fps"])
+                write(media, settings, video_THWC, {**self.settings, **row}, self.settings["fps"], crf)
         except OSError as error:
             raise UserError(f"{path} cannot be written ({error.strerror or error}): give another path") from error
         return [media for media, _ in places]

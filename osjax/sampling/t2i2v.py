@@ -30,19 +30,24 @@ class ImagePipeline(Protocol):
 
 
 def image_settings(settings: SampleSettings) -> SampleSettings:
-    """The settings of the first frame of a video with `settings`: an image of its aspect ratio, at image_resolution."""
-    aspect = settings.aspect_ratio
+    """The settings of the first frame of a video with `settings`: an image of its aspect ratio, at image_resolution.
+
+    Its size is that of the table of training sizes, as in the original, and of the nearest aspect that is there.
+    """
+    tall = buckets.ratio(settings.aspect_ratio)
     if settings.height is not None and settings.width is not None:
-        names = buckets.sizes(buckets.pixels(settings.image_resolution), training=False)
-        aspect = buckets.closest(settings.height, settings.width, names)
+        tall = settings.height / settings.width
+    names = buckets.sizes(buckets.pixels(settings.image_resolution))
+    aspect = buckets.closest(tall, 1.0, names)
+    height, width = names[aspect]
     return replace(
         settings,
         mode="t2v",
         frames=1,
         resolution=settings.image_resolution,
         aspect_ratio=aspect,
-        height=None,
-        width=None,
+        height=height,
+        width=width,
         steps=settings.image_steps,
         guidance=settings.image_guidance,
         state_fps=False,

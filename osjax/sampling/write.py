@@ -16,6 +16,7 @@ from osjax.errors import UserError
 from osjax.sampling.names import LAYOUTS, file_stem
 
 SUFFIXES = (".mp4", ".png")
+CRF = 23  # of x264: as the original saves its samples, opensora/datasets/utils.py; 0 loses nothing
 
 
 @dataclass(frozen=True)
@@ -24,14 +25,17 @@ class Output:
 
     layout: "plain" puts the JSON beside each video. "vbench" puts it into the sibling folder `NAME.settings`, since
     VBench takes the suffix of all videos from whatever file it finds first. by_suite: samples lie in a folder of their
-    suite, and their JSONs in one of the same name.
+    suite, and their JSONs in one of the same name. crf: of MP4s, 0 (nothing is lost) to 51.
     """
 
     folder: Path
     layout: str = "plain"
     by_suite: bool = False
+    crf: int = CRF
 
     def __post_init__(self):
+        if not 0 <= self.crf <= 51:
+            raise UserError(f"crf is {self.crf}: give 0, for MP4s that lose nothing, to 51")
         if self.layout not in LAYOUTS:
             raise UserError(f"unknown layout {self.layout!r}: use one of {', '.join(LAYOUTS)}")
 
@@ -72,18 +76,20 @@ class Output:
     def write(self, stem: str, video_THWC: np.ndarray, settings: Mapping[str, Any], fps: float) -> Path:
         """Write a sample under this stem; the path of the MP4 or PNG. settings, fps: as `write` below takes them."""
         path = self.media(stem, len(video_THWC))
-        write(path, self.json(stem), video_THWC, settings, fps)
+        write(path, self.json(stem), video_THWC, settings, fps, self.crf)
         return path
 
 
-def write(path: Path, settings_path: Path, video_THWC: np.ndarray, settings: Mapping[str, Any], fps: float) -> None:
+def write(
+    path: Path, settings_path: Path, video_THWC: np.ndarray, settings: Mapping[str, Any], fps: float, crf: int = CRF
+) -> None:
     """Write a sample, an MP4 or PNG by the suffix of `path`, and a JSON of its settings to `settings_path`.
 
     video_THWC: uint8. settings: JSON values.
     Folders are made where they are missing. Killed at any moment, it leaves no half file of either name behind.
-    fps: frames a second, of an MP4. UserError as for `encode`.
+    fps, crf: frames a second and quality, of an MP4. UserError as for `encode`.
     """
-    data = encode(video_THWC, path.suffix, fps)
+    data = encode(video_THWC, path.suffix, fps, crf)
     text = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
     for folder in (path.parent, settings_path.parent):
         folder.mkdir(parents=True, exist_ok=True)
@@ -102,14 +108,14 @@ def suffix_of(frames: int) -> str:
     return ".png" if frames == 1 else ".mp4"
 
 
-def encode(video_THWC: np.ndarray, suffix: str, fps: float) -> bytes:
+def encode(video_THWC: np.ndarray, suffix: str, fps: float, crf: int = CRF) -> bytes:
     """The bytes of an MP4 or, for one frame, of a PNG.
 
-    video_THWC: uint8. suffix: one of SUFFIXES, in any case. fps: frames a second, of an MP4.
+    video_THWC: uint8. suffix: one of SUFFIXES, in any case. fps, crf: frames a second and quality, of an MP4.
     UserError for several frames as a PNG, and for odd sizes as an MP4.
     """
     if suffix.lower() != ".png":
-        return video.encode(video_THWC, fps)
+        return video.encode(video_THWC, fps, crf)
     if len(video_THWC) != 1:
         raise UserError(f"a PNG holds one frame, the video has {len(video_THWC)}: write it as .mp4")
     file = io.BytesIO()
@@ -118,13 +124,13 @@ def encode(video_THWC: np.ndarray, suffix: str, fps: float) -> bytes:
 
 
 def write_samples(
-    folder: Path, videos_BTHWC: np.ndarray, prompts: Sequence[str], settings: Mapping, fps: float
+    folder: Path, videos_BTHWC: np.ndarray, prompts: Sequence[str], settings: Mapping, fps: float, crf: int = CRF
 ) -> list[Path]:
     """Write every video (uint8) and its settings to a folder; returns the paths in order.
 
-    prompts: of the videos, for their names. settings: JSON values that all share. fps: frames a second.
+    prompts: of the videos, for their names. settings: JSON values that all share. fps: frames a second. crf: of x264.
     """
-    output = Output(folder)
+    output = Output(folder, crf=crf)
     return [
         output.write(file_stem(i, prompt), video, {"prompt": prompt, "index": i, **settings}, fps)
         for i, (video, prompt) in enumerate(zip(videos_BTHWC, prompts, strict=True))

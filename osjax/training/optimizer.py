@@ -23,6 +23,8 @@ class OptimizerConfig:
     lr: peak learning rate. schedule: constant, cosine to `final_lr_ratio * lr` over `decay_steps`, or step, which takes
     the learning rate of each of `milestones` (update, learning rate) from that update on; each after a linear warm-up
     from `initial_lr`. accumulate: micro-batches per update. ema_decay: per update; 0 keeps no average.
+    The warm-up and the average count updates. The original counts micro-batches there: what it has after n of them is
+    here after n / accumulate, and its decay d an update is d ** accumulate (scripts/diffusion/train.py).
     moment_dtype: of Adam's first moment; bfloat16 saves two bytes a parameter, the second moment needs its digits.
     freeze: parameters that stay as they are.
     """

@@ -114,6 +114,10 @@ def test_an_interrupted_batch_goes_on_and_finished_samples_stay(workdir, tmp_pat
     assert first.stat().st_mtime_ns == before and second.read_bytes() == bits
     sample(workdir, *flags, "--steps=2", status=1)
     assert "was made with another steps: give another --output, or --overwrite" in capsys.readouterr().err
+    sample(workdir, *flags, "--config.output.crf=30", status=1)
+    assert "was made with another crf" in capsys.readouterr().err
+    sample(workdir, *flags, "--frames=1", "--config.output.crf=30", status=2)
+    assert "config.output.crf is 30, but one frame is a PNG" in capsys.readouterr().err
     sample(workdir, *flags, "--steps=2", "--overwrite")
     assert first.stat().st_mtime_ns != before and not list((tmp_path / "out").glob(".*"))
 

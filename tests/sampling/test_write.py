@@ -96,3 +96,15 @@ def test_a_sample_counts_when_both_files_are_there_and_say_the_same(tmp_path):
         output.finished("x", 2, says)
     output.json("x").unlink()
     assert not output.finished("x", 2, says)
+
+
+def test_quality_is_the_original_s_and_can_be_asked_for(tmp_path):
+    noise = np.random.RandomState(0).randint(0, 256, (4, 32, 32, 3), np.uint8)
+    sizes = []
+    for crf in (23, 0, 40):
+        output = Output(tmp_path / str(crf), crf=crf)
+        sizes.append(output.write("x", noise, {}, 8).stat().st_size)
+    assert sizes[2] < sizes[0] < sizes[1] and Output(tmp_path).crf == 23
+    assert Output(tmp_path / "plain").write("x", noise, {}, 8).stat().st_size == sizes[0]
+    with pytest.raises(UserError, match="crf is 52"):
+        Output(tmp_path, crf=52)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from osjax.errors import UserError
+from osjax.parts.place import LOCAL_WORKDIR
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 # Options that hold texts, by their name in argparse.
@@ -20,7 +21,7 @@ URL_KEYS = {
     "bench": ("source", "held_out"),
 }
 ADVICE = {
-    "workdir": "name a folder on this machine; checkpoints alone may lie elsewhere, by --config.checkpoints=URL",
+    "workdir": LOCAL_WORKDIR,
     "data": "name a path on this machine; only the data set that `osjax data build` writes may be a URL",
 }
 ELSE = "name a path on this machine, such as a copy or a mounted bucket"

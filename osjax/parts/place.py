@@ -5,6 +5,9 @@ from pathlib import Path
 
 from etils import epath
 
+# What a workdir that is a URL is answered.
+LOCAL_WORKDIR = "name a folder on this machine; checkpoints alone may lie elsewhere, by --config.checkpoints=URL"
+
 
 @dataclass(frozen=True)
 class Place:

@@ -17,7 +17,7 @@ from osjax.parts.autoencoder_stage import AutoencoderRecipe
 from osjax.parts.clips import ClipSet
 from osjax.parts.diffusion import DiffusionRecipe
 from osjax.parts.groups import group, to_dataclass
-from osjax.parts.place import Place
+from osjax.parts.place import LOCAL_WORKDIR, Place
 from osjax.parts.stage import plain
 
 RECIPES = {"autoencoder": autoencoder_stage.recipe, "diffusion": diffusion.recipe}
@@ -81,8 +81,7 @@ def of_config(
     for name, stage in of_stages.items():
         made[name] = _recipe(name, stage, made, make_mesh)
     if is_url(run.workdir):
-        elsewhere = "name a folder on this machine; checkpoints alone may lie elsewhere, by config.checkpoints"
-        raise UserError(f"config.workdir is {run.workdir}, a URL: {elsewhere}", status=2)
+        raise UserError(f"config.workdir is {run.workdir}, a URL: {LOCAL_WORKDIR}", status=2)
     place = Place(Path(run.workdir), run.checkpoints or str(Path(run.workdir)))
     return Run(run, place, made, plain(cfg))
 

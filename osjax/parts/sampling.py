@@ -12,9 +12,8 @@ from osjax.parts.groups import group, optional, said, to_dataclass
 from osjax.parts.stage import MeshKeys
 from osjax.parts.text import TextKeys
 from osjax.parts.video_model import VideoModelKeys
-from osjax.sampling.names import LAYOUTS
+from osjax.sampling import write
 from osjax.sampling.settings import T2I2V, SampleSettings
-from osjax.sampling.write import CRF
 
 IMAGE_SETTINGS = ("image_resolution", "image_steps", "image_guidance")  # of SampleSettings, read in mode t2i2v alone
 
@@ -36,17 +35,14 @@ class OutputKeys:
     samples: int = 1  # a prompt
     flicker_samples: int | None = None  # of the suite temporal_flickering, of which VBench wants 25; none: samples
     by_suite: bool = False  # a folder a suite, the file that its prompts come from; else all samples in one
-    crf: int = CRF  # of MP4s: 0 loses nothing, 51 the most
+    crf: int = write.CRF  # of MP4s: 0 loses nothing, 51 the most
     overwrite: bool = False  # make again what is there with other settings
 
     def __post_init__(self):
         for name in ("samples", "flicker_samples"):
             if (count := getattr(self, name)) is not None and count < 1:
                 raise UserError(f"{name} is {count}: ask for at least 1")
-        if not 0 <= self.crf <= 51:
-            raise UserError(f"crf is {self.crf}: give 0, for MP4s that lose nothing, to 51")
-        if self.layout not in LAYOUTS:
-            raise UserError(f"unknown layout {self.layout!r}: use one of {', '.join(LAYOUTS)}")
+        write.check(self.layout, self.crf)
 
 
 @dataclass(frozen=True)

@@ -34,13 +34,13 @@ class Sample:
         file of the same name is replaced; each appears whole or not at all. crf: of MP4s, 0 (nothing is lost) to 51.
         UserError for a path that cannot be written, and for a file that cannot hold these videos.
         """
-        path = Path(path).absolute()
+        path, output = Path(path).absolute(), Output(Path(path), crf=crf)
         if path.suffix.lower() in SUFFIXES:
             if len(self.videos_BTHWC) != 1:
                 raise UserError(f"{path} is one file, but there are {len(self.videos_BTHWC)} videos: give a folder")
             places = [(path, path.with_suffix(".json"))]
         else:
-            output, frames = Output(path, crf=crf), self.videos_BTHWC.shape[1]
+            frames = self.videos_BTHWC.shape[1]
             stems = [file_stem(i, row["prompt"]) for i, row in enumerate(self.rows)]
             places = [(output.media(stem, frames), output.json(stem)) for stem in stems]
         try:

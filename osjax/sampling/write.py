@@ -19,6 +19,14 @@ SUFFIXES = (".mp4", ".png")
 CRF = 23  # of x264: as the original saves its samples, opensora/datasets/utils.py; 0 loses nothing
 
 
+def check(layout: str, crf: int) -> None:
+    """UserError for a layout that there is not, or a `crf` that x264 does not have. layout, crf: see `Output`."""
+    if not 0 <= crf <= 51:
+        raise UserError(f"crf is {crf}: give 0, for MP4s that lose nothing, to 51")
+    if layout not in LAYOUTS:
+        raise UserError(f"unknown layout {layout!r}: use one of {', '.join(LAYOUTS)}")
+
+
 @dataclass(frozen=True)
 class Output:
     """A folder of samples.
@@ -34,10 +42,7 @@ class Output:
     crf: int = CRF
 
     def __post_init__(self):
-        if not 0 <= self.crf <= 51:
-            raise UserError(f"crf is {self.crf}: give 0, for MP4s that lose nothing, to 51")
-        if self.layout not in LAYOUTS:
-            raise UserError(f"unknown layout {self.layout!r}: use one of {', '.join(LAYOUTS)}")
+        check(self.layout, self.crf)
 
     @property
     def settings_folder(self) -> Path:

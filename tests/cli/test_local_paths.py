@@ -8,7 +8,7 @@ import pytest
 from osjax.__main__ import VERBS, _parser, main
 from osjax.cli import local_paths
 from osjax.errors import UserError
-from osjax.parts import config
+from osjax.parts import config, run
 
 URL = "gs://bucket/place"
 # verb -> what a valid command line needs beside the option under test.
@@ -98,3 +98,9 @@ def test_what_takes_urls_and_texts_still_does():
         local_paths.check_config("eval", config.load("configs/eval/recon.py", {"data.source": URL}))
     curation = config.load("configs/curation/report.py", {"caption.url": "http://127.0.0.1:8000/v1"})
     local_paths.check_config("data", curation)
+
+
+def test_a_run_from_python_refuses_a_remote_workdir_too():
+    cfg = config.load("configs/smoke.py", {"workdir": URL})
+    with pytest.raises(UserError, match="config.workdir is .*, a URL: name a folder on this machine"):
+        run.of_config(cfg)

@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from osjax.data import bucketed, buckets, clips, loader, schedule, transforms, video
+from osjax.data import bucketed, buckets, loader, schedule, transforms, video
 from osjax.errors import UserError
+from tests.data import clip_records
 
 COUNT = 12
 SHORT, LONG = buckets.Bucket("a", 3, "1:1"), buckets.Bucket("b", 8, "1:1")
@@ -15,17 +16,7 @@ SHAPES = {SHORT: (3, 16, 16), LONG: (8, 24, 32)}
 
 @pytest.fixture(scope="module")
 def source():
-    chosen = clips.specs(COUNT, 0, clips.combinations())
-    return [
-        {
-            "video": video.encode(clips.render(s, 32), 8),
-            "text": s.caption.encode(),
-            "path": f"{i}.mp4".encode(),
-            "num_frames": 8,
-            "fps": 8.0,
-        }
-        for i, s in enumerate(chosen)
-    ]
+    return clip_records.of_clips(COUNT)
 
 
 def _plan(seed=0):

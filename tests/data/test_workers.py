@@ -13,9 +13,10 @@ import time
 import numpy as np
 import pytest
 
-from osjax.data import bucketed, buckets, clips, loader, schedule, video
+from osjax.data import bucketed, buckets, loader, schedule
 from osjax.data.workers import Lost, Workers
 from osjax.errors import UserError
+from tests.data import clip_records
 
 COUNT = 12
 SHORT, LONG = buckets.Bucket("a", 3, "1:1"), buckets.Bucket("b", 8, "1:1")
@@ -156,17 +157,7 @@ class Hanging(bytes):
 
 @pytest.fixture(scope="module")
 def records():
-    chosen = clips.specs(COUNT, 0, clips.combinations())
-    return [
-        {
-            "video": video.encode(clips.render(s, 32), 8),
-            "text": s.caption.encode(),
-            "path": f"{i}.mp4".encode(),
-            "num_frames": 8,
-            "fps": 8.0,
-        }
-        for i, s in enumerate(chosen)
-    ]
+    return clip_records.of_clips(COUNT)
 
 
 def harmful(records, harm, once=None):

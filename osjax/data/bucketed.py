@@ -9,7 +9,7 @@ import numpy as np
 
 from osjax.data.buckets import Bucket
 from osjax.data.loader import ClipReader, ClipWorkers, Window
-from osjax.data.schedule import Plan
+from osjax.data.schedule import Batch, Plan
 from osjax.errors import UserError
 
 STEPS = 2**31  # more than any run; grain wants a length
@@ -54,10 +54,10 @@ def batches(
     decode.
     """
     workers = ClipWorkers(source, readers.workers, readers.timeout_s) if readers.workers else None
-    read = {b: ClipReader(source, windows[b], plan.members[b], workers) for b in plan.buckets}
+    read = {bucket: ClipReader(source, windows[bucket], workers) for bucket in plan.buckets}
 
-    def read_one(bucket: Bucket, index: int, rng: np.random.Generator) -> dict[str, Any]:
-        return read[bucket](index, rng)
+    def read_one(batch: Batch, index: int, rng: np.random.Generator) -> dict[str, Any]:
+        return read[batch.bucket](index, rng, batch.members)
 
     place = {"process_index": process_index, "process_count": process_count}
     return planned(plan, read_one, threads=readers.workers or readers.threads, **place)
@@ -65,13 +65,13 @@ def batches(
 
 def planned(
     plan: Plan,
-    read_one: Callable[[Bucket, int, np.random.Generator], dict[str, Any]],
+    read_one: Callable[[Batch, int, np.random.Generator], dict[str, Any]],
     *,
     process_index: int = 0,
     process_count: int = 1,
     threads: int = 2,
 ) -> grain.DatasetIterator:
-    """Endless batches of what `read_one(bucket, index of a sample, its generator)` gives, as the plan says.
+    """Endless batches of what `read_one(batch, index of a sample, its generator)` gives, as the plan says.
 
     process_index, process_count: see `batches`. threads: batches that are read at once. `get_state` and `set_state`
     of the iterator carry its place as plain JSON values.
@@ -84,10 +84,10 @@ def planned(
             )
 
     def read(step: int) -> dict[str, Any]:
-        bucket = plan.bucket(step)
-        mine = plan.indices(step)[process_index::process_count]  # of the batch that all processes share
+        batch = plan.batch(step)
+        mine = batch.indices[process_index::process_count]  # of the batch that all processes share
         # Draws belong to (seed, step, clip): the same after a restart and for any number of processes.
-        examples = [read_one(bucket, i, np.random.default_rng((plan.seed, int(step), i))) for i in mine]
+        examples = [read_one(batch, i, np.random.default_rng((plan.seed, int(step), i))) for i in mine]
         return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
 
     # A batch is a pure function of its step, so the step is all that the iterator's state holds: whatever was read

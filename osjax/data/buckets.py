@@ -14,6 +14,7 @@ from osjax.errors import UserError
 
 LANDSCAPE = ("2.39:1", "2:1", "16:9", "1.85:1", "9:16", "5:8", "3:2", "4:3", "1:1")  # turned for the other half
 ENOUGH_PIXELS = 0.8  # share of a resolution's pixels that a sample must have to train at it
+NEVER = 1e-9  # probability that is a rounding error of others
 
 Sizes = dict[str, tuple[int, int]]
 
@@ -34,12 +35,6 @@ class Rule:
     keep: float
     batch_size: int
     skip: float | None = None
-
-
-class Certain(NamedTuple):
-    """What becomes of a sample without a draw: its bucket, or None where it fits nowhere."""
-
-    bucket: Bucket | None
 
 
 def pixels(resolution: str) -> int:
@@ -159,16 +154,7 @@ class Buckets:
         num_frames: 1 is an image, which only enters buckets of one frame; a video never does. height, width: pixels.
         fps: frames per second, NaN for images. seed: of its own draws, one for each rule that is tested.
         """
-        return self._find(num_frames, height, width, fps, np.random.default_rng(seed))
-
-    def find_certain(self, num_frames: int, height: int, width: int, fps: float) -> Certain | None:
-        """The bucket of all samples of such num_frames, height, width and fps; None where each sample draws its own."""
-        try:
-            return Certain(self._find(num_frames, height, width, fps, _Unwilling()))
-        except _Draws:
-            return None
-
-    def _find(self, num_frames, height, width, fps, rng) -> Bucket | None:
+        rng = np.random.default_rng(seed)
         _, interval = reduce_fps(fps, self.fps_max)
         frames = num_frames // interval
         for name, rules in self.rules.items():
@@ -178,6 +164,26 @@ class Buckets:
             if chosen is not None:
                 return Bucket(name, chosen, closest(height, width, self.tables[name]))
         return None
+
+    def odds(self, num_frames: int, height: int, width: int, fps: float) -> dict[Bucket | None, float]:
+        """The probability of every bucket that `find` may give such a sample, None for fitting nowhere.
+
+        num_frames, height, width, fps: as `find` takes them.
+        """
+        _, interval = reduce_fps(fps, self.fps_max)
+        frames, left, out = num_frames // interval, 1.0, {}
+        for name, rules in self.rules.items():
+            if left <= NEVER:
+                break
+            if height * width < pixels(name) * ENOUGH_PIXELS:
+                continue
+            aspect = closest(height, width, self.tables[name])
+            chosen = _image_odds(rules) if frames == 1 else _video_odds(rules, frames)
+            for wanted, odds in chosen.items():
+                if odds > 0:
+                    out[Bucket(name, wanted, aspect)] = left * odds
+            left *= 1 - sum(chosen.values())
+        return {**out, None: left} if left > NEVER else out
 
     def shape(self, bucket: Bucket) -> tuple[int, int, int]:
         """The shape (frames, height, width) of a bucket's samples, in pixels."""
@@ -197,17 +203,6 @@ class Buckets:
         ]
 
 
-class _Draws(Exception):
-    """A bucket depends on a draw."""
-
-
-class _Unwilling:
-    """A generator that does not draw."""
-
-    def random(self) -> float:
-        raise _Draws
-
-
 def _image(rules: Mapping[int, Rule], rng: np.random.Generator) -> int | None:
     if 1 in rules and (rules[1].keep >= 1 or rng.random() < rules[1].keep):
         return 1
@@ -223,6 +218,23 @@ def _video(rules: Mapping[int, Rule], frames: int, rng: np.random.Generator) -> 
             continue
         return wanted if _happens(rule.keep, rng) else None
     return None
+
+
+def _image_odds(rules: Mapping[int, Rule]) -> dict[int, float]:
+    """Probability of every number of frames that `_image` gives; what is missing to 1 leaves the resolution."""
+    return {1: min(rules[1].keep, 1.0)} if 1 in rules else {}
+
+
+def _video_odds(rules: Mapping[int, Rule], frames: int) -> dict[int, float]:
+    """Probability of every number of frames that `_video` gives; what is missing to 1 leaves the resolution."""
+    odds, here = {}, 1.0  # here: of coming as far as this rule
+    for wanted, rule in rules.items():
+        if wanted == 1 or frames < wanted:
+            continue
+        skip = 0.0 if rule.skip is None else min(rule.skip, 1.0)
+        odds[wanted] = here * (1 - skip) * min(rule.keep, 1.0)
+        here *= skip
+    return odds
 
 
 def _happens(probability: float, rng: np.random.Generator) -> bool:

@@ -147,7 +147,6 @@ class ClipReader:
     in `broken` (index -> path) and named once in the log.
 
     source: records (path, text, num_frames, fps and perhaps video). window: what an example shows of a clip.
-    members: indices that may replace a broken clip, such as those of its bucket (None: the records that follow it).
     workers: processes of the same source, which then read in place of the thread that asks.
     """
 
@@ -155,20 +154,22 @@ class ClipReader:
         self,
         source: Sequence[dict[str, Any]],
         window: Window,
-        members: Sequence[int] | None = None,
         workers: ClipWorkers | None = None,
     ):
-        self.source, self.window, self.members = source, window, members
+        self.source, self.window = source, window
         self.broken: dict[int, str] = {}
         self._read = partial(read_record, source) if workers is None else workers.read
 
-    def __call__(self, index: int, rng: np.random.Generator | None = None) -> dict[str, Any]:
+    def __call__(
+        self, index: int, rng: np.random.Generator | None = None, members: Sequence[int] | None = None
+    ) -> dict[str, Any]:
         """The example of a record. index: of the record. rng: needed for a random start.
 
+        members: indices that may replace a broken clip, such as those of its bucket (None: the records that follow it).
         UserError for a damaged data set, and where MAX_REPLACEMENTS clips in a row do not decode.
         """
         for attempt in range(MAX_REPLACEMENTS):
-            at = self._candidate(int(index), attempt)
+            at = self._candidate(int(index), attempt, members)
             example = self._read(self.window, at, rng)
             if not isinstance(example, Undecodable):
                 return example
@@ -178,13 +179,13 @@ class ClipReader:
                 log.warning("clip %s replaced: %s", example.path, example.reason)
         raise UserError(f"{MAX_REPLACEMENTS} clips in a row do not decode, the last {example.path}: probe the data")
 
-    def _candidate(self, index: int, attempt: int) -> int:
+    def _candidate(self, index: int, attempt: int, members: Sequence[int] | None) -> int:
         if not attempt:
             return index
-        if self.members is None:
+        if members is None:
             return (index + attempt) % len(self.source)
         # Of the index alone, so that a clip is always replaced by the same one.
-        return int(self.members[np.random.default_rng((index, attempt)).integers(len(self.members))])
+        return int(members[np.random.default_rng((index, attempt)).integers(len(members))])
 
 
 def _gathered(frames: Iterable[tuple[int, np.ndarray]]) -> Iterator[tuple[list[int], list[np.ndarray]]]:

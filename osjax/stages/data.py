@@ -126,24 +126,29 @@ def held_out_source(cfg: DataKeys, own: OwnData, key: str = "data") -> Source:
     return dataset.open_source(own.path("held_out"))
 
 
-def plan(source: dataset.Records, table: buckets.Buckets, seed: int) -> schedule.Plan:
-    """Which clips every step trains on; clips that fit no bucket are left out, with a warning.
+def plan(source: dataset.Records, table: buckets.Buckets, seed: int, settled: bool = False) -> schedule.Plan:
+    """Which clips every step trains on; clips that are left out of the first pass are named in a warning.
 
-    source: records of the clips. table: the buckets and their batch sizes. seed: of the orders. UserError where no
-    bucket fills a batch.
+    source: records of the clips. table: the buckets and their batch sizes. seed: of the orders and draws. settled:
+    clips keep the buckets of the first pass, instead of drawing them anew in each. UserError where no bucket fills a
+    batch.
     """
-    members = index.group(source.index(), table, seed)
-    sizes = {bucket: table.batch_size(bucket) for bucket in members}
-    planned = schedule.plan(members, sizes, seed)
-    unfit = len(source) - sum(map(len, members.values()))
-    short = {b: len(m) for b, m in members.items() if b not in planned.counts}
+    grouped = index.group(source.index(), table, seed)
+    sizes = {bucket: table.batch_size(bucket) for bucket in grouped.possible}
+    planned = schedule.Plan(grouped.members, sizes, seed, settled=settled or not grouped.drawing)
+    first = planned.pass_of(0)
+    unfit = len(source) - sum(map(len, first.members.values()))
+    short = {b: len(m) for b, m in first.members.items() if b not in first.counts}
     if unfit or short:
         lines = [f"{unfit} fit no bucket"] if unfit else []
         lines += [
             f"{count} of {b.resolution} x {b.num_frames} frames, {b.aspect}, do not fill a batch of {sizes[b]}"
             for b, count in sorted(short.items())
         ]
-        log.warning("%d of %d clips are left out: %s", unfit + sum(short.values()), len(source), "; ".join(lines))
+        drawing = sum(len(clips.indices) for clips in grouped.drawing)
+        anew = "" if planned.settled else f" of the first pass ({drawing} draw their bucket anew in each)"
+        left_out = unfit + sum(short.values())
+        log.warning("%d of %d clips are left out%s: %s", left_out, len(source), anew, "; ".join(lines))
     return planned
 
 

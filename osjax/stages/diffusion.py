@@ -98,7 +98,7 @@ class DiffusionStage:
         made_by = {"autoencoder": autoencoder.fingerprint(recipe.autoencoder, self.place)}
         if recipe.keys.data.cached_text:
             made_by["text"] = recipe.text.fingerprint()
-        plan = data.plan(source, recipe.table, recipe.keys.seed)
+        plan = data.plan(source, recipe.table, recipe.keys.seed, settled=True)
         shapes, keys = self._encoders().cached_shapes, recipe.keys.data
         return features.Clips(source, plan, recipe.table, made_by, shapes, keys.state_fps, keys.state_motion)
 

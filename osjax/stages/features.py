@@ -9,6 +9,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,8 +22,7 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from osjax import atomic
-from osjax.data import bucketed, buckets, cache, dataset, loader
-from osjax.data.schedule import Plan
+from osjax.data import bucketed, buckets, cache, dataset, loader, schedule
 from osjax.errors import UserError
 from osjax.parallel import host
 
@@ -48,14 +48,14 @@ class Encode(Protocol):
 
 @dataclass(frozen=True)
 class Clips:
-    """The clips of a stage, as its batches take them.
+    """The clips of a stage, as its batches take them. plan: a settled one, as what is on disk holds a clip once.
 
     encoders: fingerprints of what encodes them by `autoencoder` and, where text features are kept as well, `text`.
     shapes: `Encode.cached_shapes`. state_fps, state_motion: see `loader.Window`.
     """
 
     source: dataset.Records
-    plan: Plan
+    plan: schedule.Plan
     table: buckets.Buckets
     encoders: Mapping[str, str]
     shapes: Callable[[tuple[int, int, int]], dict[str, tuple[int, int, int, int]]]
@@ -63,12 +63,17 @@ class Clips:
     state_motion: bool = False
 
     @property
+    def members(self) -> schedule.Members:
+        """Indices of each bucket's clips."""
+        return self.plan.pass_of(0).members
+
+    @property
     def has_text(self) -> bool:
         return "text" in self.encoders
 
     def about(self, bucket: buckets.Bucket) -> dict[str, Any]:
         """What the features of a bucket are made from."""
-        members = np.ascontiguousarray(self.plan.members[bucket], np.int64)
+        members = np.ascontiguousarray(self.members[bucket], np.int64)
         shape = self.table.shape(bucket)
         return {
             "shape": "x".join(map(str, shape)),
@@ -95,7 +100,7 @@ class Features:
     features of "", (states, pooled vector).
     """
 
-    plan: Plan
+    plan: schedule.Plan
     records: Mapping[buckets.Bucket, dataset.Records]
     states: Mapping[str, Any] | None
     null: tuple[np.ndarray, np.ndarray] | None
@@ -103,10 +108,10 @@ class Features:
     def batches(self, threads: int) -> grain.DatasetIterator:
         """Endless batches of this process: those that the videos would have come in."""
         # Members rise, so a clip's place is found without a table of them all.
-        members = {bucket: np.asarray(self.plan.members[bucket]) for bucket in self.records}
+        members = {bucket: np.asarray(self.plan.pass_of(0).members[bucket]) for bucket in self.records}
 
-        def read(bucket: buckets.Bucket, index: int, rng: np.random.Generator) -> dict[str, Any]:
-            record = dict(self.records[bucket][int(np.searchsorted(members[bucket], index))])
+        def read(batch: schedule.Batch, index: int, rng: np.random.Generator) -> dict[str, Any]:
+            record = dict(self.records[batch.bucket][int(np.searchsorted(members[batch.bucket], index))])
             record["text"] = record["text"].decode()
             if self.states:
                 states = np.frombuffer(record["txt"], self.states["dtype"]).reshape(self.states["shape"])
@@ -120,7 +125,7 @@ class Features:
 def find(root: Path, clips: Clips) -> Features:
     """The features of all clips of a plan below `root`. UserError that says in what those that are there differ."""
     records = {}
-    for bucket in clips.plan.members:
+    for bucket in clips.members:
         folder = _folder(root, clips.about(bucket))
         if not (folder / ABOUT).is_file():
             raise UserError(f"{root} holds no features of these clips{_nearest(root, clips.about(bucket))}")
@@ -140,7 +145,7 @@ def make(root: Path, clips: Clips, encode: Encode, mesh: Mesh, threads: int = 2,
     root: a folder that all processes see. encode: what makes them, on the mesh. threads: of each process, that decode
     videos. shard: clips of a file, about.
     """
-    for bucket, members in clips.plan.members.items():
+    for bucket, members in clips.members.items():
         about = clips.about(bucket)
         folder, size = _folder(root, about), clips.table.batch_size(bucket)
         if _agreed((folder / ABOUT).is_file()):
@@ -149,7 +154,7 @@ def make(root: Path, clips: Clips, encode: Encode, mesh: Mesh, threads: int = 2,
         window = loader.Window(
             *shape, fps_max=clips.table.fps_max, state_fps=clips.state_fps, state_motion=clips.state_motion
         )
-        reader = loader.ClipReader(clips.source, window, members)
+        reader = partial(loader.ClipReader(clips.source, window), members=members)
         work = _Work(reader, members, encode, mesh, threads, size // jax.process_count(), clips.has_text)
         parts = cache.shards(len(members), size * max(1, shard // size))
         _make_shards(folder, parts, clips.kinds(bucket), work)
@@ -166,7 +171,7 @@ def make(root: Path, clips: Clips, encode: Encode, mesh: Mesh, threads: int = 2,
 class _Work:
     """How shards are filled. rows: clips that a process encodes at a time."""
 
-    reader: loader.ClipReader
+    reader: Callable[[int], dict[str, Any]]
     members: Sequence[int]
     encode: Encode
     mesh: Mesh

@@ -15,10 +15,10 @@ SEED = 5
 def batches(data_set: Path, process_index: int = 0, process_count: int = 1):
     source = dataset.open_source(data_set)
     table = buckets.Buckets(RULES, 16, 24)
-    members = index.group(source.index(), table, SEED)
-    plan = schedule.plan(members, {bucket: table.batch_size(bucket) for bucket in members}, SEED)
+    grouped = index.group(source.index(), table, SEED)
+    plan = schedule.Plan(grouped.members, {b: table.batch_size(b) for b in grouped.possible}, SEED)
     where = {"process_index": process_index, "process_count": process_count}
-    windows = {bucket: loader.Window(*table.shape(bucket), fps_max=24, random_start=True) for bucket in members}
+    windows = {bucket: loader.Window(*table.shape(bucket), fps_max=24, random_start=True) for bucket in plan.buckets}
     return bucketed.batches(source, plan, windows, readers=bucketed.Readers(threads=1), **where)
 
 

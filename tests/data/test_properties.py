@@ -70,7 +70,9 @@ def test_the_mapped_index_groups_as_the_rules_do_one_by_one(tmp_path_factory, ta
         bucket = table.find(*sample, seed=seed + n * table.count)
         if bucket is not None:
             want.setdefault(bucket, []).append(n)
-    assert {bucket: members.tolist() for bucket, members in index.group(entries, table, seed).items()} == want
+    assert {
+        bucket: members.tolist() for bucket, members in index.group(entries, table, seed).members(0).items()
+    } == want
 
 
 plans = st.builds(
@@ -99,18 +101,18 @@ def _plan(sizes, batches, seed):
 @given(plans, st.integers(0, 3))
 def test_a_pass_takes_every_bucket_s_whole_batches_and_no_sample_twice(plan, turn):
     assume(plan is not None)
-    steps = range(turn * plan.batches_per_pass, (turn + 1) * plan.batches_per_pass)
+    steps = range(turn * plan.pass_of(0).batches, (turn + 1) * plan.pass_of(0).batches)
     taken = [(plan.bucket(step), sample) for step in steps for sample in plan.indices(step)]
     assert len(set(taken)) == len(taken)
-    assert all(sample in plan.members[bucket] for bucket, sample in taken)
+    assert all(sample in plan.pass_of(0).members[bucket] for bucket, sample in taken)
     for bucket in plan.buckets:
-        whole = len(plan.members[bucket]) // plan.batch_sizes[bucket] * plan.batch_sizes[bucket]
+        whole = len(plan.pass_of(0).members[bucket]) // plan.batch_sizes[bucket] * plan.batch_sizes[bucket]
         assert sum(of == bucket for of, _ in taken) == whole
 
 
-def read_one(bucket, sample, rng):
+def read_one(batch, sample, rng):
     """A row that says what it is and what was drawn for it."""
-    return {"index": sample, "frames": bucket.num_frames, "drawn": rng.integers(2**32)}
+    return {"index": sample, "frames": batch.bucket.num_frames, "drawn": rng.integers(2**32)}
 
 
 def run(plan, count, processes=1, state=None):
@@ -137,9 +139,8 @@ def test_after_a_stop_come_the_very_batches_that_would_have_come_on_any_number_o
     end, _ = run(plan, after, processes=hosts[1], state=state)
     assert start + end == whole
     if len({row for batch in whole for row in batch}) > 8:
-        assert (
-            run(schedule.Plan(plan.members, plan.batch_sizes, plan.counts, plan.seed + 1), before + after)[0] != whole
-        )
+        other = schedule.plan(plan.pass_of(0).members, plan.batch_sizes, plan.seed + 1)
+        assert run(other, before + after)[0] != whole
 
 
 @pytest.mark.parametrize("length", [1, 2, 7, 4096, 4097, 5000])

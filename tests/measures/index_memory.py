@@ -43,18 +43,19 @@ def main(count: int) -> None:
         entries = index.open_index(folder / index.FILE)
         marks.append(("sort into buckets", time.perf_counter()))
         table = buckets.Buckets(RULES, 16, 24)
-        members = index.group(entries, table, 0)
-        plan = schedule.plan(members, {bucket: table.batch_size(bucket) for bucket in members}, 0)
+        grouped = index.group(entries, table, 0)
+        plan = schedule.Plan(grouped.members, {b: table.batch_size(b) for b in grouped.possible}, 0)
         marks.append(("1000 steps", time.perf_counter()))
         rng = np.random.default_rng(0)
-        for step in rng.integers(3 * plan.batches_per_pass, size=1000):
+        for step in rng.integers(3 * plan.pass_of(0).batches, size=1000):
             plan.indices(int(step))
         marks.append(("", time.perf_counter()))
         for (name, start), (_, end) in zip(marks, marks[1:], strict=False):
             print(f"{name}: {end - start:.2f} s")
         size = (folder / index.FILE).stat().st_size
         after = memory()
-        print(f"index: {size / count:.1f} bytes a clip; {sum(map(len, members.values()))} of {count} clips in buckets")
+        fit = sum(map(len, plan.pass_of(0).members.values()))
+        print(f"index: {size / count:.1f} bytes a clip; {fit} of {count} clips in buckets")
         for name in after:
             more = after[name] - before[name]
             print(f"{name}: {more / 1e6:.0f} MB more, {more / count:.1f} bytes a clip")

@@ -42,7 +42,7 @@ class Pooled:
 def clips_of(source: Path) -> features.Clips:
     records = dataset.open_source(source)
     table = buckets.Buckets({"64px": {8: buckets.Rule(1.0, BATCH)}}, 16, 24)
-    members = index.group(records.index(), table, 0)
+    members = index.group(records.index(), table, 0).members(0)
     plan = schedule.plan(members, {bucket: BATCH for bucket in members}, 0)
     return features.Clips(records, plan, table, {"autoencoder": "a", "text": "t"}, Pooled().cached_shapes)
 

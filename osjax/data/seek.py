@@ -30,8 +30,11 @@ class Timeline:
     @property
     def even(self) -> bool:
         """Whether the frame rate is constant."""
-        steps = np.diff(self.times)
-        return len(steps) < 2 or bool(np.abs(steps - np.median(steps)).max() <= max(1, UNEVEN * np.median(steps)))
+        steps = self.times[1:] - self.times[:-1]
+        if len(steps) < 2:
+            return True
+        usual = np.median(steps)
+        return bool(np.abs(steps - usual).max() <= max(1, UNEVEN * usual))
 
     def resampled(self, at: np.ndarray) -> np.ndarray:
         """Numbers of the frames shown at `at`, places on a scale of as many equal steps as there are frames.
@@ -141,9 +144,10 @@ def _frames(container, stream, at: np.ndarray) -> Iterator[tuple[int, np.ndarray
     when = timeline(packets)
     if when is not None and len(when.times) > at[-1] and stream.codec_context is not None:
         times = when.times[when.resampled(at)]
+        ends = {time: end for end, time in enumerate(times.tolist(), 1)}  # of the places that show a frame
         for frame in _wanted(stream.codec_context, packets, when, times):
             image = viewer(frame)
-            for place in range(given, int(np.searchsorted(times, frame.pts, side="right"))):
+            for place in range(given, ends[frame.pts]):
                 yield place, image
                 given = place + 1
         if given == len(at):
@@ -161,8 +165,8 @@ def _wanted(decoder, packets: Sequence[av.Packet], when: Timeline, times: np.nda
     """The frames shown at `times` (rising), each once; ends early where one does not come at its time."""
     starts = {p.pts: n for n, p in enumerate(packets) if p.is_keyframe}
     frames, key = iter(()), None
-    for time in dict.fromkeys(times.tolist()):
-        nearest = np.searchsorted(when.keys, time, side="right") - 1
+    before = (np.searchsorted(when.keys, times, side="right") - 1).tolist()
+    for time, nearest in dict(zip(times.tolist(), before, strict=True)).items():
         if nearest < 0:
             return
         if key is None or nearest > key:  # nothing between here and that key frame is needed

@@ -58,7 +58,7 @@ def start(path: str | None, cfg: lora.LoRAConfig, model_cfg: MMDiTConfig) -> Lea
     """
     if not path:
         return None
-    given = adapters.read(Path(path), model_cfg)
+    given = adapters.read(Path(path), model_cfg).plain(Path(path))
     if given.cfg != cfg:
         raise UserError(
             f"lora.start {path} has rank {given.cfg.rank}, alpha {given.cfg.alpha:g} and targets {given.cfg.targets}: "

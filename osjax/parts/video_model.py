@@ -18,7 +18,7 @@ from osjax.sampling.placement import Stored
 from osjax.weights import adapters, load
 from osjax.weights.layout import Layout
 from osjax.weights.leaves import Leaves
-from osjax.weights.lora import merged
+from osjax.weights.lora_merge import merged
 
 SPLIT = ("ring", "ulysses", "ulysses_ring")  # attention that has a kernel inside
 
@@ -32,7 +32,7 @@ class VideoModelKeys:
     layout: str = "open_sora_v2"  # of attention weights in the file: open_sora_v2, flux or flux_diffusers
     config: Mapping[str, Any] = field(default_factory=dict)  # keys of its family's config; empty is the 11B video model
     adapter: str | None = None  # LoRA: .safetensors, a folder of peft, or checkpoints of a stage that trained one
-    adapter_strength: float = 1.0  # times the scale that it was trained with
+    adapter_strength: float = 1.0  # how much of its change is made; above 1: more than it was trained for
 
 
 def model_config(family: str, fields: Mapping[str, Any], key: str, of_family: str = "family") -> VideoConfig:

@@ -21,7 +21,7 @@ from osjax.weights.io import save_tensors
 from osjax.weights.layout import Layout
 from osjax.weights.leaves import Leaves, to_tensors
 from osjax.weights.load import open_leaves
-from osjax.weights.lora import merged
+from osjax.weights.lora_merge import merged
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def adapter(
     takes it. UserError for what does not fit the model.
     """
     form = lora_file.form_of(out, form)
-    lora = adapters.read(source, model_cfg, layout)
+    lora = adapters.read(source, model_cfg, layout).plain(source)
     lora_file.write(out, model_cfg, lora, layout, form)
     return lora.cfg, size_of(out)
 

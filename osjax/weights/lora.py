@@ -1,4 +1,4 @@
-"""Adapters of the MMDiT in terms of the original's layers, and added to weights as these are read.
+"""Adapters of the MMDiT in terms of the original's layers.
 
 A layer of the original may be several of ours (v_mlp: v and the feed-forward; a fused qkv). Each of ours has a pair of
 its own, so the original's pair has their ranks one after the other, as blocks of zeros elsewhere; the scale stays.
@@ -20,9 +20,8 @@ from osjax.models.lora import LoRAConfig
 from osjax.models.mmdit.config import MMDiTConfig
 from osjax.weights import flux_diffusers
 from osjax.weights.layout import OPEN_SORA_V2, Layout
-from osjax.weights.leaves import Leaves
 from osjax.weights.mmdit import head_order
-from osjax.weights.rules import SAME, Op, Rule, Window, whole
+from osjax.weights.rules import SAME, Op, Rule, whole
 from osjax.weights.rules import Path as LeafPath
 
 Modules = Mapping[str, tuple[np.ndarray, np.ndarray]]  # (A (r, in), B (out, r)) of the original's layers by name
@@ -30,14 +29,36 @@ Modules = Mapping[str, tuple[np.ndarray, np.ndarray]]  # (A (r, in), B (out, r))
 
 @dataclass(frozen=True)
 class Adapters:
-    """Adapters of a model in memory. cfg: rank and scale. tree: {a, b} of every adapted layer (`models/lora.py`)."""
+    """Adapters of a model in memory. cfg: rank and scale. tree: {a, b} of every adapted layer (`models/lora.py`).
+
+    magnitudes: of weight-decomposed ones, see dora.py; None for others, which are a and b alone.
+    """
 
     cfg: LoRAConfig
     tree: Mapping[str, Any]
+    magnitudes: "Magnitudes | None" = None
+
+    def plain(self, path: Path) -> "Adapters":
+        """The adapters themselves, where they are a and b alone. path: where they come from; UserError for others."""
+        if self.magnitudes is not None:
+            raise UserError(f"{path} is DoRA, whose magnitudes only a whole model can take: `osjax convert` merges it")
+        return self
 
 
-def _parts(cfg: MMDiTConfig, layout: Layout) -> dict[str, list[Rule]]:
-    """The kernels of ours that a layer of the original is made of, by its name."""
+@dataclass(frozen=True)
+class Magnitudes:
+    """Lengths that the rows of adapted matrices are brought to. cfg, layout: of the MMDiT whose layers they are of.
+
+    rows: by the original's names, (out,) each.
+    """
+
+    cfg: MMDiTConfig
+    layout: Layout
+    rows: Mapping[str, np.ndarray]
+
+
+def parts_of(cfg: MMDiTConfig, layout: Layout) -> dict[str, list[Rule]]:
+    """The kernels of ours that a layer of the original is made of, by its name. cfg, layout: of the MMDiT."""
     out: dict[str, list[Rule]] = {}
     for rule in weights.table(cfg, layout):
         if rule.leaf[-1] == "kernel":
@@ -47,16 +68,19 @@ def _parts(cfg: MMDiTConfig, layout: Layout) -> dict[str, list[Rule]]:
 
 def layer_names(cfg: MMDiTConfig, layout: Layout) -> set[str]:
     """Names of the original's dense layers, which adapters may be of, in this layout. cfg: of the MMDiT."""
-    return set(_parts(cfg, layout))
+    return set(parts_of(cfg, layout))
 
 
-def _window(rule: Rule) -> tuple[slice, slice]:
-    """Rows and columns of the original's matrix that a rule is of."""
+def window_of(rule: Rule) -> tuple[slice, slice]:
+    """Rows and columns of the original's matrix that `rule` is of."""
     return whole(rule.shape, rule.part)
 
 
-def _of_pair(cfg: MMDiTConfig, layout: Layout, rule: Rule) -> tuple[LeafPath, tuple, tuple, Op]:
-    """Path of the layer; where its a and its b hold what this rule is of; change of the order of b's last axis."""
+def place_of_pair(cfg: MMDiTConfig, layout: Layout, rule: Rule) -> tuple[LeafPath, tuple, tuple, Op]:
+    """Path of the layer; where its a and its b hold what `rule` is of; change of the order of b's last axis.
+
+    cfg, layout: of the MMDiT.
+    """
     block, which = (*rule.at, None, None)[0], rule.at[2] if len(rule.at) == 3 else None
     stacked = () if block is None else (block,)
     if which is None:
@@ -69,15 +93,15 @@ def _of_pair(cfg: MMDiTConfig, layout: Layout, rule: Rule) -> tuple[LeafPath, tu
 def to_torch(cfg: MMDiTConfig, adapters: Adapters, layout: Layout = OPEN_SORA_V2) -> Modules:
     """The adapters of the MMDiT `cfg` as pairs of the original's layers in this layout."""
     pairs, rank, out = lora.pairs(adapters.tree), adapters.cfg.rank, {}
-    for name, rules in _parts(cfg, layout).items():
+    for name, rules in parts_of(cfg, layout).items():
         rules = [rule for rule in rules if rule.leaf[:-1] in pairs]
         if not rules:
             continue
         n_out, n_in = rules[0].shape
         A, B = np.zeros((len(rules) * rank, n_in), np.float32), np.zeros((n_out, len(rules) * rank), np.float32)
         for i, rule in enumerate(rules):
-            rows, columns = _window(rule)
-            path, at_a, at_b, order = _of_pair(cfg, layout, rule)
+            rows, columns = window_of(rule)
+            path, at_a, at_b, order = place_of_pair(cfg, layout, rule)
             a, b = np.asarray(pairs[path]["a"])[at_a], np.asarray(pairs[path]["b"])[at_b]
             b = order.to_torch(b)
             mine = slice(i * rank, (i + 1) * rank)
@@ -97,7 +121,7 @@ def from_own(
     """
     tree, rank = blank(cfg, lora_cfg), lora_cfg.rank
     pairs, used = lora.pairs(tree), set()
-    for name, rules in _parts(cfg, layout).items():
+    for name, rules in parts_of(cfg, layout).items():
         rules = [rule for rule in rules if rule.leaf[:-1] in pairs]
         if not rules:
             continue
@@ -113,15 +137,20 @@ def from_own(
 
 
 def from_foreign(
-    path: Path, cfg: MMDiTConfig, modules: Modules, scales: Mapping[str, float], layout: Layout = OPEN_SORA_V2
+    path: Path,
+    cfg: MMDiTConfig,
+    modules: Modules,
+    scales: Mapping[str, float],
+    layout: Layout = OPEN_SORA_V2,
+    magnitudes: Mapping[str, np.ndarray] | None = None,
 ) -> Adapters:
     """The adapters that another tool's pairs of the original's layers are.
 
     Every part of a layer takes the whole rank of its pair; smaller ranks are filled up with zeros. path: for messages.
-    cfg, layout: of the MMDiT. modules: the pairs by the original's names. scales: alpha / rank of each layer. UserError
-    for pairs that do not fit the model.
+    cfg, layout: of the MMDiT. modules: the pairs by the original's names. scales: alpha / rank of each layer.
+    magnitudes: of weight-decomposed layers, (out,) each. UserError for pairs that do not fit the model.
     """
-    parts = _parts(cfg, layout)
+    parts = parts_of(cfg, layout)
     _check_used(path, modules, parts.keys())
     targets = sorted({"/".join(rule.leaf[:-1]) for name in modules for rule in parts[name]})
     rank, same = max(len(a) for a, _ in modules.values()), len(set(scales.values())) == 1
@@ -138,12 +167,12 @@ def from_foreign(
         B = np.concatenate([B, np.zeros((len(B), rank - B.shape[1]), np.float32)], 1) * np.float32(scales[name] / scale)
         for rule in parts[name]:
             _fill(cfg, layout, rule, pairs, A, B)
-    return Adapters(lora_cfg, tree)
+    return Adapters(lora_cfg, tree, Magnitudes(cfg, layout, magnitudes) if magnitudes else None)
 
 
 def _fill(cfg: MMDiTConfig, layout: Layout, rule: Rule, pairs, A: np.ndarray, B: np.ndarray) -> None:
-    rows, columns = _window(rule)
-    path, at_a, at_b, order = _of_pair(cfg, layout, rule)
+    rows, columns = window_of(rule)
+    path, at_a, at_b, order = place_of_pair(cfg, layout, rule)
     a, b = pairs[path]["a"], pairs[path]["b"]
     a[at_a] = A[:, columns].T.reshape(a[at_a].shape)
     b[at_b] = order.to_leaf(B[rows].T.reshape(b[at_b].shape))
@@ -160,30 +189,3 @@ def blank(cfg: MMDiTConfig, lora_cfg: LoRAConfig) -> dict[str, Any]:
     boxed = models.abstract_params(cfg)
     made = jax.eval_shape(lambda: nn.unbox(lora.create(lora_cfg, boxed, jax.random.key(0))))
     return jax.tree.map(lambda x: np.zeros(x.shape, np.float32), made)
-
-
-def merged(base: Leaves, adapters: Adapters, strength: float = 1.0) -> Leaves:
-    """The leaves of the model `base` with adapters added to its kernels as they are read.
-
-    strength: what their scale is multiplied with.
-    """
-    pairs, scale = lora.pairs(adapters.tree), np.float32(adapters.cfg.scale * strength)
-
-    def read(path: LeafPath, window: Window) -> np.ndarray:
-        value, pair = base.read(path, window), pairs.get(path[:-1]) if path[-1] == "kernel" else None
-        if pair is None:
-            return value
-        change = lora.product(path[:-1], *_cut(path, pair, window)).reshape(value.shape) * scale
-        return (value.astype(np.float32) + change).astype(value.dtype)
-
-    return Leaves(base.shapes, base.dtypes, read)
-
-
-def _cut(path: LeafPath, pair: Mapping[str, Any], window: Window) -> tuple[np.ndarray, np.ndarray]:
-    """The parts of a and b that make a window of a kernel."""
-    a, b = np.asarray(pair["a"]), np.asarray(pair["b"])
-    lead, fused = int(path[0].endswith("_blocks")), int(path[-2] == "qkv")
-    n_in = a.ndim - 1 - lead - fused
-    inside, outside = window[lead : lead + n_in], window[lead + n_in + fused :]
-    q = window[lead + n_in : lead + n_in + fused]
-    return a[*window[:lead], *inside, *q], b[*window[:lead], *q, :, *outside]

@@ -117,11 +117,13 @@ def read(path: Path, cfg: MMDiTConfig, layout: Layout = OPEN_SORA_V2) -> Adapter
     layers, layout = _layers(path, parts, cfg, layout)
     modules = lora_names.pairs(path, layers)
     scales = lora_scales.of_layers(path, layers, settings, {k: v for k, v in header.items() if k != OWN})
-    if OWN in header:
+    magnitudes = lora_names.magnitudes(path, layers)
+    if OWN in header and not magnitudes:
         own = _own(path, header[OWN])
         if all(math.isclose(scale, own.scale, rel_tol=1e-5) for scale in scales.values()):
             return lora.from_own(path, cfg, own, modules, layout)
-    return lora.from_foreign(path, cfg, modules, scales, layout)  # also ours, where somebody has changed its scale
+    # Ours, too, where somebody has changed its scale.
+    return lora.from_foreign(path, cfg, modules, scales, layout, magnitudes)
 
 
 def _own(path: Path, text: str) -> LoRAConfig:

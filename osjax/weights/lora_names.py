@@ -15,6 +15,8 @@ import numpy as np
 from osjax.errors import UserError
 from osjax.models.shapes import listed
 
+MAGNITUDES = "magnitudes"  # the part that makes an adapter a weight-decomposed one
+
 # End of a name -> part. peft keeps the adapter's own name in the middle: `lora_A.default.weight`.
 ENDS = (
     (r"\.lora_A(\.[^.]+)?\.weight|\.lora_A", "A"),  # peft, diffusers, ComfyUI, AI-Toolkit
@@ -22,9 +24,9 @@ ENDS = (
     (r"\.lora_down\.weight|[._]lora(_linear_layer)?\.down\.weight", "A"),  # kohya, musubi; diffusers before peft
     (r"\.lora_up\.weight|[._]lora(_linear_layer)?\.up\.weight", "B"),
     (r"\.alpha", "alpha"),
+    (r"\.lora_magnitude_vector(\.[^.]+)?(\.weight)?|\.dora_scale", MAGNITUDES),  # peft; kohya, LyCORIS and ComfyUI
 )
 REFUSED = (
-    (r"\.lora_magnitude_vector(\.[^.]+)?(\.weight)?|\.dora_scale", "DoRA (weight-decomposed, with magnitude vectors)"),
     (r"\.hada_w[12]_[ab]|\.hada_t[12]", "LoHa (Hadamard products)"),
     (r"\.lokr_w[12](_[ab])?|\.lokr_t2", "LoKr (Kronecker products)"),
     (r"\.oft_(blocks|diag)|\.oft_[rR](\.weight)?", "OFT (rotations)"),
@@ -54,7 +56,7 @@ class Found:
     """One adapted layer of a file. said: its name without wrappers, as peft's patterns see it."""
 
     said: str
-    parts: dict[str, Any] = field(default_factory=dict)  # A, B, alpha: tensors, not read yet
+    parts: dict[str, Any] = field(default_factory=dict)  # A, B, alpha, magnitudes: tensors, not read yet
 
 
 def is_adapter(names: Collection[str]) -> bool:
@@ -64,7 +66,7 @@ def is_adapter(names: Collection[str]) -> bool:
 
 
 def split(path: Path, tensors: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """{layer as the file names it: {A, B, alpha}}. UserError for anything that is neither such a pair nor an alpha.
+    """{layer as the file names it: its parts, see `ENDS`}. UserError for anything that is no such part.
 
     path: for messages. tensors: of the file, by name.
     """
@@ -74,7 +76,7 @@ def split(path: Path, tensors: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             if re.search(f"(?:{end})$", name):
                 raise UserError(f"{path} holds {kind}, which osjax does not read ({name}): merge it with its own tool")
         hit = next(((m, part) for end, part in ENDS if (m := re.search(f"(?:{end})$", name))), None)
-        if hit is None or (hit[1] != "alpha" and (len(tensor.shape) != 2 or not _is_float(tensor))):
+        if hit is None or (hit[1] in "AB" and (len(tensor.shape) != 2 or not _is_float(tensor))):
             raise UserError(f"{path}: {name} {tuple(tensor.shape)} belongs to no LoRA of dense layers")
         layer, part = name[: hit[0].start()], hit[1]
         if part in out.setdefault(layer, {}):
@@ -148,3 +150,25 @@ def pairs(path: Path, found: Mapping[str, Found]) -> dict[str, tuple[np.ndarray,
     if not found:
         raise UserError(f"{path}: no layer has a pair lora_A, lora_B")
     return {name: (np.asarray(x.parts["A"]), np.asarray(x.parts["B"])) for name, x in found.items()}
+
+
+def magnitudes(path: Path, found: Mapping[str, Found]) -> dict[str, np.ndarray]:
+    """(out,) of every weight-decomposed layer, read. UserError for those of columns, which some tools have trained.
+
+    path: for messages. found: the layers, with whole pairs.
+    """
+    out = {}
+    for name, layer in found.items():
+        tensor = layer.parts.get(MAGNITUDES)
+        if tensor is None:
+            continue
+        rows = layer.parts["B"].shape[0]
+        if tuple(tensor.shape) not in ((rows,), (rows, 1)) or not _is_float(tensor):
+            raise UserError(
+                f"{path} holds DoRA whose magnitudes of {name} have shape {tuple(tensor.shape)}: osjax reads one for "
+                f"each of the {rows} rows; merge it with its own tool"
+            )
+        out[name] = np.asarray(tensor).astype(np.float32).reshape(rows)
+        if not np.isfinite(out[name]).all():
+            raise UserError(f"{path}: the magnitudes of {name} are not finite")
+    return out

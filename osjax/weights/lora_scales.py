@@ -21,7 +21,7 @@ import numpy as np
 import regex
 
 from osjax.errors import UserError
-from osjax.weights.lora_names import Found
+from osjax.weights.lora_names import MAGNITUDES, Found
 
 METADATA = "lora_adapter_metadata"  # in the header of files that diffusers writes
 COMPONENTS = ("transformer.", "")  # before the keys there
@@ -32,7 +32,6 @@ SCALE_WORDS = re.compile(
 )
 # Settings of peft that change what an adapter adds, and the values with which they do not.
 PLAIN: dict[str, tuple] = {
-    "use_dora": (False, None),
     "fan_in_fan_out": (False, None),
     "lora_bias": (False, None),
     "use_qalora": (False, None),
@@ -68,6 +67,9 @@ def of_layers(
         raise UserError(f"{path} has an alpha of some layers and none of {lacking}: its scale is not known")
     stored = {name: alpha / ranks[name] for name, alpha in alphas.items()}
     if settings is not None:
+        if settings.get("use_dora") and not all(MAGNITUDES in layer.parts for layer in found.values()):
+            lacking = next(name for name, layer in found.items() if MAGNITUDES not in layer.parts)
+            raise UserError(f"{path} is DoRA by its settings and has no magnitudes of {lacking}: export it again")
         said = {name: _peft(path, layer.said, ranks[name], settings) for name, layer in found.items()}
         for name, scale in stored.items():
             if not math.isclose(scale, said[name], rel_tol=1e-3):
@@ -147,7 +149,7 @@ def check_settings(path: Path, settings: Mapping[str, Any]) -> None:
         raise UserError(f"{path} is of peft_type {str(settings['peft_type'])[:40]!r}: osjax reads LORA")
     for key, plain in PLAIN.items():
         if key in settings and settings[key] not in plain:
-            kind = "DoRA" if key == "use_dora" else f"a LoRA with {key} {str(settings[key])[:40]}"
+            kind = f"a LoRA with {key} {str(settings[key])[:40]}"
             raise UserError(f"{path} is {kind}, which osjax does not read: merge it into the model with peft")
     init = settings.get("init_lora_weights")
     if isinstance(init, str) and init.lower().startswith(RESIDUAL):

@@ -185,7 +185,7 @@ def test_adapters_of_another_tool_become_a_file_of_a_third(tmp_path, models_file
     )
     save_file(tensors | {f"{name}.dora_scale": np.ones((256, 1), "f")}, tmp_path / "dora.safetensors")
     assert convert(models_file, tmp_path / "dora.safetensors", tmp_path / "y", "--model=video") == 1
-    assert "DoRA" in capsys.readouterr().err and not (tmp_path / "y").exists()
+    assert "is DoRA" in capsys.readouterr().err and not (tmp_path / "y").exists()
 
 
 def test_files_under_a_prefix_and_of_gguf_are_told_in_one_line(tmp_path, models_file, capsys, caplog):

@@ -13,7 +13,8 @@ from osjax.errors import UserError
 from osjax.models import lora
 from osjax.weights import lora_file
 from osjax.weights.leaves import of_params
-from osjax.weights.lora import Adapters, merged
+from osjax.weights.lora import Adapters
+from osjax.weights.lora_merge import merged
 from osjax.weights.rules import whole
 from tests.training import tiny
 

@@ -203,7 +203,7 @@ def test_a_scale_in_the_header_counts(tmp_path, header, scale):
         (diffusers_header(r=2, lora_alpha="x"), {}, "lora_alpha of .* is 'x'"),
         (diffusers_header(r=2, lora_alpha=8, alpha_pattern={"(": 2}), {}, "alpha_pattern of its settings cannot be"),
         (diffusers_header(r=2, lora_alpha=8, alpha_pattern={ENDLESS: 2}), {}, "cannot be read .*timed out"),
-        (diffusers_header(r=2, lora_alpha=8, use_dora=True), {}, "is DoRA"),
+        (diffusers_header(r=2, lora_alpha=8, use_dora=True), {}, "is DoRA by its settings and has no magnitudes"),
         (diffusers_header(r=2, lora_alpha=8, init_lora_weights="pissa_niter_4"), {}, "initialised by pissa_niter_4"),
         (diffusers_header(r=2, lora_alpha=8), {Q: 2.0, V: 2.0}, "scale 1 of .* in a tensor and 4 in its settings"),
         ({}, {Q: 2.0}, "alpha of some layers and none of double_blocks.0.txt_attn.v_proj"),
@@ -221,8 +221,11 @@ def test_a_scale_that_is_not_understood_is_refused_in_one_line(tmp_path, header,
 @pytest.mark.parametrize(
     "more, says",
     [
-        ({f"transformer.{Q}.lora_magnitude_vector": (64,)}, "DoRA"),
-        ({f"transformer.{Q}.dora_scale": (64, 1)}, "DoRA"),
+        (
+            {f"transformer.{Q}.lora_magnitude_vector": (2, 32)},
+            "DoRA whose magnitudes of .* one for each of the 64 rows",
+        ),
+        ({f"transformer.{Q}.dora_scale": (1, 64)}, "DoRA whose magnitudes"),  # of columns, as LyCORIS had them first
         ({f"transformer.{Q}.hada_w1_a": (64, 2)}, "LoHa"),
         ({f"transformer.{Q}.lokr_w1": (8, 8)}, "LoKr"),
         ({f"transformer.{Q}.lora_B.bias": (64,)}, "LoRA with biases"),

@@ -1,12 +1,12 @@
 """peft itself says what adapters of its own and of ours change; where it can be imported."""
 
-import jax
 import numpy as np
 import pytest
 
 from osjax import weights
-from osjax.models import lora
 from osjax.weights import lora_file
+from osjax.weights.leaves import of_params
+from osjax.weights.lora_merge import merged
 from tests.training import tiny
 from tests.weights.test_lora import CONFIGS, adapters
 
@@ -37,9 +37,8 @@ def matrices(model):
 
 
 def ours(folder):
-    found = lora_file.read(folder, tiny.CONFIG)
-    after = lora.merged(lora.Adapted(tiny.host_params(), found.tree, found.cfg.scale))
-    return weights.to_torch(tiny.CONFIG, jax.device_get(after))
+    after = merged(of_params(tiny.host_params()), lora_file.read(folder, tiny.CONFIG)).tree()
+    return weights.to_torch(tiny.CONFIG, after)
 
 
 @pytest.mark.parametrize(
@@ -48,6 +47,8 @@ def ours(folder):
         dict(r=2, lora_alpha=8),
         dict(r=2, lora_alpha=8, alpha_pattern={"q_proj": 32}, rank_pattern={r"double_blocks\.\d+\.txt_.*": 5}),
         dict(r=3, lora_alpha=5, use_rslora=True, alpha_pattern={"^single_blocks.1.linear2": 1, "linear2": 9}),
+        dict(r=2, lora_alpha=8, use_dora=True),
+        dict(r=3, lora_alpha=5, use_rslora=True, use_dora=True, rank_pattern={"q_proj": 2}),
     ],
 )
 def test_what_peft_trained_changes_here_what_peft_changes(tmp_path, settings):
@@ -57,6 +58,8 @@ def test_what_peft_trained_changes_here_what_peft_changes(tmp_path, settings):
     for name, x in trained.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(x)
+        if "magnitude" in name:
+            x.data *= 1 + torch.rand(x.shape)
     trained.save_pretrained(tmp_path / "p")
     before, got, want = matrices(module()), ours(tmp_path / "p"), matrices(trained.merge_and_unload())
     changed = [name for name in before if np.abs(want[name] - before[name]).max() > 0.1]

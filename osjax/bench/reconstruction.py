@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from osjax import models
 from osjax.curation import probe, tables
-from osjax.data import dataset, loader, table
+from osjax.data import dataset, loader, table, transforms
 from osjax.data.opened import SUFFIXES
 from osjax.errors import UserError
 from osjax.evals import recon, seams
@@ -156,7 +156,7 @@ def _clips(cfg: VideoKeys, workdir: str | None) -> Iterator[Clip]:
         raise UserError(f"no video has {cfg.frames} frames: lower --config.data.frames")
     if len(records) < len(source):
         print(f"{len(source) - len(records)} of {len(source)} videos are shorter than {cfg.frames} frames: left out")
-    read = loader.ClipReader(records, loader.Window(cfg.frames, cfg.height, cfg.width, fps_max=cfg.fps_max))
+    read = loader.ClipReader(records, loader.Window(cfg.frames, cfg.height, cfg.width, fps_max=cfg.fps_max, exact=True))
     return (_clip(read, n, cfg.fps_max) for n in range(min(cfg.limit or len(records), len(records))))
 
 
@@ -164,7 +164,7 @@ def _clip(read: loader.ClipReader, n: int, fps_max: float) -> Clip:
     example = read(n)
     record = read.source[example["index"]]
     rate = float(record["fps"]) or fps_max
-    return Clip(Path(record["path"].decode()).stem, example["video"], rate / -(-rate // fps_max))
+    return Clip(Path(record["path"].decode()).stem, transforms.unit(example["video"]), rate / -(-rate // fps_max))
 
 
 def _source(source: str | None, workdir: str | None) -> Sequence[dict[str, Any]]:

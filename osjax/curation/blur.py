@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
-
-from osjax.curation.isolate import need
 
 
 def blur(images: Sequence[np.ndarray]) -> float:
@@ -13,6 +12,5 @@ def blur(images: Sequence[np.ndarray]) -> float:
     images: uint8 (H, W, 3) each.
     The median of five is below a threshold just when three of five frames are: the report's majority vote.
     """
-    cv2 = need("cv2", "data")
     grey = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in images]
     return float(np.median([cv2.Laplacian(image_HW, cv2.CV_64F).var() for image_HW in grey]))

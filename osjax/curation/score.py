@@ -63,7 +63,7 @@ class Judged:
 SCORES: dict[str, OfAllFrames | OfSampled | Judged] = {
     "motion": OfAllFrames(Motion),
     "jitter": OfAllFrames(Jitter, ("scenedetect", "data")),
-    "blur": OfSampled(blur, ("cv2", "data")),
+    "blur": OfSampled(blur),
     "hash": OfSampled(perceptual_hash, ("imagehash", "data")),
     "text_area": OfSampled(text_area, ("rapidocr", "ocr")),
     "aesthetic": Judged(),

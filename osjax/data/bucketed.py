@@ -20,11 +20,13 @@ class Readers:
     """Who reads clips: so many threads of this process or, where `workers` is not 0, so many processes instead.
 
     timeout_s: seconds that a clip may take in a process, which is then replaced, and the clip taken as undecodable.
+    ahead_gb: gigabytes of batches that may wait to be used, at the size of the largest bucket; one always may.
     """
 
     threads: int = 2
     workers: int = 0
     timeout_s: float = 60.0
+    ahead_gb: float = 4.0
 
     def __post_init__(self):
         if self.threads < 1 or self.workers < 0 or self.timeout_s <= 0:
@@ -33,6 +35,19 @@ class Readers:
                 "more threads, 0 or more workers and some seconds",
                 status=2,
             )
+
+    @property
+    def count(self) -> int:
+        """Batches that are read at once."""
+        return self.workers or self.threads
+
+    def ahead(self, row_bytes: Mapping[Bucket, int], plan: Plan, process_count: int = 1) -> int:
+        """Number of batches that may wait to be used: two of each reader, as far as `ahead_gb` lets them.
+
+        row_bytes: of a row of each bucket. plan: says how many rows a batch has. process_count: of hosts that share it.
+        """
+        largest = max(size * plan.batch_sizes[bucket] // process_count for bucket, size in row_bytes.items())
+        return max(1, min(2 * self.count, int(self.ahead_gb * 1e9 // max(1, largest))))
 
 
 def batches(
@@ -44,8 +59,9 @@ def batches(
     process_count: int = 1,
     readers: Readers = Readers(),
 ) -> grain.DatasetIterator:
-    """Endless batches {"video" float32 (B, T, H, W, 3) in [-1, 1], "text", "index"}; the n-th is that of step n.
+    """Endless batches {"video" (B, T, H, W, 3), "text", "index"}; the n-th is that of step n.
 
+    Pixels are levels, see `loader.read_record`.
     source: records of clips. plan: which of them a step trains on. windows: what examples of a bucket show; their
     fps_max is that of the `Buckets` which the plan was made with, so that clips have the frames it counted on.
     process_index, process_count: which hosts' share of each batch this is; all agree on the bucket without a message.
@@ -59,8 +75,9 @@ def batches(
     def read_one(batch: Batch, index: int, rng: np.random.Generator) -> dict[str, Any]:
         return read[batch.bucket](index, rng, batch.members)
 
+    ahead = readers.ahead({bucket: windows[bucket].bytes for bucket in plan.buckets}, plan, process_count)
     place = {"process_index": process_index, "process_count": process_count}
-    return planned(plan, read_one, threads=readers.workers or readers.threads, **place)
+    return planned(plan, read_one, threads=readers.count, ahead=ahead, **place)
 
 
 def planned(
@@ -70,10 +87,12 @@ def planned(
     process_index: int = 0,
     process_count: int = 1,
     threads: int = 2,
+    ahead: int | None = None,
 ) -> grain.DatasetIterator:
     """Endless batches of what `read_one(batch, index of a sample, its generator)` gives, as the plan says.
 
-    process_index, process_count: see `batches`. threads: batches that are read at once. `get_state` and `set_state`
+    process_index, process_count: see `batches`. threads: batches that are read at once. ahead: batches that may wait to
+    be used; None for two of each thread. `get_state` and `set_state`
     of the iterator carry its place as plain JSON values.
     """
     for bucket, size in plan.batch_sizes.items():
@@ -92,5 +111,5 @@ def planned(
 
     # A batch is a pure function of its step, so the step is all that the iterator's state holds: whatever was read
     # ahead is simply read again after a restart.
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead or 2 * threads)
     return iter(grain.MapDataset.range(STEPS).map(read).to_iter_dataset(options))

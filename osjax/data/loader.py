@@ -1,7 +1,7 @@
 """Records of a data set to examples: the pixels that a window of frames shows, in this process or in others."""
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -15,7 +15,6 @@ from osjax.data.workers import Lost, Workers
 from osjax.errors import UserError
 
 log = logging.getLogger(__name__)
-RESIZED = 2**20  # bytes of frames that are resized together
 MAX_REPLACEMENTS = 20  # clips tried in place of a broken one before giving up
 TRIES = 2  # of a clip whose process died: one that ran out of memory, or was killed by hand, is no fault of the clip's
 
@@ -26,6 +25,7 @@ class Window:
 
     fps_max: frames are left out by whole factors down to this rate at most (None: every frame).
     random_start: the window of frames starts anywhere, as for training, instead of at the clip's first frame.
+    exact: pixels may lie between the levels of 8 bits, as resizing gives them; float32, four times the memory.
     state_fps: the caption ends with the frame rate. state_motion: and with the motion score where the record has one.
     """
 
@@ -34,8 +34,14 @@ class Window:
     width: int
     fps_max: float | None = None
     random_start: bool = False
+    exact: bool = False
     state_fps: bool = False
     state_motion: bool = False
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of a clip's pixels."""
+        return self.num_frames * self.height * self.width * 3 * (4 if self.exact else 1)
 
 
 @dataclass(frozen=True)
@@ -50,10 +56,11 @@ class Undecodable:
 def read_record(
     source: Sequence[dict[str, Any]], window: Window, index: int, rng: np.random.Generator | None
 ) -> dict[str, Any] | Undecodable:
-    """The example {"video" float32 (T, H, W, 3) in [-1, 1], "text", "index"} of record number `index` of a data set.
+    """The example {"video" (T, H, W, 3), "text", "index"} of record number `index` of a data set.
 
-    source: its records. window: what is shown of the clip. rng: draws where a random start begins. UserError for a
-    damaged data set.
+    Pixels are levels from 0 to 255, uint8 or, where the window is exact, float32: `transforms.unit` and
+    `host.pixels_to_global` make [-1, 1] of them. source: its records. window: what is shown of the clip. rng: draws
+    where a random start begins. UserError for a damaged data set.
     """
     record = source[index]
     try:
@@ -75,13 +82,11 @@ def _pixels(record: dict[str, Any], window: Window, rng: np.random.Generator | N
     content = record.get("video") or remote.read_bytes(_text(record["path"]))
     if int(record["num_frames"]) == 1:
         image = transforms.resize_crop_image(seek.decode_at(content, np.zeros(1, int))[0], *size)
-        return image[None].astype(np.float32) / 127.5 - 1
+        return image[None].astype(np.float32 if window.exact else np.uint8)
     at = _frames(record, window, rng)
-    out = np.empty((len(at), *size, 3), np.float32)
-    for places, images in _gathered(seek.read(content, at)):
-        out[places] = transforms.resize_crop_clip(np.stack(images), *size)
-    out /= 127.5
-    out -= 1
+    out = np.empty((len(at), *size, 3), np.float32 if window.exact else np.uint8)
+    for place, image in seek.read(content, at):
+        out[place] = transforms.resize_crop_clip(image[None], *size, window.exact)[0]
     return out
 
 
@@ -140,7 +145,7 @@ def _path(source: Sequence[dict[str, Any]], index: int) -> str:
 
 
 class ClipReader:
-    """Record -> {"video": float32 (T, H, W, 3) in [-1, 1], "text": str, "index": int}.
+    """Record -> {"video": levels (T, H, W, 3), see `read_record`, "text": str, "index": int}.
 
     A record without bytes in `video` is read from its `path`, which may be a URL. One of a single frame is an image
     and resized as such. A clip that does not decode is replaced by another one (the same one on every run), counted
@@ -186,19 +191,6 @@ class ClipReader:
             return (index + attempt) % len(self.source)
         # Of the index alone, so that a clip is always replaced by the same one.
         return int(members[np.random.default_rng((index, attempt)).integers(len(members))])
-
-
-def _gathered(frames: Iterable[tuple[int, np.ndarray]]) -> Iterator[tuple[list[int], list[np.ndarray]]]:
-    """Frames a few at a time: single small ones are slow to resize, whole clips of large ones fill the memory."""
-    places, images = [], []
-    for place, image in frames:
-        places.append(place)
-        images.append(image)
-        if len(images) * image.nbytes >= RESIZED:
-            yield places, images
-            places, images = [], []
-    if images:
-        yield places, images
 
 
 def _text(value: str | bytes) -> str:

@@ -5,6 +5,7 @@ import sys
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -38,6 +39,19 @@ def to_global(batch: Any, mesh: Mesh) -> Any:
     if jax.process_count() == 1:
         return jax.device_put(batch, sharding)  # all at once: leaf by leaf takes a millisecond or two
     return jax.tree.map(one, batch)
+
+
+def pixels_to_global(video_BTHWC: np.ndarray, mesh: Mesh) -> jax.Array:
+    """This host's rows of levels from 0 to 255 -> the global array of pixels, float32 in [-1, 1].
+
+    video_BTHWC: uint8, which is a quarter of the bytes to hold and to send, or float32. mesh: see `to_global`.
+    """
+    return _unit(to_global(video_BTHWC, mesh))
+
+
+@jax.jit
+def _unit(video: jax.Array) -> jax.Array:
+    return video.astype(jnp.float32) / 127.5 - 1
 
 
 def keep_freed_memory() -> None:

@@ -23,6 +23,8 @@ class DataKeys:
     state_fps: bool = False  # captions end with their clip's frame rate
     state_motion: bool = False  # captions end with the motion score that `osjax data score` gave their clip
     random_start: bool = True  # clips longer than their bucket start anywhere; never with `cached`
+    exact_resize: bool = False  # pixels between the levels of 8 bits, as the original has them; four times the memory
+    ahead_gb: float = 4.0  # gigabytes of batches of the largest bucket that may wait to be used, per process
     threads: int = 2  # decoding, per process
     workers: int = 0  # processes that decode instead; one that dies or hangs is replaced. 0: the threads do
     timeout_s: float = 60.0  # seconds that one clip may take in a worker; a clip beyond them counts as undecodable
@@ -33,6 +35,8 @@ class DataKeys:
             raise UserError(f"threads is {self.threads}: give 1 or more", status=2)
         if self.workers < 0 or not self.timeout_s > 0:
             raise UserError(f"workers {self.workers} must be 0 or more, timeout_s {self.timeout_s} above 0", status=2)
+        if not self.ahead_gb > 0:
+            raise UserError(f"ahead_gb is {self.ahead_gb}: give gigabytes, such as 4", status=2)
         if not self.fps_max > 0:
             raise UserError(f"fps_max is {self.fps_max}: give frames per second, such as 24", status=2)
         if not 0 <= self.image_ratio <= 1:

@@ -5,9 +5,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from osjax.data import loader
+from osjax.data import loader, transforms
+from osjax.parallel import host, rules
 from osjax.parallel import mesh as device_mesh
-from osjax.parallel import rules
 from osjax.parts import autoencoder, latent_scale
 from osjax.parts.autoencoder_stage import AutoencoderRecipe
 from osjax.parts.place import Place
@@ -35,7 +35,7 @@ class AutoencoderStage:
             source = data.training_source(keys.data, own)
             rows = data.video_batches(source, recipe.table, keys.data, keys.seed)
             mixed = data.SomeImages(rows, keys.data.image_ratio, keys.seed)
-            return data.Mapped(mixed, lambda batch: VideoBatch(batch["video"]))
+            return data.Mapped(mixed, lambda batch: VideoBatch(host.pixels_to_global(batch["video"], recipe.mesh)))
 
         held_out = self._held_out(own)
         work = stage.Work(
@@ -97,14 +97,16 @@ class AutoencoderStage:
         if (folder / latent_scale.FILE).exists():
             return
         source = data.training_source(keys.data, own)
-        reader = loader.ClipReader(source, loader.Window(*recipe.measured, fps_max=keys.data.fps_max))
+        reader = loader.ClipReader(
+            source, loader.Window(*recipe.measured, fps_max=keys.data.fps_max, exact=keys.data.exact_resize)
+        )
         mesh = device_mesh.make(devices=jax.local_devices()[:1])
         part = autoencoder.AutoencoderPart(recipe.model, np.dtype("float32"), stage=recipe.name)
         bare = autoencoder.read(part, self.place, mesh)
         clips, latents = min(keys.latent_statistics.clips, len(source)), []
         for start in range(0, clips, AT_ONCE):
             videos = [reader(i)["video"] for i in range(start, min(start + AT_ONCE, clips))]
-            latents.append(np.asarray(bare.encode(np.stack(videos))))
+            latents.append(np.asarray(bare.encode(transforms.unit(np.stack(videos)))))
         if jax.process_index() == 0:
             folder.mkdir(parents=True, exist_ok=True)
             latent_scale.write(folder, latent_scale.measured(np.concatenate(latents)))

@@ -153,18 +153,23 @@ def plan(source: dataset.Records, table: buckets.Buckets, seed: int, settled: bo
 
 
 def video_batches(source: Source, table: buckets.Buckets, cfg: DataKeys, seed: int) -> Batches:
-    """Endless batches {"video" (B, T, H, W, 3), "text"} of this process, as the plan of the source says.
+    """Endless batches {"video" levels (B, T, H, W, 3), "text"} of this process, as the plan of the source says.
 
     source, table, seed: as `plan` takes them. cfg: who reads and what captions say. UserError as for `plan`.
     """
     planned = plan(source, table, seed)
     stated = {"state_fps": cfg.state_fps, "state_motion": cfg.state_motion}
-    options = {"fps_max": table.fps_max, "random_start": cfg.random_start, **stated}
+    options = {"fps_max": table.fps_max, "random_start": cfg.random_start, "exact": cfg.exact_resize, **stated}
     return bucketed.batches(
         source,
         planned,
         {bucket: loader.Window(*table.shape(bucket), **options) for bucket in planned.buckets},
         process_index=jax.process_index(),
         process_count=jax.process_count(),
-        readers=bucketed.Readers(cfg.threads, cfg.workers, cfg.timeout_s),
+        readers=readers(cfg),
     )
+
+
+def readers(cfg: DataKeys) -> bucketed.Readers:
+    """Who reads batches, and how far ahead. cfg: the `data` group."""
+    return bucketed.Readers(cfg.threads, cfg.workers, cfg.timeout_s, cfg.ahead_gb)

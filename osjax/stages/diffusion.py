@@ -100,7 +100,8 @@ class DiffusionStage:
             made_by["text"] = recipe.text.fingerprint()
         plan = data.plan(source, recipe.table, recipe.keys.seed, settled=True)
         shapes, keys = self._encoders().cached_shapes, recipe.keys.data
-        return features.Clips(source, plan, recipe.table, made_by, shapes, keys.state_fps, keys.state_motion)
+        said = keys.state_fps, keys.state_motion
+        return features.Clips(source, plan, recipe.table, made_by, shapes, *said, keys.exact_resize)
 
     def _batches(self, source: data.Source, encoders: Encoders) -> data.Batches:
         keys = self.recipe.keys.data
@@ -114,7 +115,7 @@ class DiffusionStage:
             made = features.make(self._cache, clips, encoders, self.recipe.mesh, keys.threads)
         if made.null is not None:
             encoders.null = made.null
-        return data.Mapped(made.batches(keys.threads), encoders.of_cached)
+        return data.Mapped(made.batches(data.readers(keys)), encoders.of_cached)
 
     def _prepare(self, encoders: Encoders, drop_t5: float, drop_clip: float) -> diffusion.Prepare:
         """What a step does first: draw a condition mode per clip and drop text."""

@@ -52,7 +52,7 @@ class Encoders:
         return self.encode_text([""])
 
     def of_videos(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        video = host.to_global(batch["video"], self.mesh)
+        video = host.pixels_to_global(batch["video"], self.mesh)
         latents = self._encode(video)
         references = self._encoded(video, latents, self._usable(latents.shape[1]))
         return {"latents": latents, "references": references, **self._of_text(batch)}

@@ -51,7 +51,7 @@ class Clips:
     """The clips of a stage, as its batches take them. plan: a settled one, as what is on disk holds a clip once.
 
     encoders: fingerprints of what encodes them by `autoencoder` and, where text features are kept as well, `text`.
-    shapes: `Encode.cached_shapes`. state_fps, state_motion: see `loader.Window`.
+    shapes: `Encode.cached_shapes`. state_fps, state_motion, exact: see `loader.Window`.
     """
 
     source: dataset.Records
@@ -61,6 +61,7 @@ class Clips:
     shapes: Callable[[tuple[int, int, int]], dict[str, tuple[int, int, int, int]]]
     state_fps: bool = False
     state_motion: bool = False
+    exact: bool = False
 
     @property
     def members(self) -> schedule.Members:
@@ -82,7 +83,9 @@ class Clips:
             "fps_max": self.table.fps_max,
             "features": sorted(self.shapes(shape)),
             **self.encoders,
-            **({"state_fps": True} if self.state_fps else {}),  # absent from older features
+            # Absent from older features, whose pixels were exact.
+            **({} if self.exact else {"pixels": "uint8"}),
+            **({"state_fps": True} if self.state_fps else {}),
             **({"state_motion": True} if self.state_motion else {}),
         }
 
@@ -105,8 +108,8 @@ class Features:
     states: Mapping[str, Any] | None
     null: tuple[np.ndarray, np.ndarray] | None
 
-    def batches(self, threads: int) -> grain.DatasetIterator:
-        """Endless batches of this process: those that the videos would have come in."""
+    def batches(self, readers: bucketed.Readers) -> grain.DatasetIterator:
+        """Endless batches of this process: those of the videos. readers: how many, how far ahead."""
         # Members rise, so a clip's place is found without a table of them all.
         members = {bucket: np.asarray(self.plan.pass_of(0).members[bucket]) for bucket in self.records}
 
@@ -119,7 +122,13 @@ class Features:
             return record
 
         where = {"process_index": jax.process_index(), "process_count": jax.process_count()}
-        return bucketed.planned(self.plan, read, threads=threads, **where)
+        row_bytes = {bucket: _bytes(records[0]) for bucket, records in self.records.items()}
+        ahead = readers.ahead(row_bytes, self.plan, jax.process_count())
+        return bucketed.planned(self.plan, read, threads=readers.threads, ahead=ahead, **where)
+
+
+def _bytes(record: Mapping[str, Any]) -> int:
+    return sum(len(value) if isinstance(value, bytes) else np.asarray(value).nbytes for value in record.values())
 
 
 def find(root: Path, clips: Clips) -> Features:
@@ -152,7 +161,11 @@ def make(root: Path, clips: Clips, encode: Encode, mesh: Mesh, threads: int = 2,
             continue
         shape = clips.table.shape(bucket)
         window = loader.Window(
-            *shape, fps_max=clips.table.fps_max, state_fps=clips.state_fps, state_motion=clips.state_motion
+            *shape,
+            fps_max=clips.table.fps_max,
+            exact=clips.exact,
+            state_fps=clips.state_fps,
+            state_motion=clips.state_motion,
         )
         reader = partial(loader.ClipReader(clips.source, window), members=members)
         work = _Work(reader, members, encode, mesh, threads, size // jax.process_count(), clips.has_text)
@@ -191,7 +204,7 @@ class _Work:
         ahead = iter(grain.MapDataset.source(clips).map(self.reader).to_iter_dataset(options))
         for start in range(0, steps * self.rows, self.rows):
             examples = [next(ahead) for _ in range(self.rows)]
-            video = host.to_global(np.stack([e["video"] for e in examples]), self.mesh)
+            video = host.pixels_to_global(np.stack([e["video"] for e in examples]), self.mesh)
             encoded = self.encode.to_cache(video)
             here = {name: _rows_here(x, self.mesh) for name, x in encoded.items()}
             if self.text:

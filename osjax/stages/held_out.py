@@ -24,8 +24,8 @@ SHOWN = {"eval_psnr_db": "PSNR {:.2f} dB", "eval_lpips": "LPIPS {:.4f}", "eval_l
 class HeldOut:
     """Held-out clips that an autoencoder is measured on.
 
-    module: the autoencoder. distance: LPIPS, or None. batches: gives the videos (B, T, H, W, 3) of this process, the
-    same whenever it is called.
+    module: the autoencoder. distance: LPIPS, or None. batches: gives the videos (B, T, H, W, 3) of this process as
+    levels, the same whenever it is called.
     """
 
     def __init__(self, module: nn.Module, distance: Distance | None, mesh: Mesh, batches: Callable[[], list[Any]]):
@@ -48,7 +48,7 @@ class HeldOut:
         params: of the autoencoder. perceptual: of LPIPS, or None.
         """
         if not self.videos:
-            self.videos = [host.to_global(video, self.mesh) for video in self.batches()]
+            self.videos = [host.pixels_to_global(video, self.mesh) for video in self.batches()]
         with sharding.under(self.mesh, rules.AUTOENCODER):
             by_batch = [jax.device_get(self.errors(params, perceptual, video)) for video in self.videos]
         l1, mse, *distance = map(float, np.mean(by_batch, axis=0))

@@ -27,16 +27,20 @@ def _record(index, content, text, num_frames=8, fps=8.0):
 def test_an_example_holds_scaled_pixels_caption_and_index(source):
     example = ClipReader(source, Window(8, 32, 32))(3)
     pixels = example["video"]
-    assert pixels.shape == (8, 32, 32, 3) and pixels.dtype == np.float32
-    assert -1 <= pixels.min() < -0.2 and 0.2 < pixels.max() <= 1
+    assert pixels.shape == (8, 32, 32, 3) and pixels.dtype == np.uint8
+    in_unit = transforms.unit(pixels)
+    assert -1 <= in_unit.min() < -0.2 and 0.2 < in_unit.max() <= 1 and in_unit.dtype == np.float32
     assert example["text"] == source[3]["text"].decode() != source[4]["text"].decode() and example["index"] == 3
-    np.testing.assert_allclose(pixels, video.decode(source[3]["video"]) / 127.5 - 1, atol=1e-6)
+    np.testing.assert_array_equal(pixels, video.decode(source[3]["video"]))
 
 
 def test_clips_of_another_size_are_resized_and_cut_in_time(source):
-    pixels = ClipReader(source, Window(5, 16, 24))(2)["video"]
-    want = transforms.resize_crop_clip(video.decode(source[2]["video"], 5), 16, 24) / 127.5 - 1
-    np.testing.assert_allclose(pixels, want, atol=1e-5)
+    want = transforms.resize_crop_clip(video.decode(source[2]["video"], 5), 16, 24)
+    exact = ClipReader(source, Window(5, 16, 24, exact=True))(2)["video"]
+    np.testing.assert_array_equal(exact, want)
+    rounded = ClipReader(source, Window(5, 16, 24))(2)["video"]
+    assert rounded.dtype == np.uint8 and Window(5, 16, 24).bytes == rounded.nbytes == exact.nbytes // 4
+    assert 0 < np.abs(rounded - want).max() <= 1 and np.abs(rounded - want).mean() < 0.3
 
 
 def test_a_broken_clip_is_replaced_counted_and_named_once(source, caplog):
@@ -66,7 +70,7 @@ def long_clip():
 
 
 def _numbers(pixels_THWC):
-    return np.round((pixels_THWC.mean((1, 2, 3)) + 1) * 127.5 / 6).astype(int).tolist()
+    return np.round(pixels_THWC.mean((1, 2, 3)) / 6).astype(int).tolist()
 
 
 def test_a_fast_clip_keeps_every_second_frame_below_the_highest_rate(long_clip):

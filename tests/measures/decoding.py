@@ -1,6 +1,6 @@
 """Clips per second and core: only the frames that are wanted, against whole files. `python -m tests.measures.decoding`.
 
-Both ways end with the same pixels in [-1, 1], resized and cropped; time is that of the process on its CPU.
+Both ways end with the same pixels, resized and cropped; time is that of the process on its CPU.
 """
 
 import tempfile
@@ -23,7 +23,7 @@ def whole(record, num_frames: int, side: int, start: int) -> np.ndarray:
     """As a loader that decodes every frame does it."""
     everything = video.decode(record["video"])
     picked = everything[frames.pick(len(everything), num_frames, 1, start)]
-    return transforms.resize_crop_clip(picked, side, side) / 127.5 - 1
+    return transforms.resize_crop_clip(picked, side, side, exact=False)
 
 
 def rates_of(*works) -> list[float]:

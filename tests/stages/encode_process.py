@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from osjax.data import buckets, dataset, index, schedule
+from osjax.data import bucketed, buckets, dataset, index, schedule
 from osjax.parallel import mesh as meshes
 from osjax.stages import features
 
@@ -57,6 +57,6 @@ def main(argv: list[str]) -> None:
     source, out, address, number = argv
     meshes.initialize(address, 2, int(number))
     found = make(Path(source), Path(out), Pooled())
-    batch = next(found.batches(1))
+    batch = next(found.batches(bucketed.Readers(1)))
     rows = {"latents": float(jnp.sum(batch["latents"])), "index": [int(i) for i in batch["index"]]}
     print(json.dumps({"files": sorted(p.name for p in Path(out).rglob("*.array_record*")), **rows}))

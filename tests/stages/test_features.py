@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from osjax.data import bucketed, clips, dataset, loader
+from osjax.data import bucketed, clips, dataset, loader, transforms
 from osjax.data.table import read
 from osjax.errors import UserError
 from osjax.stages import features
@@ -39,11 +39,11 @@ def test_batches_of_features_are_those_of_the_videos(source, made):
     wanted = clips_of(source)
     windows = {bucket: loader.Window(*wanted.table.shape(bucket)) for bucket in wanted.plan.buckets}
     videos = bucketed.batches(wanted.source, wanted.plan, windows)
-    cached = found.batches(2)
+    cached = found.batches(bucketed.Readers(2))
     for _ in range(12):
         video, row = next(videos), next(cached)
         assert list(row["index"]) == list(video["index"]) and list(row["text"]) == list(video["text"])
-        pooled = video["video"].reshape(BATCH, 8, 8, 8, 8, 8, 3).mean((3, 5))
+        pooled = transforms.unit(video["video"]).reshape(BATCH, 8, 8, 8, 8, 8, 3).mean((3, 5))
         np.testing.assert_allclose(row["latents"], pooled, atol=1e-5)
         np.testing.assert_array_equal(row["head_image"], row["latents"][:, :1])
         txt, vec = Pooled().encode_text(list(row["text"]))

@@ -85,7 +85,7 @@ def run(cfg: ConfigDict, args) -> None:
     requests = _requests(args)
     keys = sampling.of_config(cfg)
     compiled.keep(keys.compilation_cache)
-    pipe = pipeline.from_config(cfg)
+    pipe = pipeline.of_keys(keys)
     output = Output(Path(keys.output.folder), keys.output.layout, keys.output.by_suite, keys.output.crf)
     if pipe.settings.frames == 1 and keys.output.crf != CRF:
         raise UserError(f"config.output.crf is {keys.output.crf}, but one frame is a PNG: leave it out", status=2)

@@ -23,7 +23,7 @@ def run(cfg: ConfigDict, topology: str | None) -> None:
     """Print the table of a sampling config, for the devices here or for those of a TPU topology."""
     keys = sampling.of_config(cfg)
     mesh = topology_mesh(topology, keys.mesh) if topology else None
-    report(pipeline.from_config(cfg, mesh), Path(keys.output.folder), mesh)
+    report(pipeline.of_keys(keys, mesh), Path(keys.output.folder), mesh)
 
 
 def topology_mesh(name: str, sizes: MeshKeys) -> Mesh:

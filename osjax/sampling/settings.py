@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TypedDict, Unpack
 
 from osjax.conditioning import modes
 from osjax.data import buckets, caption
@@ -82,7 +82,7 @@ class SampleSettings:
         if not 0 <= self.seed < 2**63:
             raise UserError(f"seed is {self.seed}: give a number from 0 to 2**63 - 1")
 
-    def changed(self, **changes: Any) -> "SampleSettings":
+    def changed(self, **changes: Unpack["Changes"]) -> "SampleSettings":
         """The settings with `changes`, fields of these, in their place.
 
         A resolution or an aspect ratio also replaces height and width; UserError where both are given.
@@ -90,7 +90,7 @@ class SampleSettings:
         if "resolution" in changes or "aspect_ratio" in changes:
             if changes.get("height") or changes.get("width"):
                 raise UserError("give height and width, or a resolution and an aspect ratio, not both")
-            changes = {**changes, "height": None, "width": None}
+            changes["height"] = changes["width"] = None
         return replace(self, **changes)
 
     @property
@@ -108,6 +108,37 @@ class SampleSettings:
     def says(self, prompt: str) -> str:
         """The prompt as the text encoder gets it."""
         return caption.prompt(prompt, self.caption_form, self.fps if self.state_fps else None, self.motion_score)
+
+
+class Changes(TypedDict, total=False):
+    """Fields of SampleSettings by name, for type checkers and editors; `SampleSettings` explains them."""
+
+    mode: str
+    resolution: str
+    aspect_ratio: str
+    height: int | None
+    width: int | None
+    frames: int
+    steps: int
+    guidance: float
+    guidance_img: float
+    text_oscillation: bool
+    image_oscillation: bool
+    image_ramp: bool
+    shift: bool
+    alpha: float | None
+    negative: str
+    fps: int
+    caption_form: str
+    state_fps: bool
+    motion_score: int | None
+    seed: int
+    match_fps: bool
+    put_back: bool | None
+    drop_padding: bool
+    image_resolution: str
+    image_steps: int
+    image_guidance: float
 
 
 def mode_names() -> tuple[str, ...]:

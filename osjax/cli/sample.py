@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from osjax.cli import sample_memory
 from osjax.errors import UserError
+from osjax.flow.solvers import SOLVERS
 from osjax.parallel import compiled
 from osjax.parts import pipeline, sampling
 from osjax.parts.sampling import SamplingKeys
@@ -25,7 +26,8 @@ FLAGS = {
     "height": ("sample.height", int, "pixels, with --width instead of a resolution"),
     "width": ("sample.width", int, "pixels"),
     "frames": ("sample.frames", int, "4k + 1 for a causal autoencoder, multiples of 4 for the DC-AE"),
-    "steps": ("sample.steps", int, "of the sampler"),
+    "steps": ("sample.steps", int, "from noise to video"),
+    "solver": ("sample.solver", str, f"of a step: {', '.join(SOLVERS)}"),
     "guidance": ("sample.guidance", float, "on the text; 1 is none"),
     "guidance-img": ("sample.guidance_img", float, "on given images and clips; 1 is none"),
     "negative": ("sample.negative", str, "negative prompt"),

@@ -55,6 +55,7 @@ def report(pipe: Pipeline, folder: Path, mesh: Mesh | None = None) -> None:
     height, width = pipe.size(settings)
     device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
     title = f"{settings.mode}, {settings.frames} frames of {width}x{height}, compiled for {device.device_kind}"
+    title += f"; {pipe.calls(settings)} calls of the video model"
     table = memory.table(programs, title)
     print(table)
     folder.mkdir(parents=True, exist_ok=True)
@@ -62,6 +63,7 @@ def report(pipe: Pipeline, folder: Path, mesh: Mesh | None = None) -> None:
     figures = {
         "settings": pipe.describe(settings),
         "device": device.device_kind,
+        "calls": pipe.calls(settings),
         "programs": [asdict(program) for program in programs],
         "peak": memory.together(programs),
         "peak_offloaded": memory.offloaded(programs),

@@ -22,7 +22,7 @@ from osjax.parallel import sharding
 from osjax.sampling import int8 as quantization
 from osjax.sampling import references, t2i2v
 from osjax.sampling.autoencoder import Autoencoder, to_float, to_uint8
-from osjax.sampling.denoise import Denoiser, Inputs
+from osjax.sampling.denoise import Denoiser, Inputs, plan
 from osjax.sampling.encoders import PromptEncoder
 from osjax.sampling.job import Job
 from osjax.sampling.options import Options, RunOptions, check_names
@@ -205,6 +205,10 @@ class Pipeline:
         UserError with the nearest valid size or number of frames where the autoencoder cannot take theirs.
         """
         return self._autoencoder.latent_shape(settings.frames, *self.size(settings))
+
+    def calls(self, settings: SampleSettings) -> int:
+        """How often these settings ask the video model: once for each prediction of each evaluation of the solver."""
+        return int(plan(settings, self.module, self.latent_shape(settings))[1][-1])
 
     def describe(self, settings: SampleSettings) -> dict[str, Any]:
         """The settings as JSON values, with the height and width in pixels that follow from them."""

@@ -7,6 +7,7 @@ from typing import TypedDict, Unpack
 from osjax.conditioning import modes
 from osjax.data import buckets, caption
 from osjax.errors import UserError
+from osjax.flow.solvers import SOLVERS
 
 T2I2V = "t2i2v"  # an image model makes the first frame, then i2v_head goes on from it
 TABLE_MULTIPLE = 16  # what sizes in the original's tables divide by; 32 with an autoencoder of that stride
@@ -20,6 +21,8 @@ class SampleSettings:
 
     height, width: pixels; both, or neither to take them from `resolution` ("256px", "720p") and `aspect_ratio`
         (width:height).
+    solver: a row of `flow.solvers.SOLVERS`, euler as in the original. Those that look back at earlier steps take what
+        guidance changes from one step to the next, as the oscillations do, for a bend of the path.
     guidance: on the text; guidance_img: on the condition; 1 is none. A guidance-distilled model is told `guidance`
         instead. The oscillations take guidance away on odd steps after the tenth; the ramp lets the guidance on a
         given image grow over the frames and fall over the steps.
@@ -41,6 +44,7 @@ class SampleSettings:
     width: int | None = None
     frames: int = 129
     steps: int = 50
+    solver: str = "euler"
     guidance: float = 7.5
     guidance_img: float = 3.0
     text_oscillation: bool = True
@@ -64,6 +68,8 @@ class SampleSettings:
     def __post_init__(self):
         if self.mode not in mode_names():
             raise UserError(f"unknown condition mode {self.mode!r}: use one of {', '.join(mode_names())}.")
+        if self.solver not in SOLVERS:
+            raise UserError(f"unknown solver {self.solver!r}: use one of {', '.join(SOLVERS)}")
         for name in ("steps", "image_steps", "frames", "fps"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}: sampling needs at least 1")
@@ -120,6 +126,7 @@ class Changes(TypedDict, total=False):
     width: int | None
     frames: int
     steps: int
+    solver: str
     guidance: float
     guidance_img: float
     text_oscillation: bool

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from osjax.errors import UserError
+from osjax.flow.solvers import SOLVERS
 from osjax.parallel import mesh
 from osjax.sampling.pipeline import to_float, to_uint8
 from tests.golden import relative_error
@@ -62,13 +63,14 @@ def test_a_keyword_that_nobody_knows_is_refused_as_python_does_it(pipe):
         pipe(["a"], step=8)
 
 
-def test_progress_by_step_gives_the_same_bits(pipe):
-    steps = []
-    jobs = pipe.jobs(tiny.SETTINGS, PROMPTS[:1])
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_progress_by_step_gives_the_same_bits(pipe, solver):
+    steps, settings = [], tiny.SETTINGS.changed(solver=solver, steps=4)
+    jobs = pipe.jobs(settings, PROMPTS[:1])
     (_, stepped), (_, whole) = (
-        next(pipe.stream(jobs, tiny.SETTINGS, on_step)) for on_step in (lambda: steps.append(None), None)
+        next(pipe.stream(jobs, settings, on_step)) for on_step in (lambda: steps.append(None), None)
     )
-    assert len(steps) == tiny.SETTINGS.steps
+    assert len(steps) == settings.steps
     np.testing.assert_array_equal(stepped, whole)
 
 

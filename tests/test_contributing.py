@@ -25,7 +25,7 @@ def knowing(pattern: str) -> set[str]:
 # What marks a file that has to be touched -> the section that names all of these.
 KNOWN = {
     r"\.at_head|at_head:|(HEAD|TAIL)_IMAGE": "A condition mode",
-    r"flow import .*\bsampler\b|flow\.sampler import": "A sampler",
+    r"dpmpp_2m": "A solver",
     r"\bSCORES\b|\bJUDGES\b": "A score of clips",
     r"\bAUTOENCODERS = ": "An autoencoder",
     r"\bVIDEO_MODELS = ": "A family of video models",

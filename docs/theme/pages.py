@@ -39,9 +39,10 @@ INTRODUCTION = """# Public names
 
 `import osjax` gives `Pipeline`, with `Pipeline.from_checkpoint` and `Pipeline.from_config`, `SampleSettings`, `Sample`,
 `load_config`, `plan`, `build`, and the modules [`models`](models.md) and [`weights`](weights.md). They are loaded on
-first use. [From Python](../index.md#from-python) shows them at work. All else is below, floor by floor: it may change
-with any version. Every config key is a field of a class whose name ends in `Keys`, on the page of [parts](parts.md), or
-of a dataclass that such a field names.
+first use. [From Python](../index.md#from-python) shows them at work. What the constructors take by keyword is on the
+page of [sampling](sampling.md), as `RunOptions` and `Options`. All else is below, floor by floor: it may change with
+any version. Every config key is a field of a class whose name ends in `Keys`, on the page of [parts](parts.md), or of a
+dataclass that such a field names.
 """
 
 

@@ -32,7 +32,6 @@ from osjax.stages import stage
 from osjax.stages.curriculum import Curriculum
 
 SAMPLE_CRF = 18  # of x264: samples are judged by their pixels, so little is lost on the way to a file
-ENCODE_BATCH = 16  # clips at once through the autoencoder
 
 
 def run(checked: Run, asked: DemoReport, started: float) -> None:
@@ -100,7 +99,7 @@ class Report:
         real = np.stack([clips.render(s, self.size, self.frames) for s in self.held_out])
         seeds = range(self.seed, self.seed + cfg.prompts)  # or all prompts would start from one noise
         captions = [s.caption for s in specs]
-        t2v = self.pipe(captions, seeds=seeds, batch_size=cfg.batch, progress=_bar("sample t2v"))
+        t2v = self.pipe(captions, seeds=seeds, progress=_bar("sample t2v"))
         i2v_specs = self.held_out[: cfg.i2v]
         first = real[: cfg.i2v, :1]
         i2v_captions = [s.caption for s in i2v_specs]
@@ -110,7 +109,6 @@ class Report:
             seeds=seeds[: cfg.i2v],
             mode="i2v_head",
             guidance=cfg.i2v_guidance,
-            batch_size=cfg.batch,
             progress=_bar("sample i2v"),
         )
 
@@ -121,7 +119,7 @@ class Report:
         match = prompt_match.score([video.decode(f) for f in files], specs)
         first_frames = np.stack([video.decode(f, 1) for f in i2v_files])
         encode, decode = self.autoencoder.encode, self.autoencoder.decode
-        rebuilt = np.concatenate([to_uint8(decode(encode(v))) for v in _in_batches(real)])
+        rebuilt = np.concatenate([to_uint8(decode(encode(v))) for v in _in_batches(real, cfg.batch)])
         self.spent.mark("samples")
         lines = {name: stage.lines_of(name, self.place) for name in self.names}
         result = {
@@ -179,10 +177,10 @@ class Report:
         )
 
 
-def _in_batches(videos_uint8: np.ndarray) -> Iterator[jax.Array]:
-    for start in range(0, len(videos_uint8), ENCODE_BATCH):
-        yield jnp.asarray(to_float(videos_uint8[start : start + ENCODE_BATCH]))
+def _in_batches(videos_uint8: np.ndarray, size: int) -> Iterator[jax.Array]:
+    for start in range(0, len(videos_uint8), size):
+        yield jnp.asarray(to_float(videos_uint8[start : start + size]))
 
 
 def _bar(label: str):
-    return lambda items: tqdm(items, desc=label, unit="batch", mininterval=1)
+    return lambda items: tqdm(items, desc=label, unit="video", mininterval=1)

@@ -67,7 +67,7 @@ class Bench:
         return Work("train", self._says(step.batch), step.lower, inputs, flops, tokens, carries=True)
 
     def denoise(self) -> Work:
-        """One call of the velocity model; guidance takes up to three a step."""
+        """One call of the velocity model; `osjax sample --memory` says how many of them a sample takes."""
         model_cfg = replace(self._model(), dtype=str(dtypes.named(self.cfg.dtype, "dtype")))
         params = self._params(model_cfg, self.cfg.dtype)
         batch = self._latents(model_cfg, self.cfg.denoise_batch)

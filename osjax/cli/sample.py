@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from osjax.cli import sample_memory
 from osjax.errors import UserError
+from osjax.flow.solvers import SOLVERS
 from osjax.parallel import compiled
 from osjax.parts import pipeline, sampling
 from osjax.parts.sampling import SamplingKeys
@@ -25,7 +26,8 @@ FLAGS = {
     "height": ("sample.height", int, "pixels, with --width instead of a resolution"),
     "width": ("sample.width", int, "pixels"),
     "frames": ("sample.frames", int, "4k + 1 for a causal autoencoder, multiples of 4 for the DC-AE"),
-    "steps": ("sample.steps", int, "of the sampler"),
+    "steps": ("sample.steps", int, "from noise to video"),
+    "solver": ("sample.solver", str, f"of a step: {', '.join(SOLVERS)}"),
     "guidance": ("sample.guidance", float, "on the text; 1 is none"),
     "guidance-img": ("sample.guidance_img", float, "on given images and clips; 1 is none"),
     "negative": ("sample.negative", str, "negative prompt"),
@@ -85,7 +87,7 @@ def run(cfg: ConfigDict, args) -> None:
     requests = _requests(args)
     keys = sampling.of_config(cfg)
     compiled.keep(keys.compilation_cache)
-    pipe = pipeline.from_config(cfg)
+    pipe = pipeline.of_keys(keys)
     output = Output(Path(keys.output.folder), keys.output.layout, keys.output.by_suite, keys.output.crf)
     if pipe.settings.frames == 1 and keys.output.crf != CRF:
         raise UserError(f"config.output.crf is {keys.output.crf}, but one frame is a PNG: leave it out", status=2)

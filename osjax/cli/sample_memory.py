@@ -23,7 +23,7 @@ def run(cfg: ConfigDict, topology: str | None) -> None:
     """Print the table of a sampling config, for the devices here or for those of a TPU topology."""
     keys = sampling.of_config(cfg)
     mesh = topology_mesh(topology, keys.mesh) if topology else None
-    report(pipeline.from_config(cfg, mesh), Path(keys.output.folder), mesh)
+    report(pipeline.of_keys(keys, mesh), Path(keys.output.folder), mesh)
 
 
 def topology_mesh(name: str, sizes: MeshKeys) -> Mesh:
@@ -55,6 +55,7 @@ def report(pipe: Pipeline, folder: Path, mesh: Mesh | None = None) -> None:
     height, width = pipe.size(settings)
     device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
     title = f"{settings.mode}, {settings.frames} frames of {width}x{height}, compiled for {device.device_kind}"
+    title += f"; {pipe.calls(settings)} calls of the video model"
     table = memory.table(programs, title)
     print(table)
     folder.mkdir(parents=True, exist_ok=True)
@@ -62,6 +63,7 @@ def report(pipe: Pipeline, folder: Path, mesh: Mesh | None = None) -> None:
     figures = {
         "settings": pipe.describe(settings),
         "device": device.device_kind,
+        "calls": pipe.calls(settings),
         "programs": [asdict(program) for program in programs],
         "peak": memory.together(programs),
         "peak_offloaded": memory.offloaded(programs),

@@ -16,10 +16,8 @@ import numpy as np
 from osjax.conditioning.modes import (
     MODES,
     Reference,
-    clip_frames,
     every,
     index,
-    reference_frames,
     references_of,
     usable_weights,
 )
@@ -107,48 +105,16 @@ def training_references(
     latents_BTHWC: jax.Array,
     names: Mapping[str, float] | tuple[str, ...],
     causal: bool,
-    time_compression: int = 4,
-    pad: bool = False,
 ) -> dict[str, jax.Array]:
     """Latents of every reference that the modes `names` need, taken from the training video itself.
 
     encode: video (B, T, H, W, 3) in [-1, 1] -> normalised latents. Causal autoencoders encode a reference clip on its
-    own; the others copy it from the latents of the whole clip, as the original does. pad: see `modes.clip_frames`.
+    own; the others copy it from the latents of the whole clip, as the original does.
     """
     latents = {}
     for reference in references_of(names):
         if reference.frames > 1 and not causal:
             latents[reference.name] = latents_BTHWC
         else:
-            at = reference_frames(reference, video_BTHWC.shape[1], causal, time_compression, pad)
-            latents[reference.name] = encode(video_BTHWC[:, at])
+            latents[reference.name] = encode(video_BTHWC[:, reference.pixel_slice(video_BTHWC.shape[1], causal)])
     return latents
-
-
-def padded_clip(video_BTHWC: jax.Array, mode_B: jax.Array, time_compression: int = 4) -> jax.Array:
-    """The clips to encode when given images are padded to fill a latent frame; see `modes.clip_frames`."""
-    num_frames = video_BTHWC.shape[1]
-    table = np.stack([clip_frames(mode, num_frames, time_compression, pad=True) for mode in every()])
-    frames_BT = jnp.take(jnp.asarray(table), mode_B, axis=0)
-    return jnp.take_along_axis(video_BTHWC, frames_BT[:, :, None, None, None], axis=1)
-
-
-def encode_with_condition(
-    encode: Encode,
-    video_BTHWC: jax.Array,
-    mode_B: jax.Array,
-    names: Mapping[str, float] | tuple[str, ...],
-    causal: bool,
-    time_compression: int = 4,
-    pad: bool = False,
-) -> tuple[jax.Array, jax.Array]:
-    """Training video -> (latents (B, T, H, W, C), condition (B, T, H, W, 1 + C)). Usable under jit.
-
-    encode: video (B, T, H, W, 3) in [-1, 1] -> normalised latents.
-    mode_B: from `draw_modes`; names: the modes that it can hold (`modes.usable_weights`); pad: see `modes.clip_frames`.
-    """
-    if video_BTHWC.shape[1] == 1:
-        names, pad = (), False
-    latents = encode(padded_clip(video_BTHWC, mode_B, time_compression) if pad else video_BTHWC)
-    references = training_references(encode, video_BTHWC, latents, names, causal, time_compression, pad)
-    return latents, condition(mode_B, references, latents.shape[1:], causal, time_compression)

@@ -17,8 +17,6 @@ causal, time_compression: of the autoencoder, its `Stride`.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from osjax.errors import UserError
 
 
@@ -156,38 +154,3 @@ def references_of(names: tuple[str, ...] | Mapping[str, float]) -> tuple[Referen
     """Every reference that these modes need, each once, in the order of `MODES`."""
     wanted = [r for mode in every() if mode.name in names for r in mode.references]
     return tuple(dict.fromkeys(wanted))
-
-
-def clip_frames(mode: Mode, num_frames: int, time_compression: int = 4, pad: bool = False) -> np.ndarray:
-    """Which pixel frames make up the clip that is encoded in `mode`: (num_frames,) indices into the video.
-
-    pad: repeat an image that is given at an end so often that it fills its latent frame alone; the clip gives up frames
-    at the other end to keep its length. Only meant for non-causal autoencoders, whose first latent frame else covers
-    several frames.
-    """
-    frames = np.arange(num_frames)
-    if not pad or mode.is_clip or not mode.references:
-        return frames
-    extra = time_compression - 1
-    before = extra * (HEAD_IMAGE in mode.references)
-    after = extra * (TAIL_IMAGE in mode.references)
-    if num_frames <= before + after:
-        raise UserError(f"a clip of {num_frames} frames is too short for padded {mode.name}: give more frames.")
-    # A head shifts the video to the right and drops its end; a tail alone drops its beginning.
-    kept = frames[: num_frames - before - after] if before else frames[after:]
-    return np.concatenate([np.repeat(kept[:1], before), kept, np.repeat(kept[-1:], after)])
-
-
-def reference_frames(
-    reference: Reference, num_frames: int, causal: bool, time_compression: int = 4, pad: bool = False
-) -> slice:
-    """Which pixel frames of a training video of `num_frames` are encoded as this reference.
-
-    pad: whether given images are repeated to fill a latent frame, see `clip_frames`.
-    """
-    if pad and reference == TAIL_IMAGE:
-        # Frame -7 at a compression of 4, the last one that padding a loop leaves. The original also takes it for a
-        # padded tail, although that clip ends with frame -1; models were trained so.
-        last = num_frames - 2 * (time_compression - 1)
-        return slice(last - 1, last)
-    return reference.pixel_slice(num_frames, causal)

@@ -206,7 +206,7 @@ def _identity(folder: Path) -> str:
 def open_source(folder: Path | str) -> Records:
     """The records of a data set that `write` made, on this machine or at a URL.
 
-    UserError for a folder that holds none, and for shards that are missing or cut short; `verify` reads them whole.
+    UserError for a folder that holds none, and for shards that are missing or cut short.
     """
     folder = remote.local_folder(folder)
     if not (folder / "dataset_info.json").is_file():
@@ -216,11 +216,3 @@ def open_source(folder: Path | str) -> Records:
         return Records(folder, tfds.builder_from_directory(str(folder)).as_data_source(split=SPLIT))
     except (FileNotFoundError, ValueError, KeyError) as error:
         raise UserError(f"{folder} holds no data set ({error}): build it first") from error
-
-
-def verify(folder: Path | str) -> int:
-    """The number of a data set's shards, after each was read and compared with its fingerprint.
-
-    folder: local or a URL. UserError that names a shard which differs.
-    """
-    return fingerprints.check(remote.local_folder(folder))

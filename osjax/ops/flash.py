@@ -4,8 +4,6 @@ Ring attention runs the two halves apart, which neither of jax's public attentio
 `ops.cudnn`. Splash's backward half is `_splash_attention_bwd` of jax.experimental; tests/ops/test_flash.py watches it.
 """
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
@@ -99,4 +97,3 @@ def _splash_backward(q, k, v, count, out, lse, dout, interpret=False):
 
 
 SPLASH = Kernel(_splash_forward, _splash_backward)
-SPLASH_ON_CPU = Kernel(partial(_splash_forward, interpret=True), partial(_splash_backward, interpret=True))

@@ -12,7 +12,7 @@ class DemoReport:
     prompts: int = 96  # held-out prompts
     i2v: int = 16  # given first frames
     i2v_guidance: float = 1.5  # on the text with a given frame: more of it pulls away from the frame
-    batch: int = 32  # videos at a time
+    batch: int = 32  # videos at a time through the autoencoder
 
     def __post_init__(self):
         if min(self.prompts, self.i2v, self.batch) < 1 or self.i2v_guidance < 0:

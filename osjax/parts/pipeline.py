@@ -1,10 +1,10 @@
 """The sampling pipeline with its models loaded: from a config, or from the workdir of a run."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
 import jax
 from jax.sharding import Mesh
@@ -23,10 +23,10 @@ from osjax.parts.stage import MeshKeys
 from osjax.parts.video_model import VideoModelKeys
 from osjax.sampling import workdir
 from osjax.sampling.autoencoder import Autoencoder
-from osjax.sampling.encoders import PromptEncoder
-from osjax.sampling.pipeline import Options, Pipeline
+from osjax.sampling.options import Options, RunOptions, check_names
+from osjax.sampling.pipeline import Pipeline
 from osjax.sampling.placement import Stored
-from osjax.sampling.settings import SampleSettings
+from osjax.sampling.settings import Changes, SampleSettings
 from osjax.training import checkpoint
 from osjax.weights import load
 from osjax.weights.layout import OPEN_SORA_V2
@@ -39,7 +39,11 @@ def from_config(cfg: ConfigDict, mesh: Mesh | None = None) -> Pipeline:
     mesh: instead of the config's, such as one of devices that are only compiled for. UserError for what cannot be
     sampled from, and for keys that nothing would read.
     """
-    keys = sampling.of_config(cfg)
+    return of_keys(sampling.of_config(cfg), mesh)
+
+
+def of_keys(keys: SamplingKeys, mesh: Mesh | None = None) -> Pipeline:
+    """The pipeline of the checked keys of a sampling config. mesh, UserError: see `from_config`."""
     if mesh is None and keys.mesh != MeshKeys(1, 1, 1, 1):
         mesh = device_mesh.make(**vars(keys.mesh))
     image = _image_model(keys)
@@ -56,29 +60,17 @@ def from_config(cfg: ConfigDict, mesh: Mesh | None = None) -> Pipeline:
     return Pipeline(*velocity, _autoencoder(keys.autoencoder, "autoencoder"), words, settings=settings, **options)
 
 
-def from_checkpoint(
-    folder: Path | str,
-    *,
-    settings: Mapping[str, Any] | None = None,
-    autoencoder: Autoencoder | None = None,
-    text: PromptEncoder | None = None,
-    dtype: str | None = None,
-    attention: str = "auto",
-    adapter: str | None = None,
-    adapter_strength: float = 1.0,
-    **options: Unpack[Options],
-) -> Pipeline:
+def from_checkpoint(folder: Path | str, **options: Unpack[RunOptions]) -> Pipeline:
     """The models that `osjax demo` or a training run left in its workdir, with its sizes as defaults.
 
-    folder: the workdir. settings: keys of SampleSettings on top of the workdir's. autoencoder, text: for runs that used
-    those of files. dtype, attention: of the video model, instead of those that it was trained with. adapter: LoRA to
-    add, a .safetensors, a folder of peft or checkpoints of a stage that trained one, times adapter_strength. options:
-    `mesh`, `offload`, `int8`, `image` of the pipeline.
+    folder: the workdir. options: what to change or to add, and how to hold the models: see `RunOptions` and `Options`.
     UserError where the folder holds no finished run.
     """
+    check_names(options, RunOptions)
     folder = Path(folder)
     run = workdir.read(folder)
-    denoiser, text = run.denoiser, run.text or text
+    denoiser, text = run.denoiser, run.text or options.get("text")
+    autoencoder, dtype = options.get("autoencoder"), options.get("dtype")
     if denoiser is None:
         raise UserError(f"the run in {folder} trained an autoencoder alone: osjax eval recon --workdir={folder}")
     if run.autoencoder:
@@ -86,17 +78,21 @@ def from_checkpoint(
         autoencoder = Autoencoder(models.build(run.autoencoder.config), params, run.latent_scale)
     if text is None or autoencoder is None:
         raise UserError(f"the run in {folder} used an autoencoder or text encoders of files: name them in a config")
-    to_dataclass(SampleSettings, {**run.settings, **(settings or {})}, "sample")  # names wrong keys
-    added = VideoModelKeys(adapter=adapter, adapter_strength=adapter_strength)
+    changes = options.get("settings") or Changes()
+    to_dataclass(SampleSettings, {**run.settings, **changes}, "sample")  # names wrong keys
+    added = VideoModelKeys(adapter=options.get("adapter"), adapter_strength=options.get("adapter_strength", 1.0))
     video_model.check_adapter(added, "model")
-    denoiser = replace(denoiser, config=_changed(denoiser.config, dtype, attention))
+    denoiser = replace(denoiser, config=_changed(denoiser.config, dtype, options.get("attention", "auto")))
     return Pipeline(
         models.build(denoiser.config),
         _stored(folder, denoiser, dtype or "float32", added),
         autoencoder,
         text,
-        settings=SampleSettings(**run.settings).changed(**(settings or {})),
-        **options,
+        settings=SampleSettings(**run.settings).changed(**changes),
+        mesh=options.get("mesh"),
+        offload=options.get("offload", False),
+        int8=options.get("int8", False),
+        image=options.get("image"),
     )
 
 
@@ -128,7 +124,7 @@ def _of_workdir(folder: str, keys: SamplingKeys, options: Options) -> Pipeline:
         words = text.of_keys(keys.text).encoder(keys.dtype or "bfloat16", keys.offload)
     return from_checkpoint(
         folder,
-        settings=said(keys.sample),
+        settings=Changes(**said(keys.sample)),
         autoencoder=autoencoder,
         text=words,
         dtype=keys.dtype,

@@ -1,7 +1,8 @@
 """The denoise loop as one compiled call per shape of latent, on one device or on a mesh.
 
-Everything but the shape is an argument: seeds, guidance, the number of steps and its schedule need no new program. The
-same program runs the whole loop or, for a progress bar, one step after the other; the numbers are the same bits.
+Everything but the shape is an argument: seeds, guidance, the number of steps, their schedule and the solver need no new
+program. The same program runs the whole loop or, for a progress bar, one step after the other; the numbers are the same
+bits.
 """
 
 from collections.abc import Callable
@@ -40,29 +41,32 @@ class Inputs(NamedTuple):
 def advance(
     module: nn.Module,
     params: velocity.Params,
-    x_BTHWC: jax.Array,
+    state: sampler.State,
     inputs: Inputs,
     calls: sampler.Calls,
     first: np.int32,
     last: np.int32,
-) -> jax.Array:
-    """Latents (B, T, H, W, C) after the model calls `first` up to, but without, `last`; see `flow.sampler.advance`.
+) -> sampler.State:
+    """The state after the model calls `first` up to, but without, `last`, which must begin and end with a step.
 
-    module, params: the velocity model. x_BTHWC: latents before; the buffer is donated. inputs: all else that the model
-    is told. calls: of `plan`. first, last: int32 scalars, so that one program serves every range.
+    module, params: the velocity model. state: of latents (B, T, H, W, C); its buffers are donated. inputs: all else
+    that the model is told. calls: of `plan`. first, last: int32 scalars, so that one program serves every range.
     """
-    size = x_BTHWC.shape[1:4]
+    size = state.x.shape[1:4]
 
-    def velocity_fn(x_BNC, t_B, branch):
+    def call(i: jax.Array, state: sampler.State) -> sampler.State:
         # Branches: 0 prompt and condition, 1 negative prompt and condition, 2 negative prompt without condition. One
         # program makes all three, so the branch is a traced number and what the model sees is chosen by value; without
         # a condition the model sees zeros, as it did in training.
+        branch, t = jnp.asarray(calls.branch_F)[i], jnp.asarray(calls.t_F)[i]
         txt, vec = (text[jnp.minimum(branch, 1)] for text in (inputs.txt_2BMC, inputs.vec_2BC))
         cond = None if inputs.cond_BTHWC is None else jnp.where(branch < 2, inputs.cond_BTHWC, 0)
         given = velocity.Given(txt, vec, cond, inputs.strength_B)
-        return velocity.of_packed(module, params, x_BNC, size, t_B, given)
+        t_B = jnp.full((len(state.x),), t)
+        return sampler.update(state, calls, i, velocity.of_packed(module, params, state.x, size, t_B, given))
 
-    return module.unpack(sampler.advance(velocity_fn, module.pack(x_BTHWC), calls, first, last), size)
+    packed = jax.lax.fori_loop(first, last, call, jax.tree.map(module.pack, state))
+    return jax.tree.map(lambda x: module.unpack(x, size), packed)
 
 
 def plan(
@@ -75,7 +79,7 @@ def plan(
     T, H, W, _ = latent_shape
     times = shift.schedule(settings.steps, module.inputs.tokens(1, H, W), T, settings.shift, settings.alpha)
     if module.inputs.guidance:
-        return sampler.plan(times)  # distilled: told the strength, one call a step
+        return sampler.plan(times, solver=settings.solver)  # distilled: told the strength, one call an evaluation
     mode = settings.condition
     weights = guidance.weights(
         settings.steps,
@@ -87,7 +91,7 @@ def plan(
         image_oscillation=settings.image_oscillation,
         image_ramp=settings.image_ramp and mode.is_image,
     )
-    return sampler.plan(times, weights)
+    return sampler.plan(times, weights, settings.solver)
 
 
 class Denoiser:
@@ -134,14 +138,14 @@ class Denoiser:
         if self.module.inputs.guidance:
             inputs = inputs._replace(strength_B=jnp.full((len(noise_BTHWC),), settings.guidance))
         if self.mesh is None:
-            return self._run(params, noise_BTHWC, inputs, calls, ends, on_step)
+            return self._run(params, sampler.start(noise_BTHWC), inputs, calls, ends, on_step)
         # Each group of devices makes its own rows. Text, condition and tables are small: every device has them whole.
         rows = sharding.batch_sharding(self.mesh)
         everywhere = sharding.replicated(self.mesh)
-        noise_BTHWC = jax.device_put(noise_BTHWC, rows)
+        state = jax.device_put(sampler.start(noise_BTHWC), rows)
         inputs = jax.device_put(inputs, everywhere)
         with sharding.under(self.mesh):
-            return self._run(params, noise_BTHWC, inputs, jax.device_put(calls, everywhere), ends, on_step)
+            return self._run(params, state, inputs, jax.device_put(calls, everywhere), ends, on_step)
 
     def lower(
         self,
@@ -164,7 +168,7 @@ class Denoiser:
             return jax.ShapeDtypeStruct(sizes, dtype, sharding=sharding)
 
         self.check(latent_shape, text_tokens)
-        noise = shape((self.rows, *latent_shape), rows)
+        state = sampler.State(*[shape((self.rows, *latent_shape), rows)] * 4)
         inputs = Inputs(
             shape((2, self.rows, text_tokens, takes.text_channels)),
             shape((2, self.rows, takes.pooled_channels)),
@@ -175,14 +179,14 @@ class Denoiser:
         bounds = (shape((), dtype=jnp.int32),) * 2
         context = nullcontext() if self.mesh is None else sharding.under(self.mesh)
         with context:
-            return advance.lower(self.module, params, noise, inputs, tables, *bounds)
+            return advance.lower(self.module, params, state, inputs, tables, *bounds)
 
-    def _run(self, params, x, inputs, calls, ends, on_step) -> jax.Array:
+    def _run(self, params, state, inputs, calls, ends, on_step) -> jax.Array:
         # Without a listener one dispatch runs the whole loop on the device. With one, a step may be several model
         # calls, one for each branch of guidance, so `ends` says after which call every step is complete.
         if on_step is None:
-            return advance(self.module, params, x, inputs, calls, np.int32(0), ends[-1])
+            return advance(self.module, params, state, inputs, calls, np.int32(0), ends[-1]).x
         for first, last in zip(np.concatenate([[0], ends[:-1]]).astype(np.int32), ends, strict=True):
-            x = jax.block_until_ready(advance(self.module, params, x, inputs, calls, first, last))
+            state = jax.block_until_ready(advance(self.module, params, state, inputs, calls, first, last))
             on_step()
-        return x
+        return state.x

@@ -1,12 +1,12 @@
 """Prompts to videos: text, condition, one compiled denoise loop, decode."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Unpack
 
 import flax.linen as nn
 import jax
@@ -22,28 +22,21 @@ from osjax.parallel import sharding
 from osjax.sampling import int8 as quantization
 from osjax.sampling import references, t2i2v
 from osjax.sampling.autoencoder import Autoencoder, to_float, to_uint8
-from osjax.sampling.denoise import Denoiser, Inputs
+from osjax.sampling.denoise import Denoiser, Inputs, plan
 from osjax.sampling.encoders import PromptEncoder
 from osjax.sampling.job import Job
+from osjax.sampling.options import Options, RunOptions, check_names
 from osjax.sampling.placement import Placed, Stored, size_of
 from osjax.sampling.sample import Sample
-from osjax.sampling.settings import T2I2V, SampleSettings
+from osjax.sampling.settings import T2I2V, Changes, SampleSettings
 
 if TYPE_CHECKING:  # names the argument of a constructor that stands above this floor
     from ml_collections import ConfigDict
 
 log = logging.getLogger(__name__)
+Progress = Callable[[range], Iterable[int]]
 SHOWN = 200  # characters of the words that are told to be cut
 __all__ = ["Autoencoder", "Job", "Pipeline", "Sample", "SampleSettings", "to_float", "to_uint8"]
-
-
-class Options(TypedDict, total=False):
-    """How a pipeline holds its models, as `Pipeline` explains."""
-
-    mesh: Mesh | None
-    offload: bool
-    int8: bool
-    image: "Callable[[], Pipeline] | None"
 
 
 class FromConfig(Protocol):
@@ -55,19 +48,7 @@ class FromConfig(Protocol):
 class FromCheckpoint(Protocol):
     """The type of `osjax.parts.pipeline.from_checkpoint`, which explains its arguments."""
 
-    def __call__(
-        self,
-        folder: Path | str,
-        *,
-        settings: Mapping[str, Any] | None = None,
-        autoencoder: Autoencoder | None = None,
-        text: PromptEncoder | None = None,
-        dtype: str | None = None,
-        attention: str = "auto",
-        adapter: str | None = None,
-        adapter_strength: float = 1.0,
-        **options: Unpack[Options],
-    ) -> "Pipeline": ...
+    def __call__(self, folder: Path | str, **options: Unpack[RunOptions]) -> "Pipeline": ...
 
 
 class Pipeline:
@@ -89,24 +70,20 @@ class Pipeline:
         text_encoder: PromptEncoder,
         *,
         settings: SampleSettings | None = None,
-        mesh: Mesh | None = None,
-        offload: bool = False,
-        int8: bool = False,
-        image: Callable[[], "Pipeline"] | None = None,
+        **options: Unpack[Options],
     ):
         """module, params: a velocity model such as the MMDiT; params may be host arrays or `Stored`.
 
         autoencoder, text_encoder: the ones that the velocity model was trained with.
-        settings: what calls start from. mesh: to split the velocity model and its samples over; the rest runs on one
-        device. offload: keep weights on the host and bring them to the device one model after the other.
-        int8: the velocity model's blocks with int8 weights, quantised on the host (see sampling/int8.py).
-        image: makes the text-to-image pipeline of mode t2i2v, which is loaded, used and freed.
+        settings: what calls start from. options: `mesh`, `offload`, `int8` and `image`, see `Options`.
         """
+        check_names(options, Options)
+        mesh, offload = options.get("mesh"), options.get("offload", False)
         boxed = models.abstract_params(module.cfg)
-        if int8:
+        if options.get("int8"):
             module, params, boxed = quantization.prepare(module, params)
         shardings = None if mesh is None else sharding.of_boxed(boxed, mesh)
-        self.module, self.text_encoder, self.image = module, text_encoder, image
+        self.module, self.text_encoder, self.image = module, text_encoder, options.get("image")
         self.settings = settings or SampleSettings()
         self._denoiser, self._params = Denoiser(module, mesh), Placed(params, shardings, offload)
         self._autoencoder, self._ae_params = autoencoder, Placed(autoencoder.params, None, offload)
@@ -118,12 +95,10 @@ class Pipeline:
         refs: Sequence[references.Given] | None = None,
         negatives: Sequence[str] | None = None,
         seeds: Sequence[int] | None = None,
-        noise: Sequence[np.ndarray | jax.Array] | None = None,
         samples: int = 1,
-        batch_size: int = 16,
-        progress: Callable[[range], Iterable[int]] | None = None,
+        progress: Progress | None = None,
         settings: SampleSettings | None = None,
-        **changes: Any,
+        **changes: Unpack[Changes],
     ) -> Sample:
         """Make `samples` videos a prompt, those of one prompt next to each other.
 
@@ -131,22 +106,23 @@ class Pipeline:
             of them; i2v_loop takes its first and last frame.
         negatives, seeds: one a prompt instead of `negative` and `seed` of the settings. Sample k of a prompt has the
             seed plus k, and the noise follows from that number alone.
-        noise: latents (T, H, W, C) to start from instead, one a video.
-        progress: wraps the iterator over `batch_size` videos each; the size changes nothing else.
+        progress: see `make`.
         changes: fields of SampleSettings on top of `settings` or of the pipeline's own.
         UserError for a mode without its references or a size that the autoencoder cannot take.
         """
         settings = (settings or self.settings).changed(**changes)
-        jobs = self.jobs(settings, prompts, refs, negatives, seeds, samples)
-        if noise is not None:
-            jobs = [replace(job, noise_THWC=one) for job, one in zip(jobs, noise, strict=True)]
+        return self.make(self.jobs(settings, prompts, refs, negatives, seeds, samples), settings, progress)
+
+    def make(self, jobs: Sequence[Job], settings: SampleSettings, progress: Progress | None = None) -> Sample:
+        """Make the videos of `jobs`, which may have noise of their own to start from.
+
+        jobs: of `jobs`, with these settings. progress: wraps the iterator over the videos, such as tqdm.
+        """
         if settings.mode == T2I2V:
             assert self.image is not None  # `check` has seen to it
             jobs = t2i2v.with_first_frames(self.image, jobs, settings, self.size(settings))
-        made: list[tuple[np.ndarray, np.ndarray]] = []
-        starts = range(0, len(jobs), batch_size)
-        for start in progress(starts) if progress else starts:
-            made += self.stream(jobs[start : start + batch_size], settings)
+        videos_of, numbers = self.stream(jobs, settings), range(len(jobs))
+        made = [next(videos_of) for _ in (progress(numbers) if progress else numbers)]
         videos, latents = map(np.stack, zip(*made, strict=True))
         return Sample(videos, latents, self.describe(settings), [self.describe_row(job, settings) for job in jobs])
 
@@ -229,6 +205,10 @@ class Pipeline:
         UserError with the nearest valid size or number of frames where the autoencoder cannot take theirs.
         """
         return self._autoencoder.latent_shape(settings.frames, *self.size(settings))
+
+    def calls(self, settings: SampleSettings) -> int:
+        """How often these settings ask the video model: once for each prediction of each evaluation of the solver."""
+        return int(plan(settings, self.module, self.latent_shape(settings))[1][-1])
 
     def describe(self, settings: SampleSettings) -> dict[str, Any]:
         """The settings as JSON values, with the height and width in pixels that follow from them."""

@@ -2,11 +2,12 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TypedDict, Unpack
 
 from osjax.conditioning import modes
 from osjax.data import buckets, caption
 from osjax.errors import UserError
+from osjax.flow.solvers import SOLVERS
 
 T2I2V = "t2i2v"  # an image model makes the first frame, then i2v_head goes on from it
 TABLE_MULTIPLE = 16  # what sizes in the original's tables divide by; 32 with an autoencoder of that stride
@@ -20,6 +21,8 @@ class SampleSettings:
 
     height, width: pixels; both, or neither to take them from `resolution` ("256px", "720p") and `aspect_ratio`
         (width:height).
+    solver: a row of `flow.solvers.SOLVERS`, euler as in the original. Those that look back at earlier steps take what
+        guidance changes from one step to the next, as the oscillations do, for a bend of the path.
     guidance: on the text; guidance_img: on the condition; 1 is none. A guidance-distilled model is told `guidance`
         instead. The oscillations take guidance away on odd steps after the tenth; the ramp lets the guidance on a
         given image grow over the frames and fall over the steps.
@@ -41,6 +44,7 @@ class SampleSettings:
     width: int | None = None
     frames: int = 129
     steps: int = 50
+    solver: str = "euler"
     guidance: float = 7.5
     guidance_img: float = 3.0
     text_oscillation: bool = True
@@ -64,6 +68,8 @@ class SampleSettings:
     def __post_init__(self):
         if self.mode not in mode_names():
             raise UserError(f"unknown condition mode {self.mode!r}: use one of {', '.join(mode_names())}.")
+        if self.solver not in SOLVERS:
+            raise UserError(f"unknown solver {self.solver!r}: use one of {', '.join(SOLVERS)}")
         for name in ("steps", "image_steps", "frames", "fps"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}: sampling needs at least 1")
@@ -82,7 +88,7 @@ class SampleSettings:
         if not 0 <= self.seed < 2**63:
             raise UserError(f"seed is {self.seed}: give a number from 0 to 2**63 - 1")
 
-    def changed(self, **changes: Any) -> "SampleSettings":
+    def changed(self, **changes: Unpack["Changes"]) -> "SampleSettings":
         """The settings with `changes`, fields of these, in their place.
 
         A resolution or an aspect ratio also replaces height and width; UserError where both are given.
@@ -90,7 +96,7 @@ class SampleSettings:
         if "resolution" in changes or "aspect_ratio" in changes:
             if changes.get("height") or changes.get("width"):
                 raise UserError("give height and width, or a resolution and an aspect ratio, not both")
-            changes = {**changes, "height": None, "width": None}
+            changes["height"] = changes["width"] = None
         return replace(self, **changes)
 
     @property
@@ -108,6 +114,38 @@ class SampleSettings:
     def says(self, prompt: str) -> str:
         """The prompt as the text encoder gets it."""
         return caption.prompt(prompt, self.caption_form, self.fps if self.state_fps else None, self.motion_score)
+
+
+class Changes(TypedDict, total=False):
+    """Fields of SampleSettings by name, for type checkers and editors; `SampleSettings` explains them."""
+
+    mode: str
+    resolution: str
+    aspect_ratio: str
+    height: int | None
+    width: int | None
+    frames: int
+    steps: int
+    solver: str
+    guidance: float
+    guidance_img: float
+    text_oscillation: bool
+    image_oscillation: bool
+    image_ramp: bool
+    shift: bool
+    alpha: float | None
+    negative: str
+    fps: int
+    caption_form: str
+    state_fps: bool
+    motion_score: int | None
+    seed: int
+    match_fps: bool
+    put_back: bool | None
+    drop_padding: bool
+    image_resolution: str
+    image_steps: int
+    image_guidance: float
 
 
 def mode_names() -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from osjax.errors import UserError
 from osjax.sampling.names import LAYOUTS, file_stem
 
 SUFFIXES = (".mp4", ".png")
+SINCE = {"solver": "euler"}  # settings that older samples do not state -> what these were made with
 CRF = 23  # of x264: as the original saves its samples, opensora/datasets/utils.py; 0 loses nothing
 
 
@@ -71,7 +72,8 @@ class Output:
         except ValueError as error:
             raise UserError(f"{self.json(stem)} is no JSON of osjax: give another --output, or --overwrite") from error
         wanted = json.loads(json.dumps(settings))
-        differ = [key for key in wanted if not isinstance(told, dict) or told.get(key) != wanted[key]]
+        told = {**SINCE, **told} if isinstance(told, dict) else {}
+        differ = [key for key in wanted if told.get(key) != wanted[key]]
         if differ:
             raise UserError(
                 f"{self.media(stem, frames)} was made with another {differ[0]}: give another --output, or --overwrite"

@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from osjax import models
-from osjax.conditioning import build, text
 from osjax.errors import UserError
 from osjax.models import lora
 from osjax.parallel import host, sharding
@@ -25,7 +23,7 @@ from osjax.stages import data, features, stage
 from osjax.stages.encoders import Encoders
 from osjax.stages.throughput import throughput
 from osjax.training import diffusion, state
-from osjax.types import LatentBatch
+from osjax.training.draw import Draw
 
 
 class DiffusionStage:
@@ -61,7 +59,7 @@ class DiffusionStage:
         dropout = keys.text_dropout.t5, keys.text_dropout.clip
         work = stage.Work(
             lambda module, tx, opt: diffusion.make_step(
-                module, tx, opt, self._prepare(read(), *dropout), skip_given=not keys.loss_on_given
+                module, tx, opt, self._draw(read(), *dropout), skip_given=not keys.loss_on_given
             ),
             lambda: self._batches(data.training_source(keys.data, own), read()),
             evaluate=self._evaluation(own, read) if keys.evaluate.every else None,
@@ -117,23 +115,9 @@ class DiffusionStage:
             encoders.null = made.null
         return data.Mapped(made.batches(data.readers(keys)), encoders.of_cached)
 
-    def _prepare(self, encoders: Encoders, drop_t5: float, drop_clip: float) -> diffusion.Prepare:
-        """What a step does first: draw a condition mode per clip and drop text."""
-        null_txt, null_vec = encoders.null
-        stride = self.module.stride
-
-        def prepare(batch, key) -> LatentBatch:
-            key_mode, key_text = jax.random.split(key)
-            B, *shape = batch["latents"].shape
-            cond = None
-            if self.recipe.model.inputs.condition:
-                mode_B = build.draw_modes(key_mode, self.modes, B, shape[0], stride.causal, stride.time)
-                cond = build.condition(mode_B, batch["references"], tuple(shape), stride.causal, stride.time)
-            txt, vec = text.drop_text(key_text, batch["txt"], batch["vec"], null_txt, null_vec, drop_t5, drop_clip)
-            strength_B = jnp.full(B, self.recipe.keys.guidance) if self.recipe.model.inputs.guidance else None
-            return LatentBatch(batch["latents"], txt, vec, cond, strength_B)
-
-        return prepare
+    def _draw(self, encoders: Encoders, drop_t5: float, drop_clip: float) -> Draw:
+        inputs, stride, guidance = self.recipe.model.inputs, self.module.stride, self.recipe.keys.guidance
+        return Draw(inputs, self.modes, stride, encoders.null, drop_t5, drop_clip, guidance)
 
     def _evaluation(self, own: data.OwnData, read: Callable[[], Encoders]):
         """The flow loss on the same held-out batches, noise and times every time."""
@@ -142,8 +126,8 @@ class DiffusionStage:
 
         @jax.jit
         def losses(params: Any, batch: Any, key: jax.Array) -> jax.Array:
-            prepare = self._prepare(read(), 0.0, 0.0)
-            return diffusion.make_evaluation(models.build(recipe.model), prepare)(params, batch, key)
+            draw = self._draw(read(), 0.0, 0.0)
+            return diffusion.make_evaluation(models.build(recipe.model), draw)(params, batch, key)
 
         def evaluate(now: state.TrainState) -> dict[str, float]:
             if not held:

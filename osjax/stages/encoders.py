@@ -83,7 +83,7 @@ class Encoders:
         return np.asarray(txt), np.asarray(vec)
 
     def _encoded(self, video: jax.Array, latents: jax.Array, names: Iterable[str]) -> dict[str, jax.Array]:
-        return build.training_references(self._encode, video, latents, tuple(names), *self._stride)
+        return build.training_references(self._encode, video, latents, tuple(names), self.module.stride.causal)
 
     def _encode(self, video: jax.Array) -> jax.Array:
         ways = self.mesh.shape["data"] * self.mesh.shape["fsdp"]

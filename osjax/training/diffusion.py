@@ -70,7 +70,7 @@ def make_loss(module: nn.Module, prepare: Prepare | None = None, skip_given: boo
     """The training loss `(params, batch, key) -> (float32 scalar, its sums by time)`, for `update.apply`.
 
     It draws conditions, times and noise from the key. module: the velocity model. prepare(batch, key) -> LatentBatch:
-    draws conditions and drops text; None takes the batch as it is. skip_given: as `losses` takes it.
+    draws conditions and drops text, a `draw.Draw`; None takes the batch as it is. skip_given: as `losses` takes it.
     """
 
     def loss_fn(params, batch, key):

@@ -222,12 +222,23 @@ def test_offload_and_int8_are_switches_of_the_command_line(workdir, tmp_path):
     assert 0 < np.abs(int8.astype(int) - plain).max() < 60
 
 
+def test_the_solver_is_a_flag_and_samples_say_which_one_made_them(workdir, tmp_path):
+    made = {}
+    for solver in ("euler", "dpmpp_2m"):
+        sample(workdir, "--prompt=a", "--steps=4", f"--solver={solver}", "--output", tmp_path / solver)
+        (path,) = (tmp_path / solver).glob("*.json")
+        assert json.loads(path.read_text())["solver"] == solver
+        made[solver] = video.decode(path.with_suffix(".mp4"))
+    assert (made["euler"] != made["dpmpp_2m"]).any()
+
+
 def test_memory_is_told_without_weights_and_kept_as_a_table(workdir, tmp_path, capsys):
-    sample(workdir, "--memory", "--mode=i2v_head", "--output", tmp_path)
+    sample(workdir, "--memory", "--mode=i2v_head", "--steps=4", "--solver=heun", "--output", tmp_path)
     table = (tmp_path / "memory.md").read_text()
     assert table in capsys.readouterr().out and "| denoise |" in table
     figures = json.loads((tmp_path / "memory.json").read_text())
     assert 0 < figures["peak_offloaded"] < figures["peak"]
+    assert figures["calls"] == 3 * (2 * 4 - 1) and "21 calls of the video model" in table
     assert [p["name"] for p in figures["programs"]] == ["encode head_image", "denoise", "decode"]
 
 

@@ -81,12 +81,17 @@ def averaging_encoder(video_BTHWC):
     return jnp.concatenate([first, groups], axis=1)
 
 
+def conditioned(video, mode_B, names):
+    """The condition that a batch of videos is given in training, encoded by the averaging encoder."""
+    latents = averaging_encoder(video)
+    references = build.training_references(averaging_encoder, video, latents, names, causal=True)
+    return build.condition(mode_B, references, latents.shape[1:], causal=True)
+
+
 def test_training_gives_each_sample_the_condition_of_its_mode():
     video = jax.random.normal(jax.random.key(0), (4, 73, 2, 2, 3))
     mode_B = jnp.array([modes.index(n) for n in ("t2v", "i2v_loop", "v2v_head", "v2v_tail_easy")])
-    run = jax.jit(lambda v, m: build.encode_with_condition(averaging_encoder, v, m, modes.MODES, causal=True))
-    latents, cond = run(video, mode_B)
-    np.testing.assert_allclose(latents, averaging_encoder(video), rtol=1e-6)
+    cond, latents = jax.jit(lambda v, m: conditioned(v, m, modes.MODES))(video, mode_B), averaging_encoder(video)
     assert not np.any(cond[0])
     assert np.asarray(cond[1, :, 0, 0, 0]).tolist() == [1] + [0] * 17 + [1]
     np.testing.assert_allclose(cond[1, -1, ..., 1:], video[1, -1], rtol=1e-6)  # an image of its own, not a latent frame

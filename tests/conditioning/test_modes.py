@@ -1,4 +1,3 @@
-import numpy as np
 import pytest
 
 from osjax.conditioning import modes
@@ -27,18 +26,8 @@ def test_reference_lengths_follow_the_autoencoder():
     assert (head.pixel_frames(False), head.latent_frames(False)) == (32, 8)
     assert (tail.pixel_frames(True), tail.latent_frames(True)) == (65, 17)
     assert (tail.latent_frames(False), tail.latent_frames(False, time_compression=8)) == (16, 8)
-    assert modes.reference_frames(tail, 100, causal=True) == slice(35, 100)
-    assert modes.reference_frames(modes.HEAD_IMAGE, 100, causal=True) == slice(0, 1)
-
-
-def test_padding_lets_an_image_fill_its_latent_frame():
-    assert modes.clip_frames(modes.of("i2v_head"), 8, pad=True).tolist() == [0, 0, 0, 0, 1, 2, 3, 4]
-    assert modes.clip_frames(modes.of("i2v_tail"), 8, pad=True).tolist() == [3, 4, 5, 6, 7, 7, 7, 7]
-    assert modes.clip_frames(modes.of("i2v_loop"), 8, pad=True).tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
-    for name in ("t2v", "v2v_head", "v2v_tail_easy"):
-        np.testing.assert_array_equal(modes.clip_frames(modes.of(name), 8, pad=True), np.arange(8))
-    assert modes.reference_frames(modes.TAIL_IMAGE, 8, causal=False, pad=True) == slice(1, 2)
-    assert modes.reference_frames(modes.TAIL_IMAGE, 8, causal=False) == slice(7, 8)
+    assert tail.pixel_slice(100, causal=True) == slice(35, 100)
+    assert modes.HEAD_IMAGE.pixel_slice(100, causal=True) == slice(0, 1)
 
 
 def test_images_are_never_conditioned():

@@ -8,7 +8,7 @@ from osjax.conditioning import build, modes
 from osjax.errors import UserError
 from osjax.sampling import references
 from osjax.sampling.settings import SampleSettings
-from tests.conditioning.test_build import averaging_encoder
+from tests.conditioning.test_build import conditioned
 
 MIDDLE = modes.Reference("middle_image", 1, at=0.5)
 
@@ -47,7 +47,7 @@ def test_the_new_mode_is_drawn_and_given_to_its_own_samples_alone(row):
     video = jax.random.normal(jax.random.key(0), (3, 17, 2, 2, 3))
     names = ("t2v", "i2v_middle", "i2v_tail")
     mode_B = np.array([modes.index(name) for name in names])
-    _, cond = build.encode_with_condition(averaging_encoder, video, mode_B, names, causal=True)
+    cond = conditioned(video, mode_B, names)
     assert np.asarray(cond[..., 0, 0, 0]).tolist() == [[0, 0, 0, 0, 0], [0, 0, 1, 0, 0], [0, 0, 0, 0, 1]]
     np.testing.assert_allclose(cond[1, 2, ..., 1:], video[1, 8], rtol=1e-6)
     assert not np.allclose(cond[1, 2, ..., 1:], video[1, 7])

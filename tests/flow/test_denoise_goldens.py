@@ -12,6 +12,7 @@ from osjax.conditioning import build, modes
 from osjax.flow import guidance, sampler, shift
 from osjax.models import velocity
 from tests import golden
+from tests.flow import integrate
 
 RUNS = "t2v i2v_head_osci i2v_head_13steps i2v_tail i2v_loop v2v_head hc_i2v_head distilled".split()
 
@@ -38,13 +39,13 @@ def condition(arrays, run, latent_shape):
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def advance(name, size, params, txt, vec, cond, strength, calls, x, first, last):
+def advance(name, size, params, txt, vec, cond, strength, calls, state, first, last):
     def velocity_fn(x_BNC, t_B, branch):
         text = [both[jnp.minimum(branch, 1)] for both in (txt, vec)]
         given = velocity.Given(*text, None if cond is None else jnp.where(branch < 2, cond, 0), strength)
         return velocity.of_packed(load_model(name)[0], params, x_BNC, size, t_B, given)
 
-    return sampler.advance(velocity_fn, x, calls, first, last)
+    return integrate.advance(velocity_fn, state, calls, first, last)
 
 
 def denoise(name, **changes):
@@ -78,10 +79,10 @@ def denoise(name, **changes):
     calls, ends = sampler.plan(times, tables or None)
     strength = jnp.full((B,), run["guidance"]) if model.cfg.guidance_embed else None
     one_step = functools.partial(advance, run["model"], (T, H, W), params, txt, vec, cond, strength, calls)
-    path = [model.pack(jnp.asarray(noise))]
+    states = [sampler.start(model.pack(jnp.asarray(noise)))]
     for first, last in zip([0, *ends[:-1]], ends, strict=True):
-        path.append(one_step(path[-1], first, last))
-    return arrays, meta, np.stack(path), model.unpack(path[-1], (T, H, W))
+        states.append(one_step(states[-1], first, last))
+    return arrays, meta, np.stack([state.x for state in states]), model.unpack(states[-1].x, (T, H, W))
 
 
 @pytest.mark.parametrize("name", RUNS)

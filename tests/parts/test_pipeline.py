@@ -52,6 +52,8 @@ def test_what_is_no_finished_run_is_said_in_one_line(folder, tmp_path):
         osjax.Pipeline.from_checkpoint(tmp_path)
     with pytest.raises(UserError, match="unknown config key sample.step; did you mean steps"):
         osjax.Pipeline.from_checkpoint(folder, settings={"step": 2})
+    with pytest.raises(TypeError, match="'dtpye'"):
+        osjax.Pipeline.from_checkpoint(folder, dtpye="bfloat16")
     good = json.loads((folder / workdir.FILE).read_text())
     for says, change in (
         ("lead out of the workdir", {"denoiser": {**good["denoiser"], "checkpoints": "../elsewhere"}}),

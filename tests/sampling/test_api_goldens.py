@@ -68,7 +68,9 @@ def generate(name, **changes):
     files = config["reference_string"].split(";") if config["reference_string"] else []
     refs = [tuple(np.moveaxis(arrays[f"in.media.{file}"], 0, -1) for file in files)] if files else None
     prompts = [str(n) for n in range(len(noise))]
-    made = pipe(prompts, refs=refs, noise=noise, settings=settings.changed(**changes))
+    settings = settings.changed(**changes)
+    jobs = zip(pipe.jobs(settings, prompts, refs), noise, strict=True)
+    made = pipe.make([dataclasses.replace(job, noise_THWC=one) for job, one in jobs], settings)
     decoded = np.concatenate([np.asarray(pipe._autoencoder.decode(x[None])) for x in made.latents_BTHWC])
     return arrays, meta, made, decoded[:, : options["num_frames"]]
 

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from osjax.errors import UserError
+from osjax.flow.solvers import SOLVERS
 from osjax.parallel import mesh
 from osjax.sampling.pipeline import to_float, to_uint8
 from tests.golden import relative_error
@@ -25,7 +26,7 @@ PROMPTS = ["a red circle", "a blue square", "a green cross"]
 def test_a_video_is_the_same_bit_for_bit_whatever_its_company_and_order(pipe):
     together = pipe(PROMPTS, seeds=[3, 4, 5])
     assert together.videos_BTHWC.shape == (3, 8, 32, 32, 3) and together.videos_BTHWC.dtype == np.uint8
-    turned = pipe(PROMPTS[::-1], seeds=[5, 4, 3], batch_size=2)
+    turned = pipe(PROMPTS[::-1], seeds=[5, 4, 3])
     alone = pipe(PROMPTS[1:2], seed=4)
     np.testing.assert_array_equal(turned.latents_BTHWC[::-1], together.latents_BTHWC)
     np.testing.assert_array_equal(turned.videos_BTHWC[::-1], together.videos_BTHWC)
@@ -42,13 +43,34 @@ def test_samples_of_a_prompt_take_the_seeds_that_follow(pipe):
     assert np.abs(made.latents_BTHWC[2] - again.latents_BTHWC[0]).max() > 0.1
 
 
-def test_progress_by_step_gives_the_same_bits(pipe):
-    steps = []
-    jobs = pipe.jobs(tiny.SETTINGS, PROMPTS[:1])
+def test_progress_is_told_of_every_video_as_it_is_made(pipe):
+    passed = []
+
+    def progress(numbers):
+        for number in numbers:
+            yield number
+            passed.append(number)
+
+    made = pipe(PROMPTS, progress=progress)
+    assert passed == [0, 1, 2]
+    np.testing.assert_array_equal(made.latents_BTHWC, pipe(PROMPTS).latents_BTHWC)
+
+
+def test_a_keyword_that_nobody_knows_is_refused_as_python_does_it(pipe):
+    with pytest.raises(TypeError, match="'ofload': there are mesh, offload, int8, image"):
+        tiny.pipeline(ofload=True)
+    with pytest.raises(TypeError, match="'step'"):
+        pipe(["a"], step=8)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_progress_by_step_gives_the_same_bits(pipe, solver):
+    steps, settings = [], tiny.SETTINGS.changed(solver=solver, steps=4)
+    jobs = pipe.jobs(settings, PROMPTS[:1])
     (_, stepped), (_, whole) = (
-        next(pipe.stream(jobs, tiny.SETTINGS, on_step)) for on_step in (lambda: steps.append(None), None)
+        next(pipe.stream(jobs, settings, on_step)) for on_step in (lambda: steps.append(None), None)
     )
-    assert len(steps) == tiny.SETTINGS.steps
+    assert len(steps) == settings.steps
     np.testing.assert_array_equal(stepped, whole)
 
 

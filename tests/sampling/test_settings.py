@@ -1,11 +1,13 @@
 """Sizes, shapes and prompts against the original's tables."""
 
+from typing import get_type_hints
+
 import pytest
 
 from osjax.data import caption
 from osjax.errors import UserError
 from osjax.models.autoencoder import Stride
-from osjax.sampling.settings import SampleSettings, round_up
+from osjax.sampling.settings import Changes, SampleSettings, round_up
 from tests import golden
 
 TABLES = golden.read_json("sampling_functions")
@@ -77,3 +79,7 @@ def test_a_resolution_replaces_the_size_it_is_given_for():
     assert settings.changed(steps=3).size(16) == (32, 32)
     with pytest.raises(UserError, match="not both"):
         settings.changed(resolution="256px", height=64)
+
+
+def test_changes_are_named_and_typed_as_the_settings_are():
+    assert get_type_hints(Changes) == get_type_hints(SampleSettings)

@@ -91,6 +91,9 @@ def test_a_sample_counts_when_both_files_are_there_and_say_the_same(tmp_path):
     assert output.finished("x", 2, says) and not output.finished("x", 1, says)
     with pytest.raises(UserError, match="made with another steps"):
         output.finished("x", 2, {**says, "steps": 4})
+    assert output.finished("x", 2, {**says, "solver": "euler"})  # as all were made before there were others
+    with pytest.raises(UserError, match="made with another solver"):
+        output.finished("x", 2, {**says, "solver": "heun"})
     output.json("x").write_text("half a fi")
     with pytest.raises(UserError, match="no JSON of osjax"):
         output.finished("x", 2, says)

@@ -7,6 +7,9 @@ osjax.Pipeline.from_checkpoint("runs/demo", dtpye="bfloat16")  # reportCallIssue
 osjax.Pipeline.from_checkpoint("runs/demo", offload="yes")  # reportArgumentType
 osjax.Pipeline.from_config("configs/sample/t2v_256.py")  # reportArgumentType
 pipe("a red circle", refs=3)  # reportArgumentType
+pipe(["a red circle"], step=8)  # reportCallIssue
+pipe(["a red circle"], steps="8")  # reportArgumentType
+osjax.Pipeline.from_checkpoint("runs/demo", settings={"step": 8})  # reportArgumentType
 osjax.SampleSettings(step=8)  # reportCallIssue
 osjax.SampleSettings(steps="8")  # reportArgumentType
 pipe(["a red circle"]).save()  # reportCallIssue

@@ -44,14 +44,13 @@ def run(checked: Run, asked: DemoReport, started: float) -> None:
     if not keys.clips.train or not keys.clips.held_out:
         raise UserError("a demo shows what it learned on its own clips: use configs/demo.py, or run osjax train")
     curriculum = Curriculum(checked)
-    workdir = checked.place.workdir
-    workdir.mkdir(parents=True, exist_ok=True)
-    spent = Stopwatch(workdir / "seconds.json", started)
-    for name in ("train", "held_out"):
-        curriculum.own.path(name)
-    spent.mark("data")
-    curriculum.train(stage.Options(), each=spent.mark)
-    Report(curriculum, asked, spent).make()
+    with curriculum.alone("osjax demo"):
+        spent = Stopwatch(checked.place.workdir / "seconds.json", started)
+        for name in ("train", "held_out"):
+            curriculum.own.path(name)
+        spent.mark("data")
+        curriculum.train(stage.Options(), each=spent.mark)
+        Report(curriculum, asked, spent).make()
 
 
 class Stopwatch:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from osjax import atomic
+from osjax import atomic, lock
 from osjax.curation import tables
 from osjax.curation.isolate import Limits, Pool
 from osjax.curation.tables import Row
@@ -66,6 +66,18 @@ def run(
     out = Path(out)
     if out.suffix not in (".csv", ".parquet"):
         raise UserError(f"{out} is neither .csv nor .parquet: name the table to write, such as clips.parquet", status=2)
+    with lock.held(out.with_suffix(".work"), f"osjax data {step.name}"):
+        return _run(step, source, out, root, limits or Limits(), beam_options)
+
+
+def _run(
+    step: Step,
+    source: Path | str,
+    out: Path,
+    root: Path | str | None,
+    limits: Limits,
+    beam_options: Sequence[str] | None,
+) -> Outcome:
     work = out.with_suffix(".work") / fingerprint(step, source, root)
     dropped_table = out.with_suffix(f".dropped{out.suffix}")
     before = _done(work, out, dropped_table)
@@ -76,11 +88,11 @@ def run(
     if len(left) < len(names):
         log.info("%s: %d of %d shards are done already", step.name, len(names) - len(left), len(names))
     if left and beam_options is None:
-        _loop(step, work, left, limits or Limits())
+        _loop(step, work, left, limits)
     elif left:
         from osjax.curation import beam
 
-        beam.run(step, work, left, limits or Limits(), beam_options)
+        beam.run(step, work, left, limits, beam_options)
     parts = [work / "out" / name for name in names]
     dropped = tables.merge(dropped_table, parts, kept=False)
     kept = tables.merge(out, parts, kept=True)

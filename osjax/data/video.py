@@ -30,6 +30,9 @@ def decode(source: Path | str | bytes, num_frames: int | None = None) -> np.ndar
             if i == num_frames:
                 break
             frames.append(viewer(frame))
+            if frames[-1].shape != frames[0].shape:
+                name = opened.name_of(source)
+                raise UserError(f"{name} changes its size on the way: remove it from the table")
     if not frames or (num_frames is not None and len(frames) < num_frames):
         wanted = num_frames or "at least 1"
         name = opened.name_of(source)

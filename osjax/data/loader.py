@@ -68,7 +68,7 @@ def read_record(
         return {"video": _pixels(record, window, rng), "text": _caption(record, window), "index": index}
     except (UserError, *BROKEN) as error:  # of a file that was damaged, or of numbers that are not those of its file
         reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        return Undecodable(_text(record["path"]), reason, rng)
+        return Undecodable(_name(record), reason, rng)
 
 
 def _caption(record: dict[str, Any], window: Window) -> str:
@@ -145,7 +145,7 @@ def _hold(source: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
 
 
 def _path(source: Sequence[dict[str, Any]], index: int) -> str:
-    return _text(source[index]["path"])
+    return _name(source[index])
 
 
 class ClipReader:
@@ -195,6 +195,11 @@ class ClipReader:
             return (index + attempt) % len(self.source)
         # Of the index alone, so that a clip is always replaced by the same one.
         return int(members[np.random.default_rng((index, attempt)).integers(len(members))])
+
+
+def _name(record: dict[str, Any]) -> str:
+    path = record.get("path", "without a path")
+    return path.decode(errors="replace") if isinstance(path, bytes) else str(path)
 
 
 def _text(value: str | bytes) -> str:

@@ -3,6 +3,7 @@
 Each part writes its result under the workdir and is skipped when it is there, so an interrupted demo goes on.
 """
 
+import contextlib
 import json
 import resource
 import time
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from osjax import atomic
+from osjax import atomic, json_file
 from osjax.data import clips, video
 from osjax.errors import UserError
 from osjax.evals import prompt_match
@@ -58,7 +59,9 @@ class Stopwatch:
 
     def __init__(self, path: Path, started: float):
         self.path, self.last = path, started
-        self.seconds: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+        self.seconds: dict[str, float] = {}
+        with contextlib.suppress(UserError, ValueError, TypeError):  # of a first start, or damaged: counted from now on
+            self.seconds = {part: float(took) for part, took in json_file.read(path, "-").items()}
 
     def mark(self, part: str) -> None:
         now = time.monotonic()

@@ -188,8 +188,11 @@ def write(path: Path | str, chunk: Sequence[Row]) -> None:
 
 
 def read(path: Path | str) -> list[Row]:
-    """All rows of a Parquet file `path` that `write` made, their own paths as they stand."""
-    return pq.read_table(path).to_pylist()
+    """All rows of a Parquet file `path` that `write` made, paths as they stand. UserError for a damaged one."""
+    try:
+        return pq.read_table(path).to_pylist()
+    except table.DAMAGED as error:
+        raise UserError(f"{path} is damaged ({error}): delete it and run the same command again") from error
 
 
 def merge(path: Path, parts: Sequence[Path], kept: bool) -> int:

@@ -4,7 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from osjax import atomic
+from osjax import atomic, json_file
 from osjax.errors import UserError
 
 FILE = "fingerprints.json"
@@ -30,11 +30,12 @@ def read(folder: Path) -> dict[str, dict[str, int | str]]:
     path = folder / FILE
     if not path.is_file():
         return {}
+    mend = "copy the data set again, or build it anew"
+    listed = json_file.read(path, mend)
     try:
-        listed = json.loads(path.read_text())
         return {str(Path(name).name): {"bytes": int(x["bytes"]), "sha256": x["sha256"]} for name, x in listed.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{path} is damaged ({error}): copy the data set again, or build it anew") from error
+    except (ValueError, LookupError, TypeError, OverflowError) as error:
+        raise UserError(f"{path} is damaged ({error}): {mend}") from error
 
 
 def check_sizes(folder: Path, made_anew: str = "") -> None:

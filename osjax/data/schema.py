@@ -4,10 +4,10 @@ TFDS imports whatever Python class `features.json` names. Here only those pass t
 it writes them, and shards lie in the folder itself.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
+from osjax import json_file
 from osjax.errors import UserError
 
 FEATURES, INFO = "features.json", "dataset_info.json"
@@ -29,18 +29,13 @@ def check(folder: Path, split: str) -> None:
     """UserError, naming the file, where the data set of a folder is not such as osjax writes. split: its only one."""
     for name, examine in ((FEATURES, _features), (INFO, _info)):
         path = folder / name
+        value = json_file.read(path, "build the data set anew", largest=LARGEST)
         try:
-            if path.stat().st_size > LARGEST:
-                raise _Wrong(f"has {path.stat().st_size} bytes")
-            examine(json.loads(path.read_text(encoding="utf-8")), split)
-        except (OSError, ValueError, RecursionError) as error:
+            examine(value, split)
+        except ValueError as error:
             raise UserError(
-                f"{path} is not such as `osjax data build` and `encode` write ({_words(error)}): build it anew"
+                f"{path} is not such as `osjax data build` and `encode` write ({error}): build it anew"
             ) from error
-
-
-def _words(error: Exception) -> str:
-    return "nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
 def _features(value: Any, split: str) -> None:

@@ -62,7 +62,7 @@ def test_a_shard_with_other_contents_is_named(folder):
 
 def test_a_damaged_list_of_fingerprints_is_a_user_error(folder):
     (folder / fingerprints.FILE).write_text("[1]")
-    with pytest.raises(UserError, match="fingerprints.json is damaged"):
+    with pytest.raises(UserError, match="fingerprints.json cannot be read"):
         dataset.open_source(folder)
 
 

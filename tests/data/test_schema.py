@@ -100,11 +100,11 @@ def test_what_osjax_does_not_write_is_refused_with_its_name(name, change, words,
 def test_files_that_are_nested_without_end_or_huge_are_refused(name, folder):
     (folder / "fingerprints.json").unlink()
     (folder / name).write_text("[" * 100_000)
-    with pytest.raises(UserError, match="nested too deeply|not such as"):
+    with pytest.raises(UserError, match="nested too deeply"):
         dataset.open_source(folder)
     with (folder / name).open("wb") as file:
         file.truncate(2**33)
-    with pytest.raises(UserError, match="has 8589934592 bytes"):
+    with pytest.raises(UserError, match="8589934592 bytes"):
         dataset.open_source(folder)
 
 

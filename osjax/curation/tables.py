@@ -44,10 +44,22 @@ def rows(source: Path | str, root: Path | str | None = None) -> Iterator[Row]:
         row = _captioned(row, root)
         try:
             row["path"] = str(inside(row["path"], root))
+            if not _is_text(row["path"]):
+                row["path"] = row["path"].encode("utf-8", "backslashreplace").decode()
+                raise UserError(f"the name {row['path']} is not UTF-8: rename the file")
         except UserError as error:
             row["reason"] = row.get("reason") or str(error)
             log.warning("dropped: %s", row["reason"])
         yield row
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name is Unicode; those of other bytes come with surrogates, which no table can hold."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _captioned(row: Row, root: Path) -> Row:

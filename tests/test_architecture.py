@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FLOORS = "types errors atomic parallel flow data curation ops models conditioning".split() + [
+FLOORS = "types errors atomic json_file lock integrity parallel flow data curation ops models conditioning".split() + [
     "weights",
     "training",
     "sampling",

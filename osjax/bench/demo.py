@@ -3,6 +3,7 @@
 Each part writes its result under the workdir and is skipped when it is there, so an interrupted demo goes on.
 """
 
+import contextlib
 import json
 import resource
 import time
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from osjax import atomic
+from osjax import atomic, json_file
 from osjax.data import clips, video
 from osjax.errors import UserError
 from osjax.evals import prompt_match
@@ -43,14 +44,13 @@ def run(checked: Run, asked: DemoReport, started: float) -> None:
     if not keys.clips.train or not keys.clips.held_out:
         raise UserError("a demo shows what it learned on its own clips: use configs/demo.py, or run osjax train")
     curriculum = Curriculum(checked)
-    workdir = checked.place.workdir
-    workdir.mkdir(parents=True, exist_ok=True)
-    spent = Stopwatch(workdir / "seconds.json", started)
-    for name in ("train", "held_out"):
-        curriculum.own.path(name)
-    spent.mark("data")
-    curriculum.train(stage.Options(), each=spent.mark)
-    Report(curriculum, asked, spent).make()
+    with curriculum.alone("osjax demo"):
+        spent = Stopwatch(checked.place.workdir / "seconds.json", started)
+        for name in ("train", "held_out"):
+            curriculum.own.path(name)
+        spent.mark("data")
+        curriculum.train(stage.Options(), each=spent.mark)
+        Report(curriculum, asked, spent).make()
 
 
 class Stopwatch:
@@ -58,7 +58,9 @@ class Stopwatch:
 
     def __init__(self, path: Path, started: float):
         self.path, self.last = path, started
-        self.seconds: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+        self.seconds: dict[str, float] = {}
+        with contextlib.suppress(UserError, ValueError, TypeError):  # of a first start, or damaged: counted from now on
+            self.seconds = {part: float(took) for part, took in json_file.read(path, "-").items()}
 
     def mark(self, part: str) -> None:
         now = time.monotonic()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from osjax import lock
 from osjax.errors import UserError
 
 DTYPES = {"bf16": "bfloat16", "bfloat16": "bfloat16", "float32": "float32"}
@@ -53,7 +54,12 @@ def add_options(parser) -> None:
 
 def run(cfg: ConfigDict, args) -> None:
     began = time.monotonic()
-    source, out = Path(args.source), Path(args.out)
+    out = Path(args.out)
+    with lock.held(out.absolute().parent, "osjax convert", name=f".{out.name}"):
+        _convert(cfg, args, Path(args.source), out, began)
+
+
+def _convert(cfg: ConfigDict, args, source: Path, out: Path, began: float) -> None:
     _check_paths(source, out, args.shard_gb)
 
     # After the cheap checks: these import jax and Orbax.

@@ -3,6 +3,7 @@
 from functools import partial
 from pathlib import Path
 
+from osjax import lock
 from osjax.errors import UserError
 
 TABLE_STEPS = {
@@ -71,6 +72,15 @@ def _page(keys, source: Path, out: Path, root: str | None, counts=()) -> int:
 
 
 def _build(args) -> None:
+    from osjax.data import remote
+
+    if remote.is_url(args.out):
+        return _built(args)
+    with lock.held(args.out, "osjax data build"):
+        _built(args)
+
+
+def _built(args) -> None:
     from osjax.curation import tables
     from osjax.curation.probe import probe
     from osjax.data import dataset, remote

@@ -34,8 +34,9 @@ def run(cfg: ConfigDict, args) -> None:
     if not wanted:
         raise UserError("nothing to encode: this config has no stage of the video model", status=2)
     curriculum = Curriculum(checked)
-    for name in wanted:
-        made = curriculum.stages[name].encode(curriculum.own)
-        if jax.process_index() == 0:
-            for records in made.records.values():
-                print(f"{name}: {len(records)} clips in {records.folder}")
+    with curriculum.alone("osjax encode"):
+        for name in wanted:
+            made = curriculum.stages[name].encode(curriculum.own)
+            if jax.process_index() == 0:
+                for records in made.records.values():
+                    print(f"{name}: {len(records)} clips in {records.folder}")

@@ -6,6 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from osjax import lock
 from osjax.cli import sample_memory
 from osjax.errors import UserError
 from osjax.flow.solvers import SOLVERS
@@ -92,10 +93,11 @@ def run(cfg: ConfigDict, args) -> None:
     if pipe.settings.frames == 1 and keys.output.crf != CRF:
         raise UserError(f"config.output.crf is {keys.output.crf}, but one frame is a PNG: leave it out", status=2)
     requests = _flickering(requests, keys.output.flicker_samples)
-    batch = Batch(pipe, pipe.settings, requests, output, _sources(keys), keys.output.samples, keys.output.overwrite)
-    if pipe.settings.mode == T2I2V:
-        batch.make_first_frames()
-    paths = batch.make()
+    with lock.held(output.settings_folder, "osjax sample"):  # of VBench, which wants videos alone, not the videos'
+        batch = Batch(pipe, pipe.settings, requests, output, _sources(keys), keys.output.samples, keys.output.overwrite)
+        if pipe.settings.mode == T2I2V:
+            batch.make_first_frames()
+        paths = batch.make()
     print(f"{len(batch.wanted)} samples in {output.folder}, {len(paths)} made now")
 
 

@@ -9,12 +9,13 @@ import dataclasses
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from osjax import atomic
+from osjax import atomic, json_file, lock
 from osjax.curation import tables
 from osjax.curation.isolate import Limits, Pool
 from osjax.curation.tables import Row
@@ -66,6 +67,18 @@ def run(
     out = Path(out)
     if out.suffix not in (".csv", ".parquet"):
         raise UserError(f"{out} is neither .csv nor .parquet: name the table to write, such as clips.parquet", status=2)
+    with lock.held(out.with_suffix(".work"), f"osjax data {step.name}"):
+        return _run(step, source, out, root, limits or Limits(), beam_options)
+
+
+def _run(
+    step: Step,
+    source: Path | str,
+    out: Path,
+    root: Path | str | None,
+    limits: Limits,
+    beam_options: Sequence[str] | None,
+) -> Outcome:
     work = out.with_suffix(".work") / fingerprint(step, source, root)
     dropped_table = out.with_suffix(f".dropped{out.suffix}")
     before = _done(work, out, dropped_table)
@@ -76,11 +89,11 @@ def run(
     if len(left) < len(names):
         log.info("%s: %d of %d shards are done already", step.name, len(names) - len(left), len(names))
     if left and beam_options is None:
-        _loop(step, work, left, limits or Limits())
+        _loop(step, work, left, limits)
     elif left:
         from osjax.curation import beam
 
-        beam.run(step, work, left, limits or Limits(), beam_options)
+        beam.run(step, work, left, limits, beam_options)
     parts = [work / "out" / name for name in names]
     dropped = tables.merge(dropped_table, parts, kept=False)
     kept = tables.merge(out, parts, kept=True)
@@ -94,7 +107,11 @@ def run(
 def _done(work: Path, out: Path, dropped_table: Path) -> Outcome | None:
     """What a step made of all its shards, None when it did not, or when its tables are not as it left them."""
     listing = work / "done.json"
-    done = json.loads(listing.read_text()) if listing.exists() else {}
+    try:
+        done = json_file.read(listing, "the step is done again", ("kept", "dropped")) if listing.exists() else {}
+    except UserError as error:
+        log.warning("%s", error)
+        done = {}
     if done.get("files") != _state([out, dropped_table]):
         return None
     return Outcome(done["kept"], done["dropped"], dropped_table if done["dropped"] else None)
@@ -126,15 +143,28 @@ def fingerprint(step: Step, source: Path | str, root: Path | str | None) -> str:
 def _prepare(step: Step, source: Path | str, root: Path | str | None, work: Path) -> list[str]:
     """Write the input's shards and return their names; done once for a fingerprint."""
     listing = work / "shards.json"
-    if not listing.exists():
+    names = _listed(listing)
+    if names is None:
         names = []
         for number, chunk in enumerate(tables.shards(tables.rows(source, root), step.shard)):
             names.append(f"{number:07d}.parquet")
             tables.write(work / "in" / names[-1], chunk)
         if not names:
             raise UserError(f"table {source} has no rows: list at least one clip")
-        atomic.write_text(listing, json.dumps(names))
-    return json.loads(listing.read_text())
+        atomic.write_text(listing, json.dumps({"shards": names}))
+    return names
+
+
+def _listed(listing: Path) -> list[str] | None:
+    """The shards that a listing names; None where there is none, or a damaged one: then they are written again."""
+    if not listing.exists():
+        return None
+    try:
+        names = json_file.read(listing, "the input is read again", ("shards",))["shards"]
+        return names if all(re.fullmatch(r"\d+\.parquet", name) for name in names) else None
+    except (UserError, TypeError) as error:
+        log.warning("%s", error)
+        return None
 
 
 def _loop(step: Step, work: Path, names: Sequence[str], limits: Limits) -> None:

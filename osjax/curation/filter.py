@@ -3,6 +3,7 @@
 Source: Open-Sora 2.0 report, section 2 and figure 2. It calls its thresholds configurable and does not state them.
 """
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from osjax.curation.tables import Row
 from osjax.errors import UserError
 
 DUPLICATE = "duplicate"
+ROW = "row"  # where a row fails that cannot be judged
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def run(
     _has_columns(source, options)
     twins = {}
     if options.duplicates is not None:
-        clips = [(row["path"], row["hash"]) for row in tables.rows(source, root) if row.get("hash")]
+        clips = [(row["path"], row["hash"]) for row in tables.rows(source, root) if _hashed(row)]
         twins = duplicates.find(*zip(*clips, strict=True), options.duplicates) if clips else {}
     step = engine.Step("filter", partial(work, options=options, twins=twins), options, shard=1024)
     outcome = engine.run(step, source, out, root=root)
@@ -83,6 +85,10 @@ def _has_columns(source: Path | str, options: Filtering) -> None:
         )
 
 
+def _hashed(row: Row) -> bool:
+    return re.fullmatch(f"[0-9a-f]{{{2 * duplicates.BYTES}}}", str(row.get("hash") or "")) is not None
+
+
 def work(rows: Sequence[Row], pool: Pool, options: Filtering, twins: Mapping[str, str]) -> list[Row]:
     """Rows, those that fail with a `reason` and the name of the stage they `failed`.
 
@@ -93,14 +99,20 @@ def work(rows: Sequence[Row], pool: Pool, options: Filtering, twins: Mapping[str
 
 def judge(row: Row, options: Filtering, twins: Mapping[str, str]) -> Row:
     """The row, with `reason` and `failed` when a stage drops it: the first that does. options, twins: see `work`."""
+    if row.get("reason"):
+        return {**row, "failed": ROW}
     for stage in options.stages:
         value = row.get(stage.column)
         if value is None or value == "":
             return {**row, "failed": stage.column, "reason": f"{stage.column} was not measured"}
-        if stage.min is not None and not float(value) >= stage.min:
-            return {**row, "failed": stage.column, "reason": f"{stage.column} {float(value):.4g} below {stage.min:g}"}
-        if stage.max is not None and not float(value) <= stage.max:
-            return {**row, "failed": stage.column, "reason": f"{stage.column} {float(value):.4g} above {stage.max:g}"}
+        try:
+            value = float(value)
+        except (ValueError, TypeError):
+            return {**row, "failed": stage.column, "reason": f"{stage.column} is {value!r}, not a number"}
+        if stage.min is not None and not value >= stage.min:
+            return {**row, "failed": stage.column, "reason": f"{stage.column} {value:.4g} below {stage.min:g}"}
+        if stage.max is not None and not value <= stage.max:
+            return {**row, "failed": stage.column, "reason": f"{stage.column} {value:.4g} above {stage.max:g}"}
     if row["path"] in twins:
         return {**row, "failed": DUPLICATE, "reason": f"near-duplicate of {twins[row['path']]}"}
     return row
@@ -113,6 +125,7 @@ def counts(failed: Mapping[str, int], total: int, options: Filtering) -> list[Co
     """
     names = [stage.column for stage in options.stages] + ([DUPLICATE] if options.duplicates is not None else [])
     out = []
+    total -= failed.get(ROW, 0)
     for name in names:
         total -= failed.get(name, 0)
         out.append(Count(name, total, failed.get(name, 0)))

@@ -36,6 +36,9 @@ def probe(source: Path | str, min_frames: int = 1, root: Path | str | None = Non
     kept, dropped = [], []
     rows = list(tables.rows(source, root))  # their errors come before a bar, and the bar knows how many there are
     for row in tqdm(rows, desc="probe", unit="clip", mininterval=1):
+        if row.get("reason"):
+            dropped.append(row)
+            continue
         try:
             measured = measure(Path(row["path"]))
             if measured["num_frames"] < min_frames:
@@ -44,9 +47,10 @@ def probe(source: Path | str, min_frames: int = 1, root: Path | str | None = Non
                 why = f": {row['text_reason']}" if row.get("text_reason") else ""
                 raise UserError(f"{row['path']} has no caption{why}")
             kept.append({**row, **measured})
-        except UserError as error:
-            dropped.append({**row, "reason": str(error)})
-            log.warning("dropped: %s", error)
+        except (UserError, *opened.BROKEN) as error:
+            reason = str(error) if isinstance(error, UserError) else f"{row['path']}: {type(error).__name__}: {error}"
+            dropped.append({**row, "reason": reason})
+            log.warning("dropped: %s", reason)
     if dropped:
         log.warning("%d of %d clips dropped", len(dropped), len(dropped) + len(kept))
     return Probed(kept, dropped)
@@ -64,7 +68,7 @@ def measure(path: Path) -> Row:
 def looked_at(path: Path) -> tuple[Row, seek.Length | None]:
     """What `measure` gives of the file `path`, and the length that its packets tell; None for images."""
     if not path.is_file():
-        raise UserError(f"{path} does not exist")
+        raise UserError(f"{path} {'is no file' if path.exists() else 'does not exist'}")
     if not path.stat().st_size:
         raise UserError(f"{path} is empty")
     if picture.is_picture(path):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from osjax import atomic
+from osjax import atomic, lock
 from osjax.curation import engine, tables
 from osjax.curation import filter as filtering
 from osjax.curation.isolate import Limits
@@ -49,7 +49,13 @@ def run_all(steps: Steps, names: Sequence[str], source: Path, folder: Path, root
 
     names: of the steps. root: the folder that the source's clips lie in; None: the source, or its table's folder.
     page: writes the page of `stats` from (table, page, root, counts) and says of how many clips.
+    UserError, status 2, while another process writes to the folder.
     """
+    with lock.held(folder, "osjax data run"):
+        _run_all(steps, names, source, folder, root, page)
+
+
+def _run_all(steps: Steps, names: Sequence[str], source: Path, folder: Path, root: str | None, page: Page) -> None:
     root = root or str(source if source.is_dir() else source.parent)  # until `cut` writes new ones
     pyramid: list[filtering.Count] = []
     dropped: list[Path] = []

@@ -1,6 +1,7 @@
 """What a table of clips holds: every number in it, reasons of what was dropped, frames of some clips."""
 
 import io
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -48,8 +49,8 @@ def _read(rows, examples: int, rng: np.random.Generator) -> tuple[dict[str, list
     numbers, drawn, count = {}, [], 0
     for count, row in enumerate(rows, 1):
         for name, value in row.items():
-            if isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value):
-                numbers.setdefault(name, []).append(float(value))
+            if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < np.inf:
+                numbers.setdefault(name, []).append(float(value) if abs(value) < 1e300 else math.copysign(1e300, value))
         numbers.setdefault("words of the caption", []).append(len(str(row.get("text") or "").split()))
         at = len(drawn) if len(drawn) < examples else int(rng.integers(count))
         drawn[at : at + 1] = [row] if at < examples else drawn[at : at + 1]

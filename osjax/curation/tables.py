@@ -3,8 +3,10 @@
 A file appears under its name only when it is complete, so a step that is killed leaves nothing half-written.
 """
 
+import contextlib
 import itertools
 import logging
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from osjax.errors import UserError
 
 log = logging.getLogger(__name__)
 Row = dict[str, Any]
+CAPTION = 1 << 20  # bytes of a file beside a video that is still read
 GROUP = 1 << 16  # rows of a Parquet row group
 OWN_SUFFIXES = (".work", ".clips")  # folders that steps write, which may lie among their input
 
@@ -27,8 +30,9 @@ OWN_SUFFIXES = (".work", ".clips")  # folders that steps write, which may lie am
 def rows(source: Path | str, root: Path | str | None = None) -> Iterator[Row]:
     """The rows of `source`: a table, or a folder of videos (captions from a .txt beside each, empty without one).
 
-    Paths become absolute. A path that leads out of `root` (default: the folder itself, or the table's) is a UserError:
-    a table from elsewhere must not reach other files of this machine. Parquet is read in batches.
+    Paths become absolute. A row whose path leads out of `root` (default: the folder itself, or the table's), links
+    followed, has a `reason`, as has one whose numbers are none: a table from elsewhere must not reach other files of
+    this machine, and the other rows go on. Parquet is read in batches.
 
     A row that has no caption has an empty `text`, see `plain_text.caption`; where that is so because its caption cannot
     be read, the log and the row's `text_reason` say why.
@@ -37,26 +41,62 @@ def rows(source: Path | str, root: Path | str | None = None) -> Iterator[Row]:
     root = Path(root) if root else source if source.is_dir() else source.absolute().parent
     listed = _of_folder(source) if source.is_dir() else _of_table(source)
     for row in listed:
-        yield {**_captioned(row), "path": str(inside(row["path"], root))}
+        row = _captioned(row, root)
+        try:
+            row["path"] = str(inside(row["path"], root))
+            if not _is_text(row["path"]):
+                row["path"] = row["path"].encode("utf-8", "backslashreplace").decode()
+                raise UserError(f"the name {row['path']} is not UTF-8: rename the file")
+        except UserError as error:
+            row["reason"] = row.get("reason") or str(error)
+            log.warning("dropped: %s", row["reason"])
+        yield row
 
 
-def _captioned(row: Row) -> Row:
+def _is_text(name: str) -> bool:
+    """Whether a name is Unicode; those of other bytes come with surrogates, which no table can hold."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _captioned(row: Row, root: Path) -> Row:
     text = row["text"]
     where = text if isinstance(text, Path) else f"the caption of {row['path']}"
     try:
         if isinstance(text, Path):
-            text = plain_text.decode(text.read_bytes()) if text.is_file() else ""
+            text = _beside(text, root)
         text = plain_text.caption(text)
         told = {name: value for name, value in row.items() if name != "text_reason" or not text}
         return {**told, "text": text}
-    except UserError as error:
-        log.warning("%s %s", where, error)
-        return {**row, "text": "", "text_reason": f"{where} {error}"}
+    except (UserError, OSError) as error:
+        why = str(error).removeprefix(f"{where} ")
+        log.warning("%s %s", where, why)
+        return {**row, "text": "", "text_reason": f"{where} {why}"}
+
+
+def _beside(path: Path, root: Path) -> str:
+    """The text of the file beside a video, "" where there is none. UserError where it is anything but a text file."""
+    if not os.path.lexists(path):
+        return ""
+    file = inside(path, root)
+    if not file.is_file():
+        raise UserError("is no file")
+    if file.stat().st_size > CAPTION:
+        raise UserError(f"has {file.stat().st_size} bytes, more than a caption")
+    return plain_text.decode(file.read_bytes())
 
 
 def inside(path: Path | str, root: Path | str) -> Path:
     """`path` as an absolute one, links followed; UserError when it lies outside of the folder `root`."""
-    resolved, root = Path(path).resolve(), Path(root).resolve()
+    try:
+        resolved, root = Path(path).resolve(), Path(root).resolve()
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # whoever reads it says so
+            resolved.lstat()
+    except (OSError, ValueError, RuntimeError) as error:  # a loop of links, too long a name, NUL
+        raise UserError(f"{path} is no path ({error})") from error
     if not resolved.is_relative_to(root):
         raise UserError(f"{path} lies outside of {root}: give --root=FOLDER, the folder that holds the clips")
     return resolved
@@ -67,8 +107,11 @@ def videos(folder: Path) -> list[Path]:
 
     Other files with a caption beside them are told in the log: somebody took them for videos.
     """
-    files = [p for p in sorted(folder.rglob("*")) if p.is_file()]
-    files = [p for p in files if not any(_is_own(part) for part in p.relative_to(folder).parts)]
+    there = [p for p in sorted(folder.rglob("*")) if not any(_is_own(part) for part in p.relative_to(folder).parts)]
+    files = [p for p in there if p.is_file()]
+    for path in there:
+        if path.suffix.lower() in SUFFIXES and not path.is_file() and not path.is_dir():
+            log.warning("%s is left out: a pipe, a device or a link to nothing", path)
     named = [p for p in files if p.suffix.lower() in SUFFIXES]
     captioned = {p.with_suffix("") for p in files if p.suffix == ".txt"} - {p.with_suffix("") for p in named}
     if odd := [p for p in files if p.with_suffix("") in captioned and p.suffix != ".txt"]:
@@ -89,14 +132,14 @@ def _of_folder(folder: Path) -> Iterator[Row]:
 
 def _of_table(source: Path) -> Iterator[Row]:
     if source.suffix != ".parquet" or not source.is_file():
-        return iter(table.read(source))
+        return _checked(table.numbered(source), source.parent)
     return _of_parquet(source)
 
 
 def _of_parquet(source: Path) -> Iterator[Row]:
     try:
         file = pq.ParquetFile(source)
-    except pa.ArrowException as error:
+    except table.DAMAGED as error:
         raise UserError(f"table {source} is not readable Parquet ({error}): write it anew") from error
     with file:
         table.check_types(file.schema_arrow, source)
@@ -106,11 +149,29 @@ def _of_parquet(source: Path) -> Iterator[Row]:
             raise UserError(
                 f"table {source} lacks the column {', '.join(missing)}; it has {', '.join(names)}: rename or add it"
             )
-        for batch in file.iter_batches(1024):
-            for row in batch.to_pylist():
-                if not row["path"]:
-                    raise UserError(f"table {source} has a row without path: name the clip's file or drop the row")
-                yield {**row, "path": str(source.parent / row["path"])}
+        yield from _checked(enumerate(_parquet_rows(file, source), 2), source.parent)
+
+
+def _parquet_rows(file: pq.ParquetFile, source: Path) -> Iterator[Row]:
+    batches = file.iter_batches(1024)
+    while True:
+        try:
+            batch = next(batches, None)
+            listed = [] if batch is None else batch.to_pylist()
+        except table.DAMAGED as error:
+            raise UserError(f"table {source} is not readable Parquet ({error}): write it anew") from error
+        if batch is None:
+            return
+        yield from listed
+
+
+def _checked(numbered: Iterable[tuple[int, Row]], folder: Path) -> Iterator[Row]:
+    """Rows with numbers for numbers, and with a `reason` where that cannot be."""
+    for line, row in numbered:
+        row, problem = table.typed(row, folder)
+        if problem:
+            log.warning("dropped: line %d: %s", line, problem)
+        yield {**row, "reason": f"line {line}: {problem}"} if problem else row
 
 
 def shards(source: Iterable[Row], size: int) -> Iterator[list[Row]]:
@@ -139,8 +200,11 @@ def write(path: Path | str, chunk: Sequence[Row]) -> None:
 
 
 def read(path: Path | str) -> list[Row]:
-    """All rows of a Parquet file `path` that `write` made, their own paths as they stand."""
-    return pq.read_table(path).to_pylist()
+    """All rows of a Parquet file `path` that `write` made, paths as they stand. UserError for a damaged one."""
+    try:
+        return pq.read_table(path).to_pylist()
+    except table.DAMAGED as error:
+        raise UserError(f"{path} is damaged ({error}): delete it and run the same command again") from error
 
 
 def merge(path: Path, parts: Sequence[Path], kept: bool) -> int:

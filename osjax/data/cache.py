@@ -68,7 +68,7 @@ def finish(folder: Path, kinds: tfds.features.FeaturesDict, parts: Sequence[rang
         num_bytes=sum(path.stat().st_size for path in files),
         filename_template=template,
     )
-    fingerprints.write(folder, dataset.SHARDS)
     tfds.folder_dataset.write_metadata(
         data_dir=folder, features=kinds, split_infos=[split], filename_template=template, check_data=False
     )
+    fingerprints.write(folder, dataset.SHARDS, *dataset.FILES)

@@ -1,6 +1,7 @@
 """TFDS data sets in ArrayRecord files, built and read without TensorFlow."""
 
 import contextlib
+import fnmatch
 import hashlib
 import io
 import json
@@ -16,12 +17,13 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from osjax import atomic
-from osjax.data import card, fingerprints, index, remote
+from osjax.data import card, fingerprints, index, remote, schema
 from osjax.errors import UserError
 
 log = logging.getLogger(__name__)
 SPLIT = "train"
 SHARDS = "*.array_record*"
+FILES = (schema.FEATURES, schema.INFO, index.FILE)  # the others that have fingerprints
 BYTES = tfds.features.Tensor(shape=(), dtype=np.object_)
 
 CLIP_FEATURES = {
@@ -123,7 +125,7 @@ def _write(folder: Path, features: Mapping[str, Any], examples: Callable[[], Ite
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from error
         raise
-    fingerprints.write(Path(builder.data_path), SHARDS)
+    fingerprints.write(Path(builder.data_path), SHARDS, *FILES)
     return Path(builder.data_path)
 
 
@@ -155,6 +157,7 @@ def build_clips(rows: Sequence[Mapping[str, Any]], folder: Path | str) -> Path |
     def make(local: Path) -> Path:
         made = _write(local, features, examples)
         index.write(made / index.FILE, [{name: [row[name] for row in rows] for name in index.ENTRY.names}])
+        fingerprints.write(made, SHARDS, *FILES)
         card.write(made, rows, _identity(made))
         return made
 
@@ -180,7 +183,7 @@ class Records(Sequence):
         try:
             return self._source[at % len(self)]
         except Exception as error:  # the reader's own kinds differ by version
-            fingerprints.check(self.folder)
+            fingerprints.check(self.folder, made_anew=index.FILE)
             raise UserError(
                 f"record {at} of {self.folder} cannot be read ({error}): build the data set anew"
             ) from error
@@ -192,14 +195,28 @@ class Records(Sequence):
     def index(self) -> np.ndarray:
         """num_frames, height, width and fps of every clip, mapped into memory (data/index.py)."""
         path = self.folder / index.FILE
-        if not path.is_file():  # of an older data set
-            columns = {name: [record[name] for record in self] for name in index.ENTRY.names}
+        if path.is_file():
+            try:
+                fingerprints.check_file(self.folder, index.FILE)
+                return self._of_all(index.open_index(path))
+            except UserError as error:
+                log.warning("%s; it is made anew from the records", error)
+        columns = {name: [record[name] for record in self] for name in index.ENTRY.names}
+        try:
             index.write(path, [columns])
-        return index.open_index(path)
+        except (ValueError, OverflowError, TypeError) as error:
+            raise UserError(f"records of {self.folder} state sizes that are none ({error}): build it anew") from error
+        return self._of_all(index.open_index(path))
+
+    def _of_all(self, entries: np.ndarray) -> np.ndarray:
+        if len(entries) != len(self):
+            raise UserError(f"{self.folder / index.FILE} is of {len(entries)} clips, the data set of {len(self)}")
+        return entries
 
 
 def _identity(folder: Path) -> str:
-    about = fingerprints.read(folder) or [path.stat().st_size for path in sorted(folder.glob(SHARDS))]
+    shards = {name: about for name, about in fingerprints.read(folder).items() if fnmatch.fnmatch(name, SHARDS)}
+    about = shards or [path.stat().st_size for path in sorted(folder.glob(SHARDS))]
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -211,8 +228,11 @@ def open_source(folder: Path | str) -> Records:
     folder = remote.local_folder(folder)
     if not (folder / "dataset_info.json").is_file():
         raise UserError(f"{folder} holds no data set: build it first")
-    fingerprints.check_sizes(folder)
+    fingerprints.check_sizes(folder, made_anew=index.FILE)
+    for name in (schema.FEATURES, schema.INFO):
+        fingerprints.check_file(folder, name)
+    schema.check(folder, SPLIT)
     try:
         return Records(folder, tfds.builder_from_directory(str(folder)).as_data_source(split=SPLIT))
-    except (FileNotFoundError, ValueError, KeyError) as error:
+    except Exception as error:  # the reader's own kinds differ by version
         raise UserError(f"{folder} holds no data set ({error}): build it first") from error

@@ -4,7 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from osjax import atomic
+from osjax import atomic, json_file
 from osjax.errors import UserError
 
 FILE = "fingerprints.json"
@@ -16,10 +16,10 @@ def of_file(path: Path) -> dict[str, int | str]:
         return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
-def write(folder: Path, pattern: str) -> None:
-    """Write the fingerprints of the files in `folder` whose names match `pattern`; hidden ones are nobody's shards."""
-    shards = [path for path in sorted(folder.glob(pattern)) if not path.name.startswith(".")]
-    atomic.write_text(folder / FILE, json.dumps({path.name: of_file(path) for path in shards}, indent=1))
+def write(folder: Path, *patterns: str) -> None:
+    """Write the fingerprints of the files in `folder` whose names match `patterns`; hidden ones are nobody's shards."""
+    files = [path for pattern in patterns for path in sorted(folder.glob(pattern)) if not path.name.startswith(".")]
+    atomic.write_text(folder / FILE, json.dumps({path.name: of_file(path) for path in files}, indent=1))
 
 
 def read(folder: Path) -> dict[str, dict[str, int | str]]:
@@ -30,20 +30,24 @@ def read(folder: Path) -> dict[str, dict[str, int | str]]:
     path = folder / FILE
     if not path.is_file():
         return {}
+    mend = "copy the data set again, or build it anew"
+    listed = json_file.read(path, mend)
     try:
-        listed = json.loads(path.read_text())
         return {str(Path(name).name): {"bytes": int(x["bytes"]), "sha256": x["sha256"]} for name, x in listed.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is damaged ({error}): copy the data set again, or build it anew") from error
+    except (ValueError, LookupError, TypeError, OverflowError) as error:
+        raise UserError(f"{path} is damaged ({error}): {mend}") from error
 
 
-def check_sizes(folder: Path) -> None:
-    """Compare the sizes of the shards in `folder` with their fingerprints; reads no shard.
+def check_sizes(folder: Path, made_anew: str = "") -> None:
+    """Compare the sizes of the files in `folder` with their fingerprints; reads no shard.
 
-    UserError that names one which is missing, cut short or too long.
+    made_anew: name of a file that may be missing or damaged. UserError that names one which is missing, cut short or
+    too long.
     """
     for name, want in read(folder).items():
         path = folder / name
+        if name == made_anew:
+            continue
         if not path.is_file():
             raise UserError(f"shard {path} is missing: copy the data set again, or build it anew")
         if path.stat().st_size != want["bytes"]:
@@ -53,14 +57,20 @@ def check_sizes(folder: Path) -> None:
             )
 
 
-def check(folder: Path) -> int:
-    """The number of shards in `folder`, after all of each was read and compared with its fingerprint.
+def check(folder: Path, made_anew: str = "") -> int:
+    """The number of files of `folder`, after all of each was read and compared with its fingerprint.
 
-    UserError that names one which is missing or whose contents changed.
+    made_anew: see `check_sizes`. UserError that names one which is missing or whose contents changed.
     """
-    check_sizes(folder)
-    fingerprints = read(folder)
-    for name, want in fingerprints.items():
-        if of_file(folder / name)["sha256"] != want["sha256"]:
-            raise UserError(f"shard {folder / name} is damaged: copy it again, or build the data set anew")
-    return len(fingerprints)
+    check_sizes(folder, made_anew)
+    names = [name for name in read(folder) if name != made_anew]
+    for name in names:
+        check_file(folder, name)
+    return len(names)
+
+
+def check_file(folder: Path, name: str) -> None:
+    """UserError where the file `name` in `folder` has a fingerprint, and is missing or not as that has it."""
+    want, path = read(folder).get(name), folder / name
+    if want is not None and (not path.is_file() or of_file(path) != want):
+        raise UserError(f"shard {path} is damaged: copy it again, or build the data set anew")

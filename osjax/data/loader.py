@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from osjax.data import frames, remote, seek, transforms
+from osjax.data import frames, seek, transforms
 from osjax.data.buckets import reduce_fps
 from osjax.data.caption import training_caption
+from osjax.data.opened import BROKEN
 from osjax.data.workers import Lost, Workers
 from osjax.errors import UserError
 
@@ -65,8 +66,9 @@ def read_record(
     record = source[index]
     try:
         return {"video": _pixels(record, window, rng), "text": _caption(record, window), "index": index}
-    except UserError as error:
-        return Undecodable(_text(record["path"]), str(error), rng)
+    except (UserError, *BROKEN) as error:  # of a file that was damaged, or of numbers that are not those of its file
+        reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        return Undecodable(_name(record), reason, rng)
 
 
 def _caption(record: dict[str, Any], window: Window) -> str:
@@ -79,7 +81,9 @@ def _caption(record: dict[str, Any], window: Window) -> str:
 
 def _pixels(record: dict[str, Any], window: Window, rng: np.random.Generator | None) -> np.ndarray:
     size = window.height, window.width
-    content = record.get("video") or remote.read_bytes(_text(record["path"]))
+    content = record.get("video")
+    if not content:
+        raise UserError("its record holds no bytes")  # and its path may be that of another machine, or of another file
     if int(record["num_frames"]) == 1:
         image = transforms.resize_crop_image(seek.decode_at(content, np.zeros(1, int))[0], *size)
         return image[None].astype(np.float32 if window.exact else np.uint8)
@@ -141,17 +145,17 @@ def _hold(source: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
 
 
 def _path(source: Sequence[dict[str, Any]], index: int) -> str:
-    return _text(source[index]["path"])
+    return _name(source[index])
 
 
 class ClipReader:
     """Record -> {"video": levels (T, H, W, 3), see `read_record`, "text": str, "index": int}.
 
-    A record without bytes in `video` is read from its `path`, which may be a URL. One of a single frame is an image
-    and resized as such. A clip that does not decode is replaced by another one (the same one on every run), counted
-    in `broken` (index -> path) and named once in the log.
+    A record is read from its `video`, bytes or the path of a file, and never from its `path`, which is a name. One of
+    a single frame is an image and resized as such. A clip that does not decode is replaced by another one (the same one
+    on every run), counted in `broken` (index -> path) and named once in the log.
 
-    source: records (path, text, num_frames, fps and perhaps video). window: what an example shows of a clip.
+    source: records (video, path, text, num_frames, fps). window: what an example shows of a clip.
     workers: processes of the same source, which then read in place of the thread that asks.
     """
 
@@ -191,6 +195,11 @@ class ClipReader:
             return (index + attempt) % len(self.source)
         # Of the index alone, so that a clip is always replaced by the same one.
         return int(members[np.random.default_rng((index, attempt)).integers(len(members))])
+
+
+def _name(record: dict[str, Any]) -> str:
+    path = record.get("path", "without a path")
+    return path.decode(errors="replace") if isinstance(path, bytes) else str(path)
 
 
 def _text(value: str | bytes) -> str:

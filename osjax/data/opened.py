@@ -26,8 +26,11 @@ SUFFIXES = (
     *(".m2v", ".h264", ".264", ".h265", ".hevc", ".265", ".ivf", ".flv", ".wmv", ".asf", ".ogv", ".mxf", ".y4m", ".dv"),
 )
 SIDE = 16384  # pixels of a frame's side that are still decoded
+PIXELS = 2**26  # of a frame, those of pictures in other streams too: 8192 x 8192
+STREAMS = 32  # of a file; those that follow are not looked at
+FRAMES = 2_000_000  # of a video, a day at 24 per second: their times are held in memory
 # What a damaged or hostile file raises inside the decoders, besides FFmpeg's own errors.
-BROKEN = (av.FFmpegError, OSError, ValueError, IndexError, MemoryError, OverflowError)
+BROKEN = (av.FFmpegError, OSError, ValueError, LookupError, MemoryError, ArithmeticError)
 
 
 @contextlib.contextmanager
@@ -39,7 +42,8 @@ def video(source: Path | str | bytes, threads: int = 1) -> Iterator[tuple[InputC
     """
     name = name_of(source)
     file = io.BytesIO(source) if isinstance(source, bytes) else str(Path(source).absolute())
-    options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
+    most = {"max_pixels": str(PIXELS)}  # of every frame: headers may state less than comes
+    options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file", "max_streams": str(STREAMS), **most}
     try:
         with av.open(file, options=options) as container:
             # A cover picture of a file of music is no video.
@@ -47,9 +51,10 @@ def video(source: Path | str | bytes, threads: int = 1) -> Iterator[tuple[InputC
             if not streams or streams[0].codec_context is None:
                 raise UserError(f"{name} holds no video: remove it from the table")
             stream = streams[0]
-            if max(stream.width, stream.height) > SIDE:
-                raise UserError(f"{name} has frames of {stream.width}x{stream.height}: {SIDE} pixels a side at most")
-            stream.codec_context.thread_count = threads
+            if max(stream.width, stream.height) > SIDE or stream.width * stream.height > PIXELS:
+                size = f"{stream.width}x{stream.height}"
+                raise UserError(f"{name} has frames of {size}: {SIDE} pixels a side at most, and {PIXELS} in all")
+            stream.codec_context.thread_count, stream.codec_context.options = threads, most
             yield container, stream
     except BROKEN as error:
         raise UserError(f"{name} cannot be decoded ({error}): remove it from the table or make it anew") from error

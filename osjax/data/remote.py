@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from pathlib import Path
 
 import fsspec
@@ -9,17 +10,26 @@ import fsspec
 from osjax import atomic
 from osjax.errors import UserError
 
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 CACHE = "~/.cache/osjax/data"  # OSJAX_DATA_CACHE names another folder
 
 
 def is_url(path: str | os.PathLike) -> bool:
-    """Whether `path` names a file system other than the local one."""
-    return "://" in str(path)
+    """Whether `path` names a file system other than the local one.
+
+    A local name may hold anything: `http:` for a folder, or the `::` by which fsspec would have one URL read through
+    another.
+    """
+    return _URL.match(str(path)) is not None and "::" not in str(path)
 
 
 def read_bytes(path: str | os.PathLike) -> bytes:
-    """The contents of the file or URL `path`. UserError, one line, where it cannot be read."""
+    """The contents of the file or URL `path`. UserError, one line, where it cannot be read, or is a pipe or device."""
     try:
+        if not is_url(path):
+            if not os.path.isfile(path) and os.path.exists(path):
+                raise OSError("no file")
+            return Path(path).read_bytes()
         with fsspec.open(str(path), "rb") as file:
             return file.read()
     except Exception as error:  # every file system has errors of its own

@@ -65,6 +65,8 @@ def _packets(container: InputContainer, stream: VideoStream) -> list[av.Packet]:
         for packet in container.demux(stream):
             if packet.size:
                 packets.append(packet)
+            if len(packets) > opened.FRAMES:
+                raise UserError(f"{container.name or 'a video'} has more than {opened.FRAMES} frames: cut it")
     except av.FFmpegError:
         if not packets:
             raise

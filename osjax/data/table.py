@@ -2,9 +2,12 @@
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import pyarrow
+import pyarrow.parquet
 
 from osjax import atomic
 from osjax.data import plain_text
@@ -12,6 +15,9 @@ from osjax.errors import UserError
 
 COLUMNS = ("path", "text", "num_frames", "height", "width", "aspect_ratio", "resolution", "fps")
 REQUIRED = ("path", "text")
+# What a damaged Parquet file raises.
+DAMAGED = (pyarrow.ArrowException, OSError, ValueError, LookupError, OverflowError, MemoryError)
+LARGEST = 2.0**53  # of a number in a table: larger ones are not whole any more
 _NUMBERS = {
     "num_frames": int,
     "height": int,
@@ -19,8 +25,9 @@ _NUMBERS = {
     "aspect_ratio": float,
     "resolution": int,
     "fps": float,
+    # Of `osjax data`, where a table has them.
+    **dict.fromkeys(("motion", "jitter", "blur", "text_area", "aesthetic", "duration"), float),
 }
-_SCORES = ("motion", "jitter", "blur", "text_area", "aesthetic", "duration")  # of `osjax data`, where a table has them
 
 
 def read(path: Path | str) -> list[dict[str, Any]]:
@@ -28,41 +35,63 @@ def read(path: Path | str) -> list[dict[str, Any]]:
 
     UserError for a table that is missing, empty or lacks the columns path and text, naming what is there.
     """
+    rows = []
+    for line, row in numbered(path):
+        row, problem = typed(row, Path(path).parent)
+        if problem:
+            raise UserError(f"table {path} line {line}: {problem}")
+        rows.append(row)
+    return rows
+
+
+def numbered(path: Path | str) -> list[tuple[int, dict[str, Any]]]:
+    """The rows of a table as they stand, each with its line. path, UserError: as of `read`, but for values."""
     path = Path(path)
     if not path.is_file():
         raise UserError(f"table {path} does not exist: give a .csv or .parquet file")
     if path.suffix == ".csv":
-        numbered = list(csv_rows(path))
-        lines, rows = [line for line, _ in numbered], [row for _, row in numbered]
+        listed = list(csv_rows(path))
     elif path.suffix == ".parquet":
-        rows = _read_parquet(path)
-        lines = range(2, 2 + len(rows))
+        listed = list(enumerate(_read_parquet(path), 2))
     else:
         raise UserError(f"table {path} is neither .csv nor .parquet: convert it to one of them")
-    if not rows:
+    if not listed:
         raise UserError(f"table {path} has no rows: list at least one clip")
-    missing = [name for name in REQUIRED if name not in rows[0]]
+    names = listed[0][1]
+    missing = [name for name in REQUIRED if name not in names]
     if missing:
         raise UserError(
-            f"table {path} lacks the column {', '.join(missing)}; it has {', '.join(rows[0])}: rename or add it"
+            f"table {path} lacks the column {', '.join(missing)}; it has {', '.join(names)}: rename or add it"
         )
-    return [_typed(row, path, number) for number, row in zip(lines, rows, strict=True)]
+    return listed
 
 
-def _typed(row: dict[str, Any], table: Path, line: int) -> dict[str, Any]:
-    out = dict(row)
+def typed(row: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any], str | None]:
+    """A row with numbers in place of their text and an absolute path, and what is wrong with it, None where nothing is.
+
+    row: as a table has it. folder: of the table. A value that is no number is None afterwards.
+    """
+    out, problem = dict(row), None
     if not row["path"]:
-        raise UserError(f"table {table} line {line}: path is missing: name the clip's file or drop the line")
-    out["path"] = str(Path(table).parent / row["path"])  # an absolute path stays as it is
+        problem = "path is missing: name the clip's file or drop the line"
+    out["path"] = str(folder / str(row["path"] or ""))  # an absolute path stays as it is
     for name, kind in _NUMBERS.items():
         value = row.get(name)
         if value in (None, ""):
+            if name in row:
+                out[name] = None
             continue
         try:
-            out[name] = kind(float(value))
-        except (ValueError, OverflowError) as error:  # the latter for infinity
-            raise UserError(f"table {table} line {line}: {name} is {value!r}, not a number: mend it") from error
-    return out
+            number = float(value)
+            if kind is int and number != number:  # what pandas writes for nothing
+                out[name] = None
+                continue
+            if abs(number) > LARGEST:
+                raise OverflowError
+            out[name] = kind(number)
+        except (ValueError, OverflowError, TypeError):
+            out[name], problem = None, f"{name} is {value!r}, not a number: mend it"
+    return out, problem
 
 
 def csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -91,13 +120,11 @@ def csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _read_parquet(path: Path) -> list[dict[str, Any]]:
-    import pyarrow.parquet  # comes with tensorflow-datasets' readers; only needed for Parquet
-
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             check_types(file.schema_arrow, path)
             return file.read().to_pylist()
-    except pyarrow.ArrowException as error:
+    except DAMAGED as error:
         raise UserError(f"table {path} is not readable Parquet ({error}): write it anew") from error
 
 
@@ -114,7 +141,7 @@ def check_types(schema: Any, path: Path) -> None:
         is_number = types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)
         if field.name in REQUIRED and not is_text:
             raise UserError(f"table {path}: column {field.name} is of type {field.type}, not string: write it as text")
-        if field.name in (*_NUMBERS, *_SCORES) and not (is_text or is_number):
+        if field.name in _NUMBERS and not (is_text or is_number):
             raise UserError(f"table {path}: column {field.name} is of type {field.type}, not a number: write it as one")
 
 

@@ -6,17 +6,25 @@ prompts are mended by ftfy first, as its published tokenizer does: quotes are ma
 Source: Open-Sora opensora/models/text/conditioner.py; CLIPTokenizer of transformers 4, the slow one.
 """
 
-import json
-from collections.abc import Callable, Sequence
+import contextlib
+import functools
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import ftfy
 import numpy as np
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
+from osjax import json_file
+from osjax.data import tokenizer_trial
 from osjax.errors import UserError
 
 T5_LENGTH, CLIP_LENGTH = 512, 77
+LARGEST = 2**28  # bytes of a tokenizer.json
+TRIAL_S = 30  # seconds that a file of unknown origin has to show that it is one
 T5_PAD = "<pad>"
 CLIP_START, CLIP_END = "<|startoftext|>", "<|endoftext|>"
 # Contractions, runs of letters, single digits, runs of anything else.
@@ -39,8 +47,9 @@ class PromptTokenizer:
         self._tokenizer, self._mend = tokenizer, mend
 
     def __call__(self, prompts: Sequence[str]) -> np.ndarray:
-        """Ids of B prompts, int32 (B, max_length)."""
-        return np.array([e.ids for e in self._tokenizer.encode_batch([*map(self._mend, prompts)])], np.int32)
+        """Ids of B prompts, int32 (B, max_length). UserError where the tokenizer itself fails on one."""
+        with _no_panic():
+            return np.array([e.ids for e in self._tokenizer.encode_batch([*map(self._mend, prompts)])], np.int32)
 
     def cut(self, prompt: str) -> str:
         """The words of `prompt` that its ids leave out, from the first that is not whole; empty where all fit.
@@ -48,7 +57,8 @@ class PromptTokenizer:
         As they are read: CLIP's are mended.
         """
         prompt = self._mend(prompt)
-        encoding = self._tokenizer.encode(prompt)
+        with _no_panic():
+            encoding = self._tokenizer.encode(prompt)
         if not encoding.overflowing:
             return ""
         end = max((stop for _, stop in encoding.offsets), default=0)
@@ -89,15 +99,50 @@ def _read(folder: Path) -> Tokenizer:
     if not path.is_file():
         raise UserError(f"{folder} holds no tokenizer.json: give the folder of a text encoder")
     try:
-        return Tokenizer.from_file(str(path))
+        about = path.stat()
+        _try(str(path), about.st_size, about.st_mtime_ns)
+        with _no_panic():
+            return Tokenizer.from_file(str(path))
+    except UserError:
+        raise
     except Exception as error:  # the library raises bare Exception
         raise UserError(f"{path} is not a tokenizer ({str(error)[:120]}): download it again") from error
+
+
+@functools.lru_cache
+def _try(path: str, size: int, changed_ns: int) -> None:
+    """UserError where a process of its own fails on the tokenizer at `path`, or takes too long.
+
+    size, changed_ns: of the file, which is tried once.
+    """
+    if size > LARGEST:
+        raise UserError(f"{path} is not a tokenizer ({size} bytes): download it again")
+    command = [sys.executable, "-I", tokenizer_trial.__file__, path]
+    quiet = {**os.environ, "RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    try:
+        tried = subprocess.run(command, capture_output=True, timeout=TRIAL_S, env=quiet, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise UserError(f"{path} takes more than {TRIAL_S} s for a few texts: download it again") from error
+    if tried.returncode:
+        last = (tried.stderr.decode(errors="replace").strip().splitlines() or [f"status {tried.returncode}"])[-1]
+        raise UserError(f"{path} is not a tokenizer ({last[:120]}): download it again")
+
+
+@contextlib.contextmanager
+def _no_panic() -> Iterator[None]:
+    """A block in which a panic of the native code, no Exception to Python, is a UserError."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise UserError(f"the tokenizer fails on a text ({str(error)[:120]}): download it again") from error
 
 
 def _clip_from_vocabulary(folder: Path) -> Tokenizer:
     """Byte-level BPE over lower-cased words, each closed by </w>, between a start and an end token."""
     try:
-        vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+        vocabulary = json_file.parse((folder / "vocab.json").read_text(encoding="utf-8"))
         lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
         merges = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
         bpe = models.BPE(

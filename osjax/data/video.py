@@ -8,6 +8,7 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 from av.video.stream import VideoStream
 
+from osjax import atomic
 from osjax.data import opened
 from osjax.data.shown import BT709, Viewer, limited
 from osjax.errors import UserError
@@ -30,6 +31,9 @@ def decode(source: Path | str | bytes, num_frames: int | None = None) -> np.ndar
             if i == num_frames:
                 break
             frames.append(viewer(frame))
+            if frames[-1].shape != frames[0].shape:
+                name = opened.name_of(source)
+                raise UserError(f"{name} changes its size on the way: remove it from the table")
     if not frames or (num_frames is not None and len(frames) < num_frames):
         wanted = num_frames or "at least 1"
         name = opened.name_of(source)
@@ -69,4 +73,4 @@ def encode(video_THWC: np.ndarray, fps: float, crf: int = 18) -> bytes:
 
 def write_mp4(path: Path, video_THWC: np.ndarray, fps: float, crf: int = 18) -> None:
     """Write a video to the file `path` as an H.264 MP4. video_THWC, fps, crf: see `encode`."""
-    Path(path).write_bytes(encode(video_THWC, fps, crf))
+    atomic.write_bytes(path, encode(video_THWC, fps, crf))

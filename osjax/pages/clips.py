@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,10 @@ from osjax.errors import UserError
 from osjax.pages import page
 
 COLUMNS = 4  # histograms beside each other
+MOST = 40  # histograms of a page
+WIDEST = 40  # characters of a column's name
+LARGEST = 1e100  # numbers beyond are shown there: the differences of doubles beyond have no double
+BINS = 40
 
 
 def check(out: Path) -> None:
@@ -53,16 +58,43 @@ def _pyramid(counts: Sequence[tuple[str, int, int]]) -> str:
 
 
 def _histograms(numbers: Mapping[str, Sequence[float]]) -> str:
-    lines = -(-len(numbers) // COLUMNS)
-    figure = Figure(figsize=(4 * COLUMNS, 2.6 * lines), layout="constrained")
-    for place, (name, values) in enumerate(sorted(numbers.items()), 1):
+    chosen = sorted(numbers.items())[:MOST]
+    if not chosen:
+        return ""
+    lines = -(-len(chosen) // COLUMNS)
+    figure = Figure(figsize=(4 * COLUMNS, 2.6 * lines))  # laid out by hand: to search for a layout takes seconds
+    inch = 1 / (2.6 * lines)
+    figure.subplots_adjust(0.03, 0.3 * inch, 0.99, 1 - 0.3 * inch, wspace=0.2, hspace=0.35)
+    for place, (name, values) in enumerate(chosen, 1):
         axes = figure.add_subplot(lines, COLUMNS, place)
-        axes.hist(values, bins=40)
-        axes.set_title(f"{name}  (median {np.median(values):.4g})", fontsize=9, parse_math=False)
+        counts, edges = histogram(values)
+        axes.stairs(counts, edges, fill=True)
+        label = "".join(c if c.isprintable() else " " for c in name)[:WIDEST]
+        axes.set_title(f"{label}  (median {np.median(values):.4g})", fontsize=9, parse_math=False)
         axes.tick_params(labelsize=7)
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=80)
-    return page.picture(_data_url("image/png", file.getvalue()), "histograms of every column")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # the font's: a box stands in its place
+        figure.savefig(file, format="png", dpi=80)
+    shown = page.picture(_data_url("image/png", file.getvalue()), "histograms of every column")
+    left = len(numbers) - len(chosen)
+    return shown + (page.paragraph(f"{left} more columns of numbers are not shown") if left else "")
+
+
+def histogram(values: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """(counts of BINS bins, their BINS + 1 edges) of finite numbers, however close together or far apart they lie.
+
+    values: at least one.
+    """
+    clipped = np.clip(np.asarray(values, np.float64), -LARGEST, LARGEST)
+    low, high = float(clipped.min()), float(clipped.max())
+    # Bins of numbers that differ in their last bits alone would have no width of their own.
+    if high - low < 1e-9 * max(abs(low), abs(high)) or high == low:
+        half = max(0.5, 1e-6 * max(abs(low), abs(high)))
+        low, high = low - half, high + half
+    elif high - low < 1e-300:
+        low, high = low - 0.5, high + 0.5
+    return np.histogram(clipped, bins=BINS, range=(low, high))
 
 
 def _figure(row: Mapping[str, Any]) -> str:

@@ -8,6 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
+from osjax import atomic
+
 MARGIN, LABEL = 4, 14  # pixels around a frame and for the caption above a row
 
 
@@ -27,7 +29,8 @@ def contact_sheet(path: Path, videos: Sequence[np.ndarray], captions: Sequence[s
         draw.text((left, top), caption[: cell_w // 6], fill="black")
         for t, frame in enumerate(video):
             sheet.paste(Image.fromarray(frame), (left + t * (width + MARGIN), top + LABEL))
-    sheet.save(path)
+    with atomic.complete(path) as partial:
+        sheet.save(partial, format=_format(path))
 
 
 def plots(path: Path, histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
@@ -38,13 +41,24 @@ def plots(path: Path, histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> N
     figure = Figure(figsize=(4 * len(histories), 5.5), layout="tight")
     axes = figure.subplots(2, len(histories), squeeze=False)
     for column, (name, lines) in enumerate(histories.items()):
-        steps, loss = [line["step"] for line in lines], np.array([line["loss"] for line in lines])
+        steps, loss = [line["step"] for line in lines], np.array([_number(line.get("loss")) for line in lines])
         width = max(1, len(loss) // 50)
         smooth = np.convolve(loss, np.ones(width) / width, "valid")
         axes[0, column].plot(steps, loss, alpha=0.25)
         axes[0, column].plot(steps[len(steps) - len(smooth) :], smooth, color="C0")
         axes[0, column].set(title=name, yscale="log", xlabel="step", ylabel="loss")
-        rate = [(line["step"], line["steps_per_s"]) for line in lines if line.get("steps_per_s")]
+        rate = [(line["step"], line["steps_per_s"]) for line in lines if _number(line.get("steps_per_s")) > 0]
         axes[1, column].plot(*zip(*rate, strict=True)) if rate else None
         axes[1, column].set(xlabel="step", ylabel="steps / s", ylim=(0, None))
-    figure.savefig(path, dpi=90)
+    with atomic.complete(path) as partial:
+        figure.savefig(partial, dpi=90, format=_format(path).lower())
+
+
+def _format(path: Path) -> str:
+    """What Pillow and matplotlib call the format of a file by its suffix: the unfinished one has another."""
+    return {".jpg": "JPEG", ".jpeg": "JPEG"}.get(path.suffix.lower(), path.suffix.removeprefix(".").upper())
+
+
+def _number(value: Any) -> float:
+    """A value of a line of metrics, NaN where it is none."""
+    return float(value) if isinstance(value, int | float) else float("nan")

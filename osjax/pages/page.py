@@ -21,7 +21,8 @@ figure{display:inline-block;margin:.4em;vertical-align:top;max-width:100%}
 def write(path: Path, title: str, body: str) -> None:
     """Write one page, whole or not at all. path: of the file. title: text. body: HTML, its texts escaped already."""
     head = f'<!doctype html><meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
-    atomic.write_text(path, f"{head}{body}\n")
+    # Names of files may hold bytes that are no UTF-8.
+    atomic.write_bytes(path, f"{head}{body}\n".encode("utf-8", "backslashreplace"))
 
 
 def heading(text: object, level: int = 2) -> str:

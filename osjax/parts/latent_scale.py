@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from osjax import atomic
+from osjax import atomic, json_file
+from osjax.errors import UserError
 from osjax.models.autoencoder import LatentScale
 
 FILE = "latent_scale.json"
@@ -29,5 +30,16 @@ def read(folder: Path) -> LatentScale:
     path = folder / FILE
     if not path.exists():
         return LatentScale()
-    values = json.loads(path.read_text())
-    return LatentScale(np.array(values["scale"], np.float32), np.array(values["shift"], np.float32))
+    mend = "delete it and run `osjax train` again, which measures it anew"
+    values = json_file.read(path, mend, ("scale", "shift"))
+    try:
+        scale, shift = (np.array(values[name], np.float32) for name in ("scale", "shift"))
+        if (
+            scale.shape != shift.shape
+            or scale.ndim > 1
+            or not (np.isfinite(scale) & np.isfinite(shift) & (scale > 0)).all()
+        ):
+            raise ValueError("values that are no scale")
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path} cannot be read ({error}): {mend}") from error
+    return LatentScale(scale, shift)

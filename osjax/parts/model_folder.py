@@ -2,11 +2,10 @@
 
 import dataclasses
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
-from osjax import models
+from osjax import json_file, models
 from osjax.errors import UserError
 
 ENDS = 2**20  # bytes of a file that go into fingerprints, at either end
@@ -31,15 +30,15 @@ def config(family: str, folder: Path, dtype: str) -> Any:
     family: a key of KINDS. UserError where there is no config.json, or one of another kind of model.
     """
     path = folder / "config.json"
-    try:
-        stated = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}): give the folder of such a model") from error
+    stated = json_file.read(path, "give the folder of such a model")
     kinds, part = KINDS[family]
     if stated.get("model_type") not in kinds:
         raise UserError(f"{path} is of model_type {stated.get('model_type')!r}: give a folder of type {kinds[0]}")
     whole = {k: v for k, v in stated.items() if k == "projection_dim"}  # of both towers of CLIP
-    stated = {**stated.get(part, stated), **whole}
+    inner = stated.get(part, stated) if part else stated
+    if not isinstance(inner, dict):
+        raise UserError(f"{path}: {part} is no group of settings: fetch it again")
+    stated = {**inner, **whole}
     fields = {f.name for f in dataclasses.fields(models.config_class(family))} - {"dtype"}
     return models.config(family, **{k: v for k, v in stated.items() if k in fields}, dtype=dtype)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from osjax import atomic, models
+from osjax import atomic, json_file, models
 from osjax.conditioning.text import TextEncoder
 from osjax.errors import UserError
 from osjax.models.autoencoder import LatentScale
@@ -78,7 +78,7 @@ def read(workdir: Path | str) -> Workdir:
     if not path.is_file():
         raise UserError(f"{workdir} holds no {FILE}: give the workdir of a run that finished, such as runs/demo")
     try:
-        content = json.loads(path.read_text())
+        content = json_file.parse(path.read_text(encoding="utf-8"))
         if content["version"] != VERSION:
             raise ValueError(f"version {content['version']}, this osjax reads {VERSION}")
         SampleSettings(**content["settings"])
@@ -90,7 +90,7 @@ def read(workdir: Path | str) -> Workdir:
             LatentScale(*scale),
             content["settings"],
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} cannot be read ({error}): finish the run again to write it anew") from error
 
 

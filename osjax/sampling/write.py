@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from osjax import atomic
+from osjax import atomic, json_file
 from osjax.data import video
 from osjax.errors import UserError
 from osjax.sampling.names import LAYOUTS, file_stem
@@ -68,7 +68,7 @@ class Output:
         if not (self.media(stem, frames).is_file() and self.json(stem).is_file()):
             return False
         try:
-            told = json.loads(self.json(stem).read_text(encoding="utf-8"))
+            told = json_file.parse(self.json(stem).read_text(encoding="utf-8"))
         except ValueError as error:
             raise UserError(f"{self.json(stem)} is no JSON of osjax: give another --output, or --overwrite") from error
         wanted = json.loads(json.dumps(settings))

@@ -1,11 +1,13 @@
 """A stage of an autoencoder, reconstruction or adversarial: its step, its evaluation, its latents' statistics."""
 
+import logging
 from typing import Any
 
 import jax
 import numpy as np
 
 from osjax.data import loader, transforms
+from osjax.errors import UserError
 from osjax.parallel import host, rules
 from osjax.parallel import mesh as device_mesh
 from osjax.parts import autoencoder, latent_scale
@@ -17,6 +19,8 @@ from osjax.training import autoencoder as ae_step
 from osjax.training import gan
 from osjax.training.autoencoder import AutoencoderState
 from osjax.types import VideoBatch
+
+log = logging.getLogger(__name__)
 
 AT_ONCE = 16  # clips through the encoder for its statistics
 
@@ -94,8 +98,13 @@ class AutoencoderStage:
         """Scale and shift of the latents, from the first clips of the training data; kept beside the checkpoints."""
         recipe, keys = self.recipe, self.recipe.keys
         folder = self.place.workdir / recipe.name
-        if (folder / latent_scale.FILE).exists():
-            return
+        try:
+            if (folder / latent_scale.FILE).exists():
+                latent_scale.read(folder)
+                return
+        except UserError as error:
+            log.warning("%s; it is measured anew", str(error).split(": delete")[0])
+            (folder / latent_scale.FILE).unlink(missing_ok=True)
         source = data.training_source(keys.data, own)
         reader = loader.ClipReader(
             source, loader.Window(*recipe.measured, fps_max=keys.data.fps_max, exact=keys.data.exact_resize)

@@ -1,9 +1,11 @@
 """A run as a list of stages: checked together before the first begins, finished ones skipped, in order."""
 
+import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+from osjax.parallel.alone import alone
 from osjax.parts import autoencoder
 from osjax.parts.diffusion import DiffusionRecipe
 from osjax.parts.run import Recipe, Run
@@ -24,18 +26,36 @@ class Curriculum:
         self.run, self.place = run, run.place
         self.own = data.OwnData(run.keys.source, run.keys.clips, run.place.workdir)
         self.stages = {name: KINDS[recipe.kind](recipe, run.place) for name, recipe in run.stages.items()}
+        self._alone = False
+
+    @contextlib.contextmanager
+    def alone(self, doing: str) -> Iterator[None]:
+        """A block in which no other run writes to this one's folders. doing: the command.
+
+        UserError, status 2, while one does.
+        """
+        if self._alone:  # the demo's, around that of its training
+            yield
+            return
+        elsewhere = [self.run.keys.checkpoints] if self.run.keys.checkpoints else []
+        with alone([self.place.workdir, *elsewhere], doing):
+            self._alone = True
+            try:
+                yield
+            finally:
+                self._alone = False
 
     def train(self, options: stage.Options, each: Callable[[str], None] | None = None) -> None:
         """Bring every stage to its end. options: of the run. each: called with a stage's name when it is finished."""
         for made in self.stages.values():
             if isinstance(made, DiffusionStage):
                 made.check_devices()
-        self.place.workdir.mkdir(parents=True, exist_ok=True)
-        for name, made in self.stages.items():
-            made.train(self.own, options)
-            if each is not None:
-                each(name)
-        self._describe()
+        with self.alone("osjax train"):
+            for name, made in self.stages.items():
+                made.train(self.own, options)
+                if each is not None:
+                    each(name)
+            self._describe()
 
     def _describe(self) -> None:
         """Write model.json: what `osjax sample` and `osjax eval recon` find in the workdir."""

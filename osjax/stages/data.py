@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from osjax import atomic
+from osjax import atomic, json_file
 from osjax.curation.probe import probe
 from osjax.data import bucketed, buckets, clips, dataset, index, loader, schedule
 from osjax.errors import UserError
@@ -96,11 +96,16 @@ class OwnData:
         cfg, folder = self.cfg, self.folder / name
         done = folder / "done.json"  # written last; holds what the data was made from
         made_from = {"clips": len(specs), "frames": cfg.frames, "size": cfg.size, "fps": cfg.fps, "seed": cfg.seed}
+        told = None
         if done.exists():
-            told = json.loads(done.read_text())
+            try:
+                told = json_file.read(done, "the clips are made again", ("made_from", "data_set"))
+            except UserError as error:
+                log.warning("%s", error)
+        if told:
             if told["made_from"] != made_from:
                 raise UserError(f"{folder} was made with other settings of config.clips: use another --config.workdir")
-            return folder / told["data_set"]
+            return folder / str(told["data_set"])
         table = clips.write_clips(folder / "mp4", specs, cfg.size, cfg.frames, cfg.fps)
         kept = probe(table, min_frames=cfg.frames).kept
         path = dataset.build_clips(kept, folder)

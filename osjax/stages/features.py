@@ -7,6 +7,7 @@ of other clips, another autoencoder or other condition modes are never mistaken 
 import hashlib
 import json
 import logging
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +22,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from osjax import atomic
+from osjax import atomic, json_file
 from osjax.data import bucketed, buckets, cache, dataset, loader, schedule
 from osjax.errors import UserError
 from osjax.parallel import host
@@ -136,14 +137,17 @@ def find(root: Path, clips: Clips) -> Features:
     records = {}
     for bucket in clips.members:
         folder = _folder(root, clips.about(bucket))
-        if not (folder / ABOUT).is_file():
+        if _about(folder) is None:
             raise UserError(f"{root} holds no features of these clips{_nearest(root, clips.about(bucket))}")
         records[bucket] = dataset.open_source(folder)
     states, null = None, None
     if clips.has_text:
-        states = json.loads((folder / ABOUT).read_text())["states"]
-        with np.load(folder / NULL, allow_pickle=False) as file:
-            null = file["txt"].view(states["dtype"]).astype(np.float32), file["vec"]
+        try:
+            states = _about(folder)["states"]
+            with np.load(folder / NULL, allow_pickle=False) as file:
+                null = file["txt"].view(states["dtype"]).astype(np.float32), file["vec"]
+        except (OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            raise UserError(f"{folder} is damaged ({error}): delete it and run `osjax encode` again") from error
     return Features(clips.plan, records, states, null)
 
 
@@ -157,7 +161,7 @@ def make(root: Path, clips: Clips, encode: Encode, mesh: Mesh, threads: int = 2,
     for bucket, members in clips.members.items():
         about = clips.about(bucket)
         folder, size = _folder(root, about), clips.table.batch_size(bucket)
-        if _agreed((folder / ABOUT).is_file()):
+        if _agreed(_about(folder) is not None):
             continue
         shape = clips.table.shape(bucket)
         window = loader.Window(
@@ -251,8 +255,20 @@ def _write_null(folder: Path, encode: Encode) -> dict[str, Any]:
     """Text features of the empty text; the shape and dtype of all text states."""
     txt, vec = encode.encode_text([""])
     states = txt.astype(encode.states_dtype)
-    np.savez(folder / NULL, txt=states.view(np.uint8), vec=vec)
+    with atomic.complete(folder / NULL) as partial, partial.open("wb") as file:
+        np.savez(file, txt=states.view(np.uint8), vec=vec)
     return {"dtype": encode.states_dtype, "shape": txt.shape[1:]}
+
+
+def _about(folder: Path) -> dict[str, Any] | None:
+    """What the features of a folder are made from; None where it has none, or a damaged file that is made again."""
+    if not (folder / ABOUT).is_file():
+        return None
+    try:
+        return json_file.read(folder / ABOUT, "it is made again", ("shape", "states"))
+    except UserError as error:
+        log.warning("%s", error)
+        return None
 
 
 def _folder(root: Path, about: Mapping[str, Any]) -> Path:
@@ -262,7 +278,8 @@ def _folder(root: Path, about: Mapping[str, Any]) -> Path:
 
 def _nearest(root: Path, about: Mapping[str, Any]) -> str:
     """In what the features below `root` differ from those that are wanted, as the end of a sentence."""
-    others = [json.loads(path.read_text()) for path in sorted(root.glob(f"{about['shape']}-*/{ABOUT}"))]
+    there = [_about(path.parent) for path in sorted(root.glob(f"{about['shape']}-*/{ABOUT}"))]
+    others = [other for other in there if other is not None]
     if not others:
         return f" in {about['shape']} (frames x height x width): run `osjax encode` with this config"
     for other in others:

@@ -1,6 +1,7 @@
 """What an autoencoder stage reaches on held-out clips: while it trains, and when it is finished."""
 
 import json
+import logging
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,12 +12,14 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from osjax import atomic
+from osjax import atomic, json_file
+from osjax.errors import UserError
 from osjax.parallel import host, rules, sharding
 from osjax.parts.lpips import Distance
 from osjax.training import ae_losses
 from osjax.training.autoencoder import AutoencoderState
 
+log = logging.getLogger(__name__)
 FILE = "held_out.json"  # in the folder of a finished stage
 SHOWN = {"eval_psnr_db": "PSNR {:.2f} dB", "eval_lpips": "LPIPS {:.4f}", "eval_lpips_untrained": "LPIPS-like {:.4f}"}
 
@@ -71,6 +74,10 @@ def report(name: str, folder: Path, measured: dict[str, float] | None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         atomic.write_text(path, json.dumps(measured) + "\n")
     else:
-        measured = json.loads(path.read_text())
+        try:
+            measured = {key: float(value) for key, value in json_file.read(path, "it is left out").items()}
+        except (UserError, ValueError, TypeError) as error:  # nothing depends on it
+            log.warning("what %s reached is not known: %s", name, error)
+            return
     shown = [how.format(measured[key]) for key, how in SHOWN.items() if key in measured]
     print(f"{name}, held-out clips: {', '.join(shown)}")

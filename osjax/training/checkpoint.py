@@ -1,7 +1,7 @@
 """Checkpoints: one asynchronous Orbax composite of state, moving average, data iterator and config.
 
 The only module that knows Orbax. A checkpoint counts when Orbax has committed it and its files are what they were
-then (`training/integrity.py`); half-written ones are not seen, damaged ones are set aside in favour of older ones.
+then (`integrity.py`); half-written ones are not seen, damaged ones are set aside in favour of older ones.
 """
 
 import logging
@@ -17,9 +17,9 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 import osjax
+from osjax import integrity
 from osjax.errors import UserError
 from osjax.models import shapes
-from osjax.training import integrity
 from osjax.training.freeze import fill, like
 from osjax.training.state import TrainState
 

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from osjax import atomic
+from osjax import atomic, json_file
 from osjax.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,13 @@ class MetricsLog:
     def rewind(self, first_step: int) -> None:
         """Drop this stage's lines at or after `first_step`."""
         self.close()
-        kept = [line for line in read(self.path) if line["stage"] != self.stage or line["step"] < first_step]
+        lines, damaged = _parsed(self.path)
+        if damaged:
+            aside = self.path.with_name(f"{self.path.name}.damaged")
+            with aside.open("a", encoding="utf-8") as file:
+                file.write("".join(f"{line}\n" for line in damaged))
+            log.warning("%d lines of %s are damaged: they are set aside in %s", len(damaged), self.path, aside)
+        kept = [line for line in lines if line["stage"] != self.stage or line["step"] < first_step]
         atomic.write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
         self._file = self.path.open("a", buffering=1)
 
@@ -66,16 +72,30 @@ def _plain(value: Any) -> Any:
 def read(path: Path) -> list[dict[str, Any]]:
     """All lines of the metrics file at `path`, none where there is no file; a last one cut short by a kill is left out.
 
-    UserError for any other line that is not JSON.
+    Lines that are damaged are left out, which the log says.
     """
-    if not path.exists():
-        return []
-    lines = path.read_text().splitlines()
-    out = []
-    for number, line in enumerate(lines, 1):
+    lines, damaged = _parsed(path)
+    if damaged:
+        log.warning("%d lines of %s are damaged and left out, the first is %.80r", len(damaged), path, damaged[0])
+    return lines
+
+
+def _parsed(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """The lines of a metrics file, and those that are none; a last one that was cut short is neither."""
+    try:
+        texts = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    except FileNotFoundError:
+        return [], []
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): mend it, or move it away") from error
+    lines, damaged = [], []
+    for number, text in enumerate(texts, 1):
         try:
-            out.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            if number < len(lines):
-                raise UserError(f"{path} line {number} is not JSON: mend or delete the file") from error
-    return out
+            line = json_file.parse(text)
+            if not isinstance(line.get("stage"), str) or type(line.get("step")) is not int:
+                raise ValueError("no line of a stage")
+            lines.append(line)
+        except ValueError:
+            if text.strip() and number < len(texts):
+                damaged.append(text)
+    return lines, damaged

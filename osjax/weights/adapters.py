@@ -1,9 +1,10 @@
 """Adapters (LoRA) of a model on disk: in a checkpoint of a stage that trained them, a peft folder or a .safetensors."""
 
-import json
+import math
 from pathlib import Path
 from typing import Any
 
+from osjax import json_file
 from osjax.errors import UserError
 from osjax.models.lora import LoRAConfig
 from osjax.models.mmdit.config import MMDiTConfig
@@ -36,7 +37,9 @@ def read(path: Path, model_cfg: MMDiTConfig, layout: Layout = OPEN_SORA_V2, aver
         raise UserError(f"{path} holds a whole model and no adapters: give the checkpoints of a stage with lora.rank")
     try:
         cfg = LoRAConfig(int(saved["rank"]), float(saved["alpha"]), tuple(map(str, saved["targets"])))
-    except (KeyError, TypeError, ValueError) as error:
+        if not math.isfinite(cfg.alpha):
+            raise ValueError(f"alpha is {cfg.alpha}")
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{path} does not say which adapters it holds ({error}): its config is damaged") from error
     leaves = orbax_stream.open_leaves(checkpoint)
     wanted = of_params(blank(model_cfg, cfg)).shapes
@@ -49,6 +52,6 @@ def _saved(item: Path) -> dict[str, Any]:
     """The `lora` group of the config in the checkpoint that a folder of parameters belongs to."""
     path = item.parent / "config" / "metadata"
     try:
-        return dict(json.loads(path.read_text()).get("lora") or {})
-    except (OSError, ValueError, TypeError, AttributeError):
+        return dict(json_file.read(path, "-").get("lora") or {})
+    except (UserError, ValueError, TypeError):
         return {}  # converted weights have no such config

@@ -11,8 +11,9 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 
-from osjax import weights
+from osjax import integrity, weights
 from osjax.errors import UserError
 from osjax.models.lora import LoRAConfig
 from osjax.models.mmdit.config import MMDiTConfig
@@ -52,6 +53,8 @@ def open_source(
         leaves = init.from_model(model_cfg, open_leaves(other, source, layout=other_layout), seed)
     else:
         leaves = open_leaves(model_cfg, source, layout=layout)
+    if checkpoint := orbax_stream.find(source):
+        integrity.check(epath.Path(checkpoint), sums=True)
     return merged(leaves, adapters.read(adapter, model_cfg, layout)) if adapter else leaves
 
 

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from osjax import atomic
+from osjax import atomic, json_file
 from osjax.errors import UserError
 from osjax.weights import safetensors_file, torch_file
 from osjax.weights.tensor_file import FileTensor
 
 INDEX = "model.safetensors.index.json"
 SHARD_BYTES = 5 * 10**9  # largest part of a folder of weights
-MAX_INDEX = 2**26  # bytes
 INDEX_NAME = r"({})\.index(\.\w+)?\.json"  # diffusers puts a variant's name before .json
 # Beginning of a file in lower case -> what it is and what to do.
 ORIGINAL = "fetch the model as .safetensors in bfloat16, float16 or float32"
@@ -84,12 +83,10 @@ def _in_folder(folder: Path) -> Path:
 def _from_index(path: Path) -> dict[str, FileTensor]:
     """All tensors of the files that an index names; they lie beside it."""
     try:
-        if path.stat().st_size > MAX_INDEX:
-            raise ValueError("too large")
-        places = json.loads(path.read_text())["weight_map"]
+        places = json_file.read(path, "it is no index of weight files, fetch it again", ("weight_map",))["weight_map"]
         if not all(isinstance(part, str) for pair in places.items() for part in pair):
             raise ValueError("names are text")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is no index of weight files ({error}): fetch it again") from error
     tensors: dict[str, FileTensor] = {}
     for name in sorted(set(places.values())):

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from osjax import atomic
+from osjax import atomic, json_file
 from osjax.errors import UserError
 from osjax.models.lora import LoRAConfig
 from osjax.models.mmdit.config import MMDiTConfig
@@ -129,8 +129,11 @@ def read(path: Path, cfg: MMDiTConfig, layout: Layout = OPEN_SORA_V2) -> Adapter
 def _own(path: Path, text: str) -> LoRAConfig:
     """What our files say in their header that they were trained as."""
     try:
-        fields = json.loads(text)
-        return LoRAConfig(**{**fields, "targets": tuple(fields["targets"])})
+        fields = json_file.parse(text)
+        own = LoRAConfig(**{**fields, "targets": tuple(fields["targets"])})
+        if not math.isfinite(own.alpha):
+            raise ValueError(f"alpha is {own.alpha}")
+        return own
     except (ValueError, TypeError, KeyError, UserError) as error:
         raise UserError(f"{path} has a damaged header ({error}): export it again") from error
 
@@ -168,11 +171,11 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_CONFIG:
             raise ValueError("too large")
-        content = json.loads(path.read_text())
-        if not isinstance(content, dict) or content.get("peft_type", "LORA") != "LORA":
+        content = json_file.parse(path.read_text())
+        if content.get("peft_type", "LORA") != "LORA":
             raise ValueError("no LoRA")
         return content
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(
             f"{path} is no config of an adapter ({error}): give a folder of peft or a .safetensors"
         ) from error

@@ -5,7 +5,6 @@ memory in slabs: Orbax makes the folder, the metadata and the commit, this file'
 """
 
 import asyncio
-import json
 import math
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -16,9 +15,11 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore as ts
+from etils import epath
 from flax.traverse_util import unflatten_dict
 
 import osjax
+from osjax import integrity, json_file
 from osjax.errors import UserError
 from osjax.weights.leaves import Leaves, slabs
 from osjax.weights.rules import Path as LeafPath
@@ -124,8 +125,14 @@ def find(path: Path, average: bool = False) -> Path | None:
 
 def open_leaves(folder: Path) -> Leaves:
     """The parameters in an Orbax folder (see `find`), read where they are sliced. UserError for what is no such one."""
+    integrity.check(epath.Path(folder), sums=False)
     try:
         stores = _open_all(folder)
+        for path, store in stores.items():
+            # TensorStore allocates a whole chunk, and ends the process where it cannot.
+            chunk, shape = store.chunk_layout.read_chunk.shape, store.shape
+            if any(side > max(1, most) for side, most in zip(chunk, shape, strict=True)):
+                raise ValueError(f"{'/'.join(path)} of {tuple(shape)} is in chunks of {tuple(chunk)}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         first = (str(error) or type(error).__name__).splitlines()[0][:200]
         raise UserError(f"{folder} is no readable checkpoint ({first}): give one that osjax wrote") from error
@@ -145,7 +152,7 @@ def open_leaves(folder: Path) -> Leaves:
 
 
 def _open_all(folder: Path) -> dict[LeafPath, ts.TensorStore]:
-    content = json.loads((folder / "_METADATA").read_text())
+    content = json_file.read(folder / "_METADATA", "give a checkpoint that osjax wrote", ("tree_metadata",))
     base = {"driver": "file", "path": f"{folder.absolute()}/"}
     context = ts.Context({"cache_pool": {"total_bytes_limit": CHUNK}})
     opening = {}

@@ -16,7 +16,7 @@ from osjax import atomic
 from osjax.errors import UserError
 from osjax.weights.tensor_file import FileTensor, in_file
 
-MAX_HEADER = 100_000_000  # bytes, as in the library
+MAX_HEADER = 2**24  # bytes; the header of an 11B model has a hundred thousand
 MAX_DIMENSIONS = 32
 
 # In the library's order: wider dtypes come first in a file, so that tensors are aligned.
@@ -48,12 +48,18 @@ def read(path: Path) -> dict[str, FileTensor]:
     """
     header, start = _header(path)
     size = path.stat().st_size - start
-    tensors, end = {}, 0
+    tensors, places, end = {}, [], 0
     for name, entry in header.items():
-        if name == "__metadata__":
-            continue
-        tensor, stop = _tensor(path, name, entry, start)
-        tensors[name], end = tensor, max(end, stop)
+        if name != "__metadata__":
+            tensors[name], (begin, stop) = _tensor(path, name, entry, start)
+            places.append((begin, stop, name))
+    for begin, stop, name in sorted(places):
+        if begin != end:
+            what = (
+                "shares bytes with another tensor" if begin < end else f"has {begin - end} bytes of no tensor before it"
+            )
+            raise UserError(f"{path}: {name!r} {what}; fetch the file again")
+        end = stop
     if end > size:
         raise UserError(f"{path} is cut off: {size} of {end} bytes of tensors are there; fetch it again")
     if end < size:
@@ -66,7 +72,9 @@ def _header(path: Path) -> tuple[dict, int]:
     size = path.stat().st_size
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8).ljust(8, b"\0"))
-        if not 2 <= length <= min(MAX_HEADER, size - 8):
+        if MAX_HEADER < length <= size - 8:
+            raise UserError(f"{path} has a header of {length} bytes, more than any weights need: fetch it again")
+        if not 2 <= length <= size - 8:
             raise UserError(f"{path} is no safetensors file, or is cut off: fetch it again")
         text = file.read(length)
     try:
@@ -85,8 +93,8 @@ def _unique(pairs: list) -> dict:
     return out
 
 
-def _tensor(path: Path, name: str, entry: object, start: int) -> tuple[FileTensor, int]:
-    """A tensor from its header entry, and the byte after it, counted from the end of the header."""
+def _tensor(path: Path, name: str, entry: object, start: int) -> tuple[FileTensor, tuple[int, int]]:
+    """A tensor from its header entry, its first byte and the one after it, counted from the end of the header."""
     keys = ("dtype", "shape", "data_offsets")
     dtype, shape, offsets = (entry.get(key) if isinstance(entry, dict) else None for key in keys)
     if not (_sizes(shape) and len(shape) <= MAX_DIMENSIONS and _sizes(offsets) and len(offsets) == 2):
@@ -96,7 +104,7 @@ def _tensor(path: Path, name: str, entry: object, start: int) -> tuple[FileTenso
     begin, end = offsets
     if end - begin != prod(shape) * DTYPES[dtype].itemsize:
         raise UserError(f"{path}: {name!r} of {shape} {dtype} has {end - begin} bytes; fetch the file again")
-    return FileTensor(tuple(shape), DTYPES[dtype], in_file(path, start + begin)), end
+    return FileTensor(tuple(shape), DTYPES[dtype], in_file(path, start + begin)), (begin, end)
 
 
 def _sizes(values: object) -> bool:

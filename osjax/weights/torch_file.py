@@ -74,6 +74,11 @@ def _read_zip(path: Path) -> tuple[Any, Callable[[StorageRef], Fetch]]:
         entries = {entry.filename: entry for entry in archive.infolist()}
         if len(entries) != len(archive.infolist()):
             raise Refused("its zip file has two entries of one name")
+        packed = [
+            e.filename for e in entries.values() if e.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+        ]
+        if packed:
+            raise Refused(f"{packed[0][:100]!r} in it is packed as PyTorch does not; save it anew")
         pickles = [name for name in entries if name == "data.pkl" or name.endswith("/data.pkl")]
         if len(pickles) != 1:
             raise Refused(f"its zip file has {len(pickles)} data.pkl in place of one")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -91,8 +92,8 @@ def test_a_path_that_leads_out_of_the_folder_is_refused(clips, tmp_path):
     for path in (f"../{secret.name}", str(secret), "link.mp4"):
         for name in ("bad.parquet", "bad.csv"):
             tables.write(tmp_path / name, [{"path": path, "text": ""}])
-            with pytest.raises(UserError, match="lies outside of .*: give --root=FOLDER"):
-                list(tables.rows(tmp_path / name))
+            (bad,) = tables.rows(tmp_path / name)
+            assert re.search("lies outside of .*: give --root=FOLDER", bad["reason"])
             assert [row["path"] for row in tables.rows(tmp_path / name, tmp_path.parent)] == [str(secret.resolve())]
 
 

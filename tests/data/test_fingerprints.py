@@ -1,10 +1,12 @@
 """Damaged shards are named, and data sets are found at URLs as in folders."""
 
+from pathlib import Path
+
 import fsspec
 import numpy as np
 import pytest
 
-from osjax.data import clips, dataset, fingerprints, loader, remote, table, video
+from osjax.data import clips, dataset, fingerprints, loader, remote, table
 from osjax.errors import UserError
 
 COUNT = 6
@@ -27,7 +29,7 @@ def _shard(folder):
 
 
 def test_a_sound_data_set_passes(folder):
-    assert dataset.verify(folder) == len(list(folder.glob(dataset.SHARDS))) >= 1
+    assert fingerprints.check(folder) == len(list(folder.glob(dataset.SHARDS))) + len(dataset.FILES) >= 4
     assert len(dataset.open_source(folder)) == COUNT
 
 
@@ -52,7 +54,7 @@ def test_a_shard_with_other_contents_is_named(folder):
     shard.write_bytes(content)
     source = dataset.open_source(folder)  # the size is right
     with pytest.raises(UserError, match=f"{shard.name} is damaged"):
-        dataset.verify(folder)
+        fingerprints.check(folder)
     with pytest.raises(UserError, match=f"{shard.name} is damaged"):
         for at in range(COUNT):
             source[at]
@@ -60,7 +62,7 @@ def test_a_shard_with_other_contents_is_named(folder):
 
 def test_a_damaged_list_of_fingerprints_is_a_user_error(folder):
     (folder / fingerprints.FILE).write_text("[1]")
-    with pytest.raises(UserError, match="fingerprints.json is damaged"):
+    with pytest.raises(UserError, match="fingerprints.json cannot be read"):
         dataset.open_source(folder)
 
 
@@ -82,11 +84,28 @@ def test_a_data_set_at_a_url_equals_one_in_a_folder(rows, folder, tmp_path, monk
         dataset.open_source("memory://bucket/nothing")
 
 
-def test_clips_are_read_from_urls_where_records_hold_none(rows, tmp_path):
-    with open(rows[0]["path"], "rb") as file, fsspec.open("memory://clips/a.mp4", "wb") as out:
-        out.write(file.read())
-    record = {**rows[0], "path": "memory://clips/a.mp4", "text": "a"}
-    got = loader.ClipReader([record], loader.Window(8, 32, 32))(0)["video"]
-    np.testing.assert_array_equal(got, video.decode(rows[0]["path"]))
+def test_what_a_url_names_is_read_and_names_that_only_look_like_urls_are_files(rows, tmp_path, monkeypatch):
+    data = Path(rows[0]["path"]).read_bytes()
+    with fsspec.open("memory://clips/a.mp4", "wb") as out:
+        out.write(data)
+    assert remote.read_bytes("memory://clips/a.mp4") == data
     with pytest.raises(UserError, match="memory://clips/b.mp4 cannot be read"):
         remote.read_bytes("memory://clips/b.mp4")
+    monkeypatch.chdir(tmp_path)
+    for name in ("simplecache::memory:/clips/a.mp4", "memory:/clips/a.mp4", "a::b.mp4"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_bytes(b"a file")
+        assert remote.read_bytes(name) == remote.read_bytes(Path(name).absolute()) == b"a file"
+    # The control: to fsspec they are places.
+    with fsspec.open("simplecache::memory://clips/a.mp4", "rb") as file:
+        assert file.read() == data
+    assert remote.read_bytes("simplecache::memory://clips/a.mp4") == b"a file"  # of the folder `simplecache::memory:`
+
+
+@pytest.mark.parametrize("video", [{"video": b""}, {"video": None}, {}])
+def test_a_record_without_bytes_is_never_read_from_its_path(rows, video):
+    record = {**rows[0], **video, "text": "a"}
+    read = loader.read_record([record], loader.Window(8, 32, 32), 0, None)
+    assert isinstance(read, loader.Undecodable) and "holds no bytes" in read.reason
+    whole = {**record, "video": Path(rows[0]["path"]).read_bytes()}  # the control: there is a video at that path
+    assert loader.read_record([whole], loader.Window(8, 32, 32), 0, None)["video"].shape == (8, 32, 32, 3)

@@ -300,10 +300,27 @@ def test_metrics_of_other_stages_are_kept_and_a_cut_line_is_dropped(tmp_path):
     assert metrics.read(path) == [rows[0], *rows[3:], {"stage": "a", "step": 1, "loss": 2.0}]
 
 
-def test_a_spoiled_metrics_file_is_an_error_that_names_the_line(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text('{"stage": "a", "step": 0}\nspoiled\n{"stage": "a", "step": 1}\n')
-    with pytest.raises(UserError, match="line 2 is not JSON"):
-        metrics.read(tmp_path / "metrics.jsonl")
+def test_damaged_lines_of_a_metrics_file_are_set_aside_loudly_and_a_run_goes_on(tmp_path, caplog):
+    path = tmp_path / "metrics.jsonl"
+    damaged = [
+        b"spoiled",
+        b"\0" * 9,
+        b"[1]",
+        b'{"stage": "a"}',
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"stage": 1, "step": 2}',
+    ]
+    good = [json.dumps({"stage": "a", "step": n}).encode() for n in range(3)]
+    path.write_bytes(b"\n".join([good[0], *damaged, good[1], good[2], b'{"stage": "a", "st']))
+    assert [line["step"] for line in metrics.read(path)] == [0, 1, 2]
+    assert "7 lines of" in caplog.text and "damaged" in caplog.text and path.read_bytes().count(b"spoiled") == 1
+    log = metrics.MetricsLog(tmp_path, "a", 2)
+    log.write(2, {"loss": 1.0})
+    log.close()
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [0, 1, 2]
+    aside = (tmp_path / "metrics.jsonl.damaged").read_text().splitlines()
+    assert len(aside) == len(damaged) and aside[0] == "spoiled"
 
 
 def test_lines_hold_tokens_a_second_and_utilisation_and_dashboards_the_loss_by_bucket(tmp_path):

@@ -5,10 +5,15 @@ missing file but not always a flipped bit; a seal notices both.
 """
 
 import json
+import logging
 import zlib
-from typing import Any
 
 from etils import epath
+
+from osjax import json_file
+from osjax.errors import UserError
+
+log = logging.getLogger(__name__)
 
 CHUNK = 2**22  # bytes read at once
 
@@ -22,11 +27,21 @@ def write_seal(checkpoint: epath.Path, seal: epath.Path) -> None:
     partial.replace(seal)
 
 
-def damage(checkpoint: epath.Path, seal: epath.Path) -> str | None:
-    """What is wrong with a checkpoint in a few words; None if it is as its `seal` has it, or was never sealed."""
+def damage(checkpoint: epath.Path, seal: epath.Path, item: str = "", sums: bool = True) -> str | None:
+    """What is wrong with a checkpoint in a few words; None if it is as its `seal` has it, or was never sealed.
+
+    item: the folder in it that is looked at; all of it by default. sums: read the files and compare their sums too, not
+    their sizes alone. A seal that is damaged itself says nothing; it is removed, loudly, and made anew with the next.
+    """
     if not seal.exists():
         return None
-    sealed: dict[str, Any] = json.loads(seal.read_text())
+    try:
+        sealed = {name: (int(size), int(value)) for name, (size, value) in json_file.read(seal, "-").items()}
+    except (UserError, ValueError, TypeError) as error:
+        log.warning("seal %s is damaged (%s): its checkpoint is not verified", seal, error)
+        seal.unlink(missing_ok=True)
+        return None
+    sealed = {name: value for name, value in sealed.items() if name.startswith(f"{item}/" if item else "")}
     files = _files(checkpoint)
     missing = sorted(sealed.keys() - files.keys())
     if missing:
@@ -35,9 +50,20 @@ def damage(checkpoint: epath.Path, seal: epath.Path) -> str | None:
         length = files[name].stat().length
         if length != size:
             return f"file {name} has {length} of {size} bytes"
-        if checksum(files[name]) != expected:
+        if sums and checksum(files[name]) != expected:
             return f"file {name} has changed"
     return None
+
+
+def check(item: epath.Path, sums: bool) -> None:
+    """UserError where one item of a checkpoint, N/ITEM, is not as the checkpoint's seal has it.
+
+    item: its folder. sums: see `damage`.
+    """
+    checkpoint = item.parent
+    seal = checkpoint.parent.parent / f"{checkpoint.parent.name}.seals" / f"{checkpoint.name}.json"
+    if reason := damage(checkpoint, seal, item.name, sums):
+        raise UserError(f"checkpoint {checkpoint} is damaged ({reason}): give another, such as the one before it")
 
 
 def checksum(path: epath.Path) -> int:

@@ -9,9 +9,20 @@ Dimension alphabet, used as suffixes of array names (`q_BShd`):
 Time convention of the whole project: t = 1 is noise, t = 0 is data.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 Array = Any  # numpy or jax array; the data floor must not import jax to name one
+Tree = Any  # pytree of arrays, of their shapes or of their places on a mesh
+NamedTree = Mapping[str, Any]  # one of nested dicts, such as a model's parameters
+Row = dict[str, Any]  # a record by the names of its columns: of a table, of a data set, of what a loader makes of it
+Json = dict[str, Any]  # what a JSON file holds, at its top
+
+
+class ModelConfig(Protocol):
+    """The frozen dataclass that configures a model, of whatever family."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]  # so that `dataclasses` takes it
 
 
 class Axis:

@@ -25,6 +25,7 @@ from osjax.parts.groups import refuse
 from osjax.parts.reconstruction import AutoencoderChoice, ReconstructionKeys, VideoKeys
 from osjax.sampling import workdir as finished_run
 from osjax.sampling.autoencoder import Autoencoder, to_uint8
+from osjax.types import Json
 from osjax.weights import load
 from osjax.weights.leaves import Leaves
 
@@ -167,7 +168,7 @@ def _clip(read: loader.ClipReader, n: int, fps_max: float) -> Clip:
     return Clip(Path(record["path"].decode()).stem, transforms.unit(example["video"]), rate / -(-rate // fps_max))
 
 
-def _source(source: str | None, workdir: str | None) -> Sequence[dict[str, Any]]:
+def _source(source: str | None, workdir: str | None) -> Sequence[Json]:
     """Records of a data set, a table, a folder or a single video; without any, the held-out clips of a run."""
     if not source:
         held_out = sorted(Path(workdir or ".").glob("data/held_out/**/dataset_info.json")) if workdir else []
@@ -190,7 +191,7 @@ def _source(source: str | None, workdir: str | None) -> Sequence[dict[str, Any]]
     return [{**probe.measure(Path(f)), "video": f, "path": f.encode(), "text": b""} for f in files]
 
 
-def _latents(statistics: LatentStatistics, autoencoder: Autoencoder) -> dict[str, Any]:
+def _latents(statistics: LatentStatistics, autoencoder: Autoencoder) -> Json:
     """Their statistics, and what the model's own constants would have to be for the latents to be normal."""
     module = autoencoder.module
     implied = module.cfg.scale_fields(module.latent_scale.corrected(*statistics.overall))

@@ -4,7 +4,6 @@ import json
 import platform
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import jax
 import jaxlib
@@ -16,11 +15,12 @@ from osjax.bench.measure import Measured
 from osjax.bench.works import Bench
 from osjax.parallel.peak import published_peak
 from osjax.parts.bench import BenchKeys
+from osjax.types import Json
 
 
 def measure_all(
     keys: BenchKeys, mesh: Mesh, names: tuple[str, ...], fitting: bool = False, trace: Path | None = None
-) -> dict[str, Any]:
+) -> Json:
     """Every work by name; a report of plain values.
 
     keys: sizes and models. mesh: of all devices. names: of bench.keys.WORKS. fitting: as many blocks of the video model
@@ -61,7 +61,7 @@ def _fitting(bench: Bench, name: str) -> tuple[int, int]:
     return fit.blocks(bytes_of, bench.blocks, fit.limit())
 
 
-def table(report: dict[str, Any]) -> str:
+def table(report: Json) -> str:
     """The report in Markdown. report: what `measure_all` gives."""
     title = (
         f"{report['devices']} x {report['device']}, peak {report['peak_tflops']:.4g} TFLOP/s ({report['peak_is']}), "
@@ -72,7 +72,7 @@ def table(report: dict[str, Any]) -> str:
     return "\n".join([title, "", *(f"| {' | '.join(row)} |" for row in rows)])
 
 
-def _row(result: dict[str, Any]) -> tuple[str, ...]:
+def _row(result: Json) -> tuple[str, ...]:
     percent = None if result["mfu"] is None else 100 * result["mfu"]
     gib = None if result["program_bytes"] is None else result["program_bytes"] / 2**30
     numbers = result["seconds"], result["per_s"], result["tokens_per_s"], result["tflops_per_s"], percent, gib

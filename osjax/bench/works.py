@@ -24,7 +24,7 @@ from osjax.parts.groups import to_dataclass
 from osjax.parts.video_model import model_config
 from osjax.planning import program
 from osjax.training import autoencoder, optimizer
-from osjax.types import LatentBatch, VideoBatch
+from osjax.types import LatentBatch, ModelConfig, Tree, VideoBatch
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,9 @@ class Bench:
     def _autoencoder_part(self) -> autoencoders.AutoencoderPart:
         return autoencoders.of_keys(self.cfg.autoencoder, "autoencoder")
 
-    def _params(self, model_cfg: Any, dtype: str, axis_rules: Mapping[str, rules.MeshAxes] = rules.TRANSFORMER) -> Any:
+    def _params(
+        self, model_cfg: ModelConfig, dtype: str, axis_rules: Mapping[str, rules.MeshAxes] = rules.TRANSFORMER
+    ) -> Any:
         """Shapes of parameters with their places on the mesh, in `dtype`."""
         boxed = models.abstract_params(model_cfg)
         return program.placed(nn.unbox(boxed), sharding.of_boxed(boxed, self.mesh, axis_rules), dtype)
@@ -185,7 +187,7 @@ class Bench:
         return f"{rows} x {size.frames} frames of {size.width}x{size.height}, {blocks} blocks"
 
 
-def _random(shapes: Any, seed: int) -> Any:
+def _random(shapes: Tree, seed: int) -> Any:
     """Small numbers without a pattern in place of shapes, each device making its own, by one program.
 
     Zeros would flatter a GPU's clock. A hash of each element's place is enough, and compiles in a tenth of the time

@@ -2,11 +2,11 @@
 
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
 from osjax.errors import UserError
 from osjax.pages import run as run_page
 from osjax.training import metrics
+from osjax.types import Json
 
 
 def add_options(parser) -> None:
@@ -15,7 +15,7 @@ def add_options(parser) -> None:
 
 def run(cfg, args) -> None:
     workdir = Path(args.workdir)
-    by_stage: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    by_stage: dict[str, list[Json]] = defaultdict(list)
     for line in metrics.read(workdir / "metrics.jsonl"):
         by_stage[line["stage"]].append(line)
     if not by_stage:

@@ -9,7 +9,6 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,9 +18,9 @@ from osjax import atomic
 from osjax.data import plain_text, table
 from osjax.data.opened import SUFFIXES
 from osjax.errors import UserError
+from osjax.types import Row
 
 log = logging.getLogger(__name__)
-Row = dict[str, Any]
 CAPTION = 1 << 20  # bytes of a file beside a video that is still read
 GROUP = 1 << 16  # rows of a Parquet row group
 OWN_SUFFIXES = (".work", ".clips")  # folders that steps write, which may lie among their input

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import grain
 import numpy as np
@@ -11,6 +10,7 @@ from osjax.data.buckets import Bucket
 from osjax.data.loader import ClipReader, ClipWorkers, Window
 from osjax.data.schedule import Batch, Plan
 from osjax.errors import UserError
+from osjax.types import Row
 
 STEPS = 2**31  # more than any run; grain wants a length
 
@@ -51,7 +51,7 @@ class Readers:
 
 
 def batches(
-    source: Sequence[dict[str, Any]],
+    source: Sequence[Row],
     plan: Plan,
     windows: Mapping[Bucket, Window],
     *,
@@ -72,7 +72,7 @@ def batches(
     workers = ClipWorkers(source, readers.workers, readers.timeout_s) if readers.workers else None
     read = {bucket: ClipReader(source, windows[bucket], workers) for bucket in plan.buckets}
 
-    def read_one(batch: Batch, index: int, rng: np.random.Generator) -> dict[str, Any]:
+    def read_one(batch: Batch, index: int, rng: np.random.Generator) -> Row:
         return read[batch.bucket](index, rng, batch.members)
 
     ahead = readers.ahead({bucket: windows[bucket].bytes for bucket in plan.buckets}, plan, process_count)
@@ -82,7 +82,7 @@ def batches(
 
 def planned(
     plan: Plan,
-    read_one: Callable[[Batch, int, np.random.Generator], dict[str, Any]],
+    read_one: Callable[[Batch, int, np.random.Generator], Row],
     *,
     process_index: int = 0,
     process_count: int = 1,
@@ -102,7 +102,7 @@ def planned(
                 "processes: use a multiple of it"
             )
 
-    def read(step: int) -> dict[str, Any]:
+    def read(step: int) -> Row:
         batch = plan.batch(step)
         mine = batch.indices[process_index::process_count]  # of the batch that all processes share
         # Draws belong to (seed, step, clip): the same after a restart and for any number of processes.

@@ -4,7 +4,7 @@ Aspect names are width:height, sizes (height, width). Source: Open-Sora opensora
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -68,7 +68,7 @@ def sizes(total_pixels: int, multiple: int = 16, training: bool = True) -> Sizes
             if size in wide.values():
                 continue
         wide[name] = size
-        tall[f"{down}:{across}"] = size[::-1]
+        tall[f"{down}:{across}"] = size[1], size[0]
     return wide | tall
 
 
@@ -117,7 +117,7 @@ def ratio(aspect: str) -> float:
     return float(down) / float(across)
 
 
-def closest(height: float, width: float, names: Sequence[str] | Mapping) -> str:
+def closest(height: float, width: float, names: Iterable[str]) -> str:
     """The aspect nearest in height / width among `names`, each width:height; the first of equals."""
     return min(names, key=lambda name: abs(height / width - ratio(name)))
 

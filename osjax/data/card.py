@@ -1,18 +1,18 @@
 """The card of a data set: what is in it, for those who find it later."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from osjax import atomic
+from osjax.types import Row
 
 FILE = "README.md"
 
 
-def write(folder: Path, rows: Iterable[Mapping[str, Any]], identity: str) -> None:
+def write(folder: Path, rows: Iterable[Row], identity: str) -> None:
     """Write the card of a data set into its `folder`: README.md.
 
     rows: of its clips (text, num_frames, height, width, fps). identity: of its contents (`dataset.Records.identity`).

@@ -19,6 +19,7 @@ import tensorflow_datasets as tfds
 from osjax import atomic
 from osjax.data import card, fingerprints, index, remote, schema
 from osjax.errors import UserError
+from osjax.types import Row
 
 log = logging.getLogger(__name__)
 SPLIT = "train"
@@ -42,7 +43,7 @@ class ClipsBuilder(tfds.core.GeneratorBasedBuilder):
 
     VERSION = tfds.core.Version("1.0.0")
 
-    def __init__(self, *, features: Mapping[str, Any], examples: Callable[[], Iterable[tuple[str, dict]]], **kwargs):
+    def __init__(self, *, features: Mapping[str, Any], examples: Callable[[], Iterable[tuple[str, Row]]], **kwargs):
         self._given_features, self._examples = features, examples
         super().__init__(**kwargs)
 
@@ -58,9 +59,7 @@ class ClipsBuilder(tfds.core.GeneratorBasedBuilder):
         yield from self._examples()
 
 
-def write(
-    folder: Path | str, features: Mapping[str, Any], examples: Callable[[], Iterable[dict[str, Any]]]
-) -> Path | str:
+def write(folder: Path | str, features: Mapping[str, Any], examples: Callable[[], Iterable[Row]]) -> Path | str:
     """Write examples as a TFDS data set below `folder`; returns the folder to `open_source`. Complete or not there.
 
     folder: local or a URL. features: {name: TFDS feature}. examples: gives the records, dicts with those names.
@@ -108,7 +107,7 @@ def _whole(folder: Path) -> Iterator[None]:
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def _write(folder: Path, features: Mapping[str, Any], examples: Callable[[], Iterable[dict[str, Any]]]) -> Path:
+def _write(folder: Path, features: Mapping[str, Any], examples: Callable[[], Iterable[Row]]) -> Path:
     def keyed():
         yield from enumerate(examples())
 
@@ -129,7 +128,7 @@ def _write(folder: Path, features: Mapping[str, Any], examples: Callable[[], Ite
     return Path(builder.data_path)
 
 
-def build_clips(rows: Sequence[Mapping[str, Any]], folder: Path | str) -> Path | str:
+def build_clips(rows: Sequence[Row], folder: Path | str) -> Path | str:
     """Build a data set of MP4 files with captions; returns the folder or URL to open. It has an index and a card.
 
     rows: of a probed table (path, text, num_frames, height, width, fps). UserError without any. folder: local or a URL
@@ -170,13 +169,13 @@ class Records(Sequence):
     folder: of the data set, local. source: its records, as TFDS gives them.
     """
 
-    def __init__(self, folder: Path, source: Sequence[dict[str, Any]]):
+    def __init__(self, folder: Path, source: Sequence[Row]):
         self.folder, self._source = folder, source
 
     def __len__(self) -> int:
         return len(self._source)
 
-    def __getitem__(self, at: int) -> dict[str, Any]:
+    def __getitem__(self, at: int) -> Row:
         at = int(at)
         if not -len(self) <= at < len(self):
             raise IndexError(at)

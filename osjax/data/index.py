@@ -14,6 +14,7 @@ import numpy as np
 from osjax import atomic
 from osjax.data.buckets import Bucket, Buckets
 from osjax.errors import UserError
+from osjax.types import Json
 
 ENTRY = np.dtype([("num_frames", "<u4"), ("height", "<u2"), ("width", "<u2"), ("fps", "<f4")])
 FILE = "index.npy"
@@ -35,7 +36,7 @@ def write(path: Path, chunks: Iterable[Mapping[str, Any]]) -> None:
         np.lib.format.write_array_header_2_0(file, _header(count))
 
 
-def _header(count: int) -> dict[str, Any]:
+def _header(count: int) -> Json:
     # NumPy pads headers so that a longer shape fits in the same place.
     return {"descr": np.lib.format.dtype_to_descr(ENTRY), "fortran_order": False, "shape": (count,)}
 

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from osjax.data.caption import training_caption
 from osjax.data.opened import BROKEN
 from osjax.data.workers import Lost, Workers
 from osjax.errors import UserError
+from osjax.types import Row
 
 log = logging.getLogger(__name__)
 MAX_REPLACEMENTS = 20  # clips tried in place of a broken one before giving up
@@ -55,8 +55,8 @@ class Undecodable:
 
 
 def read_record(
-    source: Sequence[dict[str, Any]], window: Window, index: int, rng: np.random.Generator | None
-) -> dict[str, Any] | Undecodable:
+    source: Sequence[Row], window: Window, index: int, rng: np.random.Generator | None
+) -> Row | Undecodable:
     """The example {"video" (T, H, W, 3), "text", "index"} of record number `index` of a data set.
 
     Pixels are levels from 0 to 255, uint8 or, where the window is exact, float32: `transforms.unit` and
@@ -71,7 +71,7 @@ def read_record(
         return Undecodable(_name(record), reason, rng)
 
 
-def _caption(record: dict[str, Any], window: Window) -> str:
+def _caption(record: Row, window: Window) -> str:
     text = _text(record["text"])
     if not (window.state_fps or window.state_motion):
         return text
@@ -79,7 +79,7 @@ def _caption(record: dict[str, Any], window: Window) -> str:
     return training_caption(text, rate, window.fps_max or np.inf, motion, window.state_fps, window.state_motion)
 
 
-def _pixels(record: dict[str, Any], window: Window, rng: np.random.Generator | None) -> np.ndarray:
+def _pixels(record: Row, window: Window, rng: np.random.Generator | None) -> np.ndarray:
     size = window.height, window.width
     content = record.get("video")
     if not content:
@@ -94,7 +94,7 @@ def _pixels(record: dict[str, Any], window: Window, rng: np.random.Generator | N
     return out
 
 
-def _frames(record: dict[str, Any], window: Window, rng: np.random.Generator | None) -> np.ndarray:
+def _frames(record: Row, window: Window, rng: np.random.Generator | None) -> np.ndarray:
     total, interval = int(record["num_frames"]), 1
     if window.fps_max is not None:
         _, interval = reduce_fps(float(record["fps"]), window.fps_max)
@@ -111,7 +111,7 @@ class ClipWorkers:
     source: picklable records; each process gets them once. count: of processes.
     """
 
-    source: Sequence[dict[str, Any]]
+    source: Sequence[Row]
     count: int
     timeout_s: float
 
@@ -119,7 +119,7 @@ class ClipWorkers:
     def _workers(self) -> Workers:
         return Workers(self.count, partial(_hold, self.source))
 
-    def read(self, window: Window, index: int, rng: np.random.Generator | None) -> dict[str, Any] | Undecodable:
+    def read(self, window: Window, index: int, rng: np.random.Generator | None) -> Row | Undecodable:
         """What `read_record` gives for this window, index and rng, read in a process.
 
         A clip on which a process hangs, or dies twice, is `Undecodable`.
@@ -140,11 +140,11 @@ class ClipWorkers:
             return f"number {index}"
 
 
-def _hold(source: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+def _hold(source: Sequence[Row]) -> Sequence[Row]:
     return source
 
 
-def _path(source: Sequence[dict[str, Any]], index: int) -> str:
+def _path(source: Sequence[Row], index: int) -> str:
     return _name(source[index])
 
 
@@ -161,7 +161,7 @@ class ClipReader:
 
     def __init__(
         self,
-        source: Sequence[dict[str, Any]],
+        source: Sequence[Row],
         window: Window,
         workers: ClipWorkers | None = None,
     ):
@@ -169,9 +169,7 @@ class ClipReader:
         self.broken: dict[int, str] = {}
         self._read = partial(read_record, source) if workers is None else workers.read
 
-    def __call__(
-        self, index: int, rng: np.random.Generator | None = None, members: Sequence[int] | None = None
-    ) -> dict[str, Any]:
+    def __call__(self, index: int, rng: np.random.Generator | None = None, members: Sequence[int] | None = None) -> Row:
         """The example of a record. index: of the record. rng: needed for a random start.
 
         members: indices that may replace a broken clip, such as those of its bucket (None: the records that follow it).
@@ -197,7 +195,7 @@ class ClipReader:
         return int(members[np.random.default_rng((index, attempt)).integers(len(members))])
 
 
-def _name(record: dict[str, Any]) -> str:
+def _name(record: Row) -> str:
     path = record.get("path", "without a path")
     return path.decode(errors="replace") if isinstance(path, bytes) else str(path)
 

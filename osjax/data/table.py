@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pyarrow.parquet
 from osjax import atomic
 from osjax.data import plain_text
 from osjax.errors import UserError
+from osjax.types import Row
 
 COLUMNS = ("path", "text", "num_frames", "height", "width", "aspect_ratio", "resolution", "fps")
 REQUIRED = ("path", "text")
@@ -30,7 +31,7 @@ _NUMBERS = {
 }
 
 
-def read(path: Path | str) -> list[dict[str, Any]]:
+def read(path: Path | str) -> list[Row]:
     """Rows of a table; `path` values become absolute, relative ones taken from the table's folder.
 
     UserError for a table that is missing, empty or lacks the columns path and text, naming what is there.
@@ -44,7 +45,7 @@ def read(path: Path | str) -> list[dict[str, Any]]:
     return rows
 
 
-def numbered(path: Path | str) -> list[tuple[int, dict[str, Any]]]:
+def numbered(path: Path | str) -> list[tuple[int, Row]]:
     """The rows of a table as they stand, each with its line. path, UserError: as of `read`, but for values."""
     path = Path(path)
     if not path.is_file():
@@ -66,7 +67,7 @@ def numbered(path: Path | str) -> list[tuple[int, dict[str, Any]]]:
     return listed
 
 
-def typed(row: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any], str | None]:
+def typed(row: Row, folder: Path) -> tuple[Row, str | None]:
     """A row with numbers in place of their text and an absolute path, and what is wrong with it, None where nothing is.
 
     row: as a table has it. folder: of the table. A value that is no number is None afterwards.
@@ -94,7 +95,7 @@ def typed(row: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any], str | N
     return out, problem
 
 
-def csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def csv_rows(path: Path) -> Iterator[tuple[int, Row]]:
     """The rows of the CSV file `path` and the lines where they begin. UserError that names the line of a mistake.
 
     A quote that is left open swallows the rows below it; it is an error at the line where it opens.
@@ -119,7 +120,7 @@ def csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         ) from error
 
 
-def _read_parquet(path: Path) -> list[dict[str, Any]]:
+def _read_parquet(path: Path) -> list[Row]:
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             check_types(file.schema_arrow, path)
@@ -145,7 +146,7 @@ def check_types(schema: Any, path: Path) -> None:
             raise UserError(f"table {path}: column {field.name} is of type {field.type}, not a number: write it as one")
 
 
-def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+def write_csv(path: Path, rows: Sequence[Row]) -> None:
     """Write `rows` to the CSV file `path`: the original's columns first, then others; what a row lacks stays empty."""
     extra = dict.fromkeys(name for row in rows for name in row if name not in COLUMNS)
     with atomic.complete(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:

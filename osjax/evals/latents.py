@@ -1,8 +1,8 @@
 """Statistics of latents over many clips, and the normalisation that they imply."""
 
-from typing import Any
-
 import numpy as np
+
+from osjax.types import Json
 
 DEAD = 1e-3  # a channel whose deviation is this small beside the mean one carries nothing
 
@@ -41,7 +41,7 @@ class LatentStatistics:
         mean = float(self.mean.mean())
         return mean, float(np.sqrt((np.square(self.std) + np.square(self.mean - mean)).mean()))
 
-    def report(self) -> dict[str, Any]:
+    def report(self) -> Json:
         """All of it as JSON values. `implied`: latent = scale * (z - shift) has zero mean and unit variance."""
         mean, std = self.overall
         dead = self.std < DEAD * self.std.mean()

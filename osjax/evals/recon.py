@@ -1,8 +1,7 @@
 """How well videos are reproduced: PSNR, SSIM, LPIPS and flicker, on the uint8 pixels that a viewer gets."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -10,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from osjax.errors import UserError
+from osjax.types import NamedTree
 
 SSIM_WINDOW = 11  # pixels of the Gaussian window of Wang et al. 2004, cut off at 3.5 standard deviations of 1.5
 
@@ -72,7 +72,7 @@ def error_map(got_THWC: np.ndarray, want_THWC: np.ndarray) -> np.ndarray:
     return np.abs(_difference(got_THWC, want_THWC)).mean(-1)
 
 
-def lpips(module: nn.Module, params: Mapping[str, Any]) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+def lpips(module: nn.Module, params: NamedTree) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     """The function (got_BTHWC, want_BTHWC) -> (B,): perceptual distance of each uint8 clip, the mean over its frames.
 
     module: `models.lpips.LPIPS`. params: its parameters. One frame at a time, so that memory does not grow with the

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 
 from osjax.errors import UserError
+from osjax.types import ModelConfig
 
 if TYPE_CHECKING:
     from osjax.models.aesthetic import AestheticConfig
@@ -55,35 +56,35 @@ def config_class(family: str) -> type[Any]:
 
 
 @overload
-def config(family: Literal["mmdit"], **fields: Any) -> "MMDiTConfig": ...
+def config(family: Literal["mmdit"], **fields: object) -> "MMDiTConfig": ...
 @overload
-def config(family: Literal["dcae"], **fields: Any) -> "DCAEConfig": ...
+def config(family: Literal["dcae"], **fields: object) -> "DCAEConfig": ...
 @overload
-def config(family: Literal["hunyuan"], **fields: Any) -> "HunyuanConfig": ...
+def config(family: Literal["hunyuan"], **fields: object) -> "HunyuanConfig": ...
 @overload
-def config(family: Literal["flux_ae"], **fields: Any) -> "FluxAEConfig": ...
+def config(family: Literal["flux_ae"], **fields: object) -> "FluxAEConfig": ...
 @overload
-def config(family: Literal["t5"], **fields: Any) -> "T5Config": ...
+def config(family: Literal["t5"], **fields: object) -> "T5Config": ...
 @overload
-def config(family: Literal["clip_text"], **fields: Any) -> "CLIPTextConfig": ...
+def config(family: Literal["clip_text"], **fields: object) -> "CLIPTextConfig": ...
 @overload
-def config(family: Literal["clip_vision"], **fields: Any) -> "CLIPVisionConfig": ...
+def config(family: Literal["clip_vision"], **fields: object) -> "CLIPVisionConfig": ...
 @overload
-def config(family: Literal["aesthetic"], **fields: Any) -> "AestheticConfig": ...
+def config(family: Literal["aesthetic"], **fields: object) -> "AestheticConfig": ...
 @overload
-def config(family: Literal["dinov2"], **fields: Any) -> "DINOv2Config": ...
+def config(family: Literal["dinov2"], **fields: object) -> "DINOv2Config": ...
 @overload
-def config(family: Literal["lpips"], **fields: Any) -> "LPIPSConfig": ...
+def config(family: Literal["lpips"], **fields: object) -> "LPIPSConfig": ...
 @overload
-def config(family: Literal["discriminator"], **fields: Any) -> "DiscriminatorConfig": ...
+def config(family: Literal["discriminator"], **fields: object) -> "DiscriminatorConfig": ...
 @overload
-def config(family: str, **fields: Any) -> Any: ...
-def config(family: str, **fields: Any) -> Any:
+def config(family: str, **fields: object) -> Any: ...
+def config(family: str, **fields: object) -> Any:
     """Frozen configuration of a family. TypeError for an unknown field, UserError for an unknown family."""
     return config_class(family)(**fields)
 
 
-def family_of(cfg: Any) -> str:
+def family_of(cfg: ModelConfig) -> str:
     """Name of the family that a configuration belongs to."""
     for family, (_, name, *_) in _FAMILIES.items():
         if type(cfg).__name__ == name:
@@ -91,14 +92,14 @@ def family_of(cfg: Any) -> str:
     raise TypeError(f"{type(cfg).__name__} is not the configuration of a model family")
 
 
-def build(cfg: Any) -> nn.Module:
+def build(cfg: ModelConfig) -> nn.Module:
     """The flax module of a configuration."""
     *_, module, name = _FAMILIES[family_of(cfg)]
     return getattr(import_module(module), name)(cfg)
 
 
 @partial(jax.jit, static_argnums=0)  # traced once, for the shapes that many ask for and for the arrays
-def init_params(cfg: Any, key: jax.Array) -> dict[str, Any]:
+def init_params(cfg: ModelConfig, key: jax.Array) -> dict[str, Any]:
     """Freshly initialised parameters, boxed with their logical axis names; trace it under jit or eval_shape."""
     module = import_module(_FAMILIES[family_of(cfg)][2])
     zeros = jax.tree.map(lambda s: jax.numpy.zeros(s.shape, s.dtype), module.example_inputs(cfg))
@@ -106,6 +107,6 @@ def init_params(cfg: Any, key: jax.Array) -> dict[str, Any]:
 
 
 @cache  # a run asks often, and every answer traces the whole model
-def abstract_params(cfg: Any) -> dict[str, Any]:
+def abstract_params(cfg: ModelConfig) -> dict[str, Any]:
     """Boxed shapes of all parameters; allocates nothing. The tree is shared: leave it as it is."""
     return jax.eval_shape(lambda: init_params(cfg, jax.random.key(0)))

@@ -8,7 +8,6 @@ trainable part alone) and puts it together with `merge`.
 Source: Open-Sora opensora/models/vae/discriminator.py.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +19,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from osjax.errors import UserError
 from osjax.ops.conv import BIAS_AXES, KERNEL_AXES, Triple, conv3d
 from osjax.ops.parameter import logical, parameter
-from osjax.types import Axis
+from osjax.types import Axis, NamedTree
 
 KERNEL = (3, 3, 3)
 SLOPE = 0.2  # of the leaky ReLU
@@ -145,7 +144,7 @@ class Discriminator(nn.Module):
         return Conv(1, use_bias=True, dtype=self.dtype, name="conv_out")(x).astype(jnp.float32)
 
 
-def split(params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def split(params: NamedTree) -> tuple[dict[str, Any], dict[str, Any]]:
     """(what gradients change, running statistics) of a params tree, boxed or not."""
     flat = flatten_dict(params)
     statistics = {path: leaf for path, leaf in flat.items() if path[-1] in STATISTICS}
@@ -153,7 +152,7 @@ def split(params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return unflatten_dict(trainable), unflatten_dict(statistics)
 
 
-def merge(trainable: Mapping[str, Any], statistics: Mapping[str, Any]) -> dict[str, Any]:
+def merge(trainable: NamedTree, statistics: NamedTree) -> dict[str, Any]:
     """The params tree of a trainable part and running statistics (such as an apply's `batch_stats`)."""
     return unflatten_dict({**flatten_dict(trainable), **flatten_dict(statistics)})
 

@@ -20,7 +20,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from osjax.errors import UserError
 from osjax.models import patterns
 from osjax.ops.layers import ADAPTERS
-from osjax.types import Array, Axis
+from osjax.types import Array, Axis, NamedTree, Tree
 
 ATTENTION = ("*_blocks/*attn/qkv", "*_blocks/*proj")  # query, key, value and output projections of all blocks
 Path = tuple[str, ...]
@@ -52,12 +52,12 @@ class LoRAConfig:
 class Adapted(struct.PyTreeNode):
     """A model's parameters and the adapters beside them; takes the place of `params`, see `variables`."""
 
-    params: Any
-    adapters: Any
+    params: Tree
+    adapters: Tree
     scale: float = struct.field(pytree_node=False, default=1.0)
 
 
-def create(cfg: LoRAConfig, boxed: Mapping[str, Any], key: jax.Array) -> dict[str, Any]:
+def create(cfg: LoRAConfig, boxed: NamedTree, key: jax.Array) -> dict[str, Any]:
     """Fresh adapters, boxed with their logical names, which change nothing yet: b is zero. boxed: the model's params.
 
     UserError for a pattern that fits no dense layer.
@@ -65,7 +65,7 @@ def create(cfg: LoRAConfig, boxed: Mapping[str, Any], key: jax.Array) -> dict[st
     return unflatten_dict({path: _pair(*entry, cfg.rank, key) for path, entry in enumerate_targets(cfg, boxed).items()})
 
 
-def enumerate_targets(cfg: LoRAConfig, boxed: Mapping[str, Any]) -> dict[Path, tuple[int, nn.LogicallyPartitioned]]:
+def enumerate_targets(cfg: LoRAConfig, boxed: NamedTree) -> dict[Path, tuple[int, nn.LogicallyPartitioned]]:
     """(number, boxed kernel) of every layer that gets an adapter, by its path."""
     flat = flatten_dict(boxed, is_leaf=lambda _, x: isinstance(x, nn.LogicallyPartitioned))
     kernels = {path[:-1]: box for path, box in flat.items() if path[-1] == "kernel"}
@@ -90,7 +90,7 @@ def _pair(number: int, kernel: nn.LogicallyPartitioned, rank: int, key: jax.Arra
     }
 
 
-def variables(params: Mapping[str, Any] | Adapted) -> dict[str, Any]:
+def variables(params: NamedTree | Adapted) -> dict[str, Any]:
     """What `module.apply` takes, of parameters as they are or `Adapted`."""
     if not isinstance(params, Adapted):
         return {"params": params}
@@ -100,7 +100,7 @@ def variables(params: Mapping[str, Any] | Adapted) -> dict[str, Any]:
 
 
 @jax.jit
-def merged(params: Mapping[str, Any] | Adapted) -> Mapping[str, Any]:
+def merged(params: NamedTree | Adapted) -> Mapping[str, Any]:
     """Parameters with their adapters added to the kernels; those that have none as they are."""
     if not isinstance(params, Adapted):
         return params

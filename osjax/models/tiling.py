@@ -7,7 +7,6 @@ are blended already, which matters at corners.
 Source: Open-Sora opensora/models/dc_ae/models/dc_ae.py and opensora/models/hunyuan_vae/autoencoder_kl_causal_3d.py.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
@@ -18,12 +17,13 @@ import jax.numpy as jnp
 
 from osjax.errors import UserError
 from osjax.models.autoencoder import Stride, Tiling
+from osjax.types import NamedTree
 
 TIME, HEIGHT, WIDTH = 1, 2, 3  # axes of (B, T, H, W, C)
 
 
 def encode(
-    model: nn.Module, params: Mapping[str, Any], x_BTHWC: jax.Array, method: str = "encode", **overrides: Any
+    model: nn.Module, params: NamedTree, x_BTHWC: jax.Array, method: str = "encode", **overrides: Any
 ) -> jax.Array:
     """Pixels (B, T, H, W, C) -> latents, in the tiles that `model.tiling` asks for.
 
@@ -40,7 +40,7 @@ def encode(
 
 
 def decode(
-    model: nn.Module, params: Mapping[str, Any], z_BTHWC: jax.Array, method: str = "decode", **overrides: Any
+    model: nn.Module, params: NamedTree, z_BTHWC: jax.Array, method: str = "decode", **overrides: Any
 ) -> jax.Array:
     """Latents (B, T, H, W, C) -> pixels, in tiles; the mirror of `encode`.
 
@@ -67,7 +67,7 @@ def decoded_frames(model: nn.Module, T: int) -> int:
 
 
 @partial(jax.jit, static_argnums=(0,), static_argnames=("method",))
-def _apply(model: nn.Module, params: Mapping[str, Any], x_BTHWC: jax.Array, method: str) -> jax.Array:
+def _apply(model: nn.Module, params: NamedTree, x_BTHWC: jax.Array, method: str) -> jax.Array:
     return model.apply({"params": params}, x_BTHWC, method=method)  # one compilation per shape of tile
 
 

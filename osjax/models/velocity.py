@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from osjax.models import lora
 from osjax.parallel import sharding
-from osjax.types import LatentBatch
+from osjax.types import LatentBatch, NamedTree
 
 Size = tuple[int, int, int]  # latent frames, rows and columns
 Params = Mapping[str, Any] | lora.Adapted
@@ -106,7 +106,7 @@ class VideoModel(Protocol):
         """Velocity of packed latents of `size`, in their shape; for `apply`. The arguments are those of `of_packed`."""
         ...
 
-    def apply(self, variables: Mapping[str, Any], *args: Any, method: str) -> Any:
+    def apply(self, variables: NamedTree, *args: Any, method: str) -> Any:
         """Linen's `apply`."""
         ...
 

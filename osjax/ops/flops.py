@@ -12,6 +12,7 @@ import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from osjax.ops.conv import as_native
+from osjax.types import NamedTree
 
 
 def of_program(function: Callable[..., Any], *args: Any) -> int:
@@ -41,7 +42,7 @@ def _of_equation(equation: Any) -> int:
     return sum(inside) * (equation.params["length"] if name == "scan" else 1)
 
 
-def _bodies(params: dict[str, Any]) -> Iterator[Jaxpr]:
+def _bodies(params: NamedTree) -> Iterator[Jaxpr]:
     for value in params.values():
         for part in value if isinstance(value, tuple | list) else (value,):
             if isinstance(part, ClosedJaxpr):

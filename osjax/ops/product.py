@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from osjax.ops.platform import platform
 
 
-def product(a: jax.Array, b: jax.Array, dimensions) -> jax.Array:
+def product(a: jax.Array, b: jax.Array, dimensions: jax.lax.DotDimensionNumbers) -> jax.Array:
     """`jax.lax.dot_general(a, b, dimensions)` in a's dtype, summed in float32.
 
     On a CPU a bfloat16 product is asked for in float32 and then rounded: the same numbers, but only so XLA takes the

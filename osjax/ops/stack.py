@@ -18,7 +18,7 @@ from osjax.errors import UserError
 from osjax.ops.kernels import ATTENTION_OUT
 from osjax.ops.layers import ADAPTERS, MASTER
 from osjax.ops.platform import platform
-from osjax.types import Axis
+from osjax.types import Axis, NamedTree, Tree
 
 BLOCK_INPUT = "block_input"  # checkpoint name of what a block is given
 BITS = jnp.uint16  # no parameter has this type
@@ -114,7 +114,7 @@ def run(
     return jax.lax.scan(one, jax.lax.scan(again, carry, first)[0], rest)[0]
 
 
-def _cast(params: Any, dtype: Any, grad_dtype: str) -> dict[str, Any]:
+def _cast(params: Tree, dtype: Any, grad_dtype: str) -> dict[str, Any]:
     """Variables of the blocks, kernels in `dtype`. Where gradients shall be wider than that, `master` takes them.
 
     The gradient of a bfloat16 kernel is bfloat16 by JAX's rules, and rounding it costs what float32 sums had won. So
@@ -141,7 +141,7 @@ def _cast(params: Any, dtype: Any, grad_dtype: str) -> dict[str, Any]:
     return {"params": used, MASTER: master}
 
 
-def _as_bits(variables: dict[str, Any]) -> dict[str, Any]:
+def _as_bits(variables: NamedTree) -> dict[str, Any]:
     """On a CPU, bfloat16 kernels whose gradients go to `master`, as the integers that have their bits.
 
     XLA has a CPU convert whatever a loop reads in bfloat16 to float32 before the loop, all blocks at once, which takes
@@ -157,7 +157,7 @@ def _as_bits(variables: dict[str, Any]) -> dict[str, Any]:
     return {**variables, "params": jax.tree.map_with_path(bits, variables["params"], is_leaf=_is_leaf)}
 
 
-def _from_bits(variables: dict[str, Any]) -> dict[str, Any]:
+def _from_bits(variables: NamedTree) -> dict[str, Any]:
     """The inverse of `_as_bits`, of one block."""
     params = jax.tree.map(lambda x: _bits(x, jnp.bfloat16) if _dtype(x) == BITS else x, variables["params"])
     return {**variables, "params": params}
@@ -175,7 +175,7 @@ def _is_leaf(x):
     return not isinstance(x, dict)
 
 
-def _split(params: Any, count: int) -> tuple[Any, Any]:
+def _split(params: Tree, count: int) -> tuple[Any, Any]:
     """The first `count` blocks and the others. One split, whose gradient is one concatenation."""
     leaves, tree = jax.tree.flatten(params)
     parts = [jax.lax.split(x, (count, x.shape[0] - count)) for x in leaves]

@@ -11,9 +11,10 @@ from jax.sharding import Mesh
 
 from osjax.errors import UserError
 from osjax.parallel.sharding import batch_sharding
+from osjax.types import Tree
 
 
-def to_global(batch: Any, mesh: Mesh) -> Any:
+def to_global(batch: Tree, mesh: Mesh) -> Any:
     """Pytree of this host's numpy rows -> global arrays split over the batch axes.
 
     Every host gives its own rows; together they are the global batch. Arrays of jax are

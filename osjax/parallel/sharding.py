@@ -12,6 +12,7 @@ from jax.extend.core import jaxpr_as_fun
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from osjax.parallel.rules import TRANSFORMER, MeshAxes, spec
+from osjax.types import Tree
 
 
 def _is_boxed(x: Any) -> bool:
@@ -27,7 +28,7 @@ def _fit(partition: PartitionSpec, shape: tuple[int, ...], mesh: Mesh) -> Partit
     return PartitionSpec(*parts)
 
 
-def of_boxed(boxed: Any, mesh: Mesh, rules: Mapping[str, MeshAxes] = TRANSFORMER) -> Any:
+def of_boxed(boxed: Tree, mesh: Mesh, rules: Mapping[str, MeshAxes] = TRANSFORMER) -> Tree:
     """NamedShardings for a pytree whose leaves may be boxed with logical names (from `eval_shape`).
 
     rules: mesh axes of each logical name (`parallel/rules.py`).
@@ -55,7 +56,7 @@ class Init:
         self._run, self._args = jaxpr_as_fun(closed), args
         self._on_cpu = mesh.devices.flat[0].platform == "cpu"
 
-    def make(self) -> Any:
+    def make(self) -> Tree:
         """The arrays, unboxed; each device makes only its own shards."""
         places, structure = jax.tree.flatten(self.shardings)
         # It runs once, and on a CPU the compiler spends far longer on unrolled random bits than they take: 14 s or 3 s.
@@ -161,7 +162,7 @@ def under(mesh: Mesh, rules: Mapping[str, MeshAxes] = TRANSFORMER) -> Iterator[N
 class Step:
     """A compiled `(state, batch, key) -> (state, metrics)` of a mesh. Call it, or `lower` it with shapes."""
 
-    def __init__(self, step: Callable[..., Any], state_shardings: Any, mesh: Mesh, rules: Mapping[str, MeshAxes]):
+    def __init__(self, step: Callable[..., Any], state_shardings: Tree, mesh: Mesh, rules: Mapping[str, MeshAxes]):
         self._mesh, self._rules = mesh, rules
         self._jitted = jax.jit(
             step,
@@ -170,18 +171,18 @@ class Step:
             out_shardings=(state_shardings, replicated(mesh)),
         )
 
-    def __call__(self, state: Any, batch: Any, key: jax.Array) -> Any:
+    def __call__(self, state: Any, batch: Tree, key: jax.Array) -> Any:
         with under(self._mesh, self._rules):
             return self._jitted(state, batch, key)
 
-    def lower(self, state: Any, batch: Any, key: Any) -> jax.stages.Lowered:
+    def lower(self, state: Any, batch: Tree, key: Any) -> jax.stages.Lowered:
         """The program for shapes (`ShapeDtypeStruct`s), also of a mesh of devices that are not there."""
         with under(self._mesh, self._rules):
             return self._jitted.lower(state, batch, key)
 
 
 def jit_step(
-    step: Callable[..., Any], state_shardings: Any, mesh: Mesh, rules: Mapping[str, MeshAxes] = TRANSFORMER
+    step: Callable[..., Any], state_shardings: Tree, mesh: Mesh, rules: Mapping[str, MeshAxes] = TRANSFORMER
 ) -> Step:
     """Compile `step`, `(state, batch, key) -> (state, metrics)`, for the mesh. The state's buffers are donated.
 

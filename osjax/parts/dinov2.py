@@ -13,6 +13,7 @@ from osjax.models.dcae.config import EncoderConfig
 from osjax.models.dinov2 import DINOv2Config
 from osjax.parts.groups import refuse, to_dataclass
 from osjax.training.distillation import Distillation
+from osjax.types import NamedTree
 from osjax.weights import load
 
 
@@ -43,7 +44,7 @@ class Teacher:
         """Parameters of zeros, boxed with their logical names: what a fresh state has until they are read."""
         return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), models.abstract_params(self.cfg))
 
-    def read(self, shardings: Mapping[str, Any]) -> dict[str, Any]:
+    def read(self, shardings: NamedTree) -> dict[str, Any]:
         """The parameters by their shardings."""
         return load.place(load.open_leaves(self.cfg, self.weights), shardings, jnp.float32)
 

@@ -16,6 +16,7 @@ from osjax.models.velocity import VideoConfig
 from osjax.parallel import sharding
 from osjax.parts import dtype
 from osjax.parts.groups import refuse
+from osjax.types import Tree
 from osjax.weights import adapters, load
 from osjax.weights.leaves import Leaves, of_params
 
@@ -80,7 +81,7 @@ def base(
     return tuple(lora.Adapted(tree, None, cfg.scale) for tree in (params, places))
 
 
-def checksum(params: Any) -> int:
+def checksum(params: Tree) -> int:
     """A number made of the bits of all arrays of a tree, the same on every mesh."""
 
     @jax.jit

@@ -13,6 +13,7 @@ from osjax import models
 from osjax.errors import UserError
 from osjax.models.lpips import LPIPSConfig
 from osjax.parts.groups import refuse, to_dataclass
+from osjax.types import NamedTree
 from osjax.weights import load
 
 
@@ -45,7 +46,7 @@ class Distance:
         """Parameters of zeros, boxed with their logical names: what a fresh state has until they are read."""
         return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), models.abstract_params(self.cfg))
 
-    def read(self, shardings: Mapping[str, Any]) -> dict[str, Any]:
+    def read(self, shardings: NamedTree) -> dict[str, Any]:
         """The parameters by their shardings."""
         if self.weights:
             return load.place(load.open_leaves(self.cfg, self.weights), shardings, jnp.float32)

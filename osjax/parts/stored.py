@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +10,13 @@ from flax.traverse_util import unflatten_dict
 
 from osjax import weights
 from osjax.sampling.placement import Stored
+from osjax.types import ModelConfig, Tree
 from osjax.weights import load
 from osjax.weights.leaves import Leaves
 from osjax.weights.rules import whole
 
 
-def of_leaves(model_cfg: Any, open_leaves: Callable[[], Leaves], dtype: str) -> Stored:
+def of_leaves(model_cfg: ModelConfig, open_leaves: Callable[[], Leaves], dtype: str) -> Stored:
     """Parameters of a model as `dtype`, by name. model_cfg: of it. open_leaves: called when they are first used."""
     kind = jnp.dtype(dtype)
     shapes = {path: jax.ShapeDtypeStruct(shape, kind) for path, shape in weights.leaf_shapes(model_cfg).items()}
@@ -28,7 +28,7 @@ def of_leaves(model_cfg: Any, open_leaves: Callable[[], Leaves], dtype: str) -> 
     def leaf(path: tuple[str, ...]) -> np.ndarray:
         return opened().read(path, whole(shapes[path].shape))
 
-    def read(shardings: Any) -> Any:
+    def read(shardings: Tree) -> Tree:
         if shardings is None:
             return unflatten_dict({path: leaf(path) for path in shapes})
         return load.place(opened(), shardings)

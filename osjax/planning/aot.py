@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 from osjax.errors import UserError
 from osjax.planning import hlo
 from osjax.planning.targets import Target
+from osjax.types import Json
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +111,7 @@ def compile_program(lowered: jax.stages.Lowered, mesh: Mesh) -> Compiled:
     )
 
 
-def _options(platform: str, folder: str) -> dict[str, Any] | None:
+def _options(platform: str, folder: str) -> Json | None:
     """Options of the compiler for GPUs and TPUs that are not there. folder: where a TPU's writes the program."""
     if platform in ("gpu", "cuda"):  # the compiler's own kernels for products may have no size that works untried
         return {"xla_gpu_enable_triton_gemm": False}

@@ -10,6 +10,7 @@ from osjax.parts import run as runs
 from osjax.planning import aot, targets
 from osjax.planning.stage import plan as plan_stage
 from osjax.planning.stage import target_mesh
+from osjax.types import Json
 
 
 def plan(
@@ -20,7 +21,7 @@ def plan(
     stages: Sequence[str] = (),
     compiled: bool | None = None,
     mfu: float | None = None,
-) -> dict[str, Any]:
+) -> Json:
     """A plan as plain values: `target`, `devices`, `compiled`, and `stages`, one mapping each.
 
     config: file of a training run, such as "configs/curriculum.py". target: such as "v5p-128" or "h200x64". overrides:

@@ -17,9 +17,9 @@ from osjax.parallel import rules, sharding
 from osjax.sampling.autoencoder import Autoencoder
 from osjax.training import diffusion, optimizer, state
 from osjax.training.state import TrainState
-from osjax.types import LatentBatch
+from osjax.types import LatentBatch, Tree
 
-Tree = TypeVar("Tree")
+Same = TypeVar("Same")
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def encode(module: nn.Module, size: tuple[int, int, int], rows: int, mesh: Mesh)
     return partial(autoencoder.lower, "encode", params, (rows, *size, 3), sharding.batch_sharding(mesh))
 
 
-def placed(shapes: Tree, shardings: Tree, dtype: str | None = None) -> Tree:
+def placed(shapes: Same, shardings: Same, dtype: str | None = None) -> Same:
     """Shapes with shardings. shapes, shardings: trees of one structure. dtype: of floating ones; None keeps theirs."""
 
     def one(x, where):
@@ -75,7 +75,7 @@ def placed(shapes: Tree, shardings: Tree, dtype: str | None = None) -> Tree:
     return jax.tree.map(one, shapes, shardings)
 
 
-def bytes_per_device(shapes: Any) -> int:
+def bytes_per_device(shapes: Tree) -> int:
     """Bytes that a tree of arrays takes on one device. shapes: of the arrays, with their shardings."""
 
     def one(x):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, cast
+from typing import cast
 
 import jax
 from jax.sharding import AbstractMesh, Mesh
@@ -14,7 +14,7 @@ from osjax.parallel import mesh as device_mesh
 from osjax.parts.diffusion import DiffusionRecipe
 from osjax.planning import aot, cost, memory, program, published, targets
 from osjax.stages.stage import count_parameters
-from osjax.types import LatentBatch
+from osjax.types import Json, LatentBatch
 
 FULL = 0.95  # of a device's memory that a program may take: the rest goes to the runtime and its fragments
 
@@ -97,7 +97,7 @@ def target_mesh(
     return make
 
 
-def plan(recipe: DiffusionRecipe, target: targets.Target, compiled: bool, mfu: float | None = None) -> dict[str, Any]:
+def plan(recipe: DiffusionRecipe, target: targets.Target, compiled: bool, mfu: float | None = None) -> Json:
     """Everything about a stage on a target as plain values. The bucket that needs the most memory is compiled.
 
     recipe: of the stage, on the mesh of `target_mesh`. compiled: whether the target's compiler is here. mfu: the
@@ -181,7 +181,7 @@ def expected_mfu(planned: Stage, forward_flops: int, rows: int, tokens: int, mfu
     return reached * 3 * forward_flops / cost.executed_flops(planned.model_cfg, forward_flops, rows, tokens)
 
 
-def of_bucket(planned: Stage, bucket: Bucket, state_bytes: int, mfu: float | None) -> dict[str, Any]:
+def of_bucket(planned: Stage, bucket: Bucket, state_bytes: int, mfu: float | None) -> Json:
     """A bucket's size, work, memory by arithmetic, and the time to expect, as plain values.
 
     planned: the stage. bucket: one of its own. state_bytes: of the train state on one device. mfu: as `expected_mfu`

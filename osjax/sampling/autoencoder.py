@@ -3,7 +3,6 @@
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -14,6 +13,7 @@ from jax.sharding import NamedSharding, Sharding
 from osjax.models import tiling
 from osjax.models.autoencoder import LatentScale
 from osjax.parallel import rules, sharding
+from osjax.types import Tree
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Autoencoder:
     """
 
     module: nn.Module
-    params: Any
+    params: Tree
     scale: LatentScale = LatentScale()
 
     @property
@@ -60,7 +60,7 @@ class Autoencoder:
         return self._run("decode", self.scale.restore(latents_BTHWC))
 
     def lower(
-        self, method: str, params: Any, shape: tuple[int, ...], where: Sharding | None = None
+        self, method: str, params: Tree, shape: tuple[int, ...], where: Sharding | None = None
     ) -> jax.stages.Lowered:
         """The largest program that a method runs on an input of this shape (B, T, H, W, C). Allocates nothing.
 
@@ -91,7 +91,7 @@ class Autoencoder:
 
 
 @partial(jax.jit, static_argnums=(0, 3))
-def _apply(module: nn.Module, params: Any, x: jax.Array, method: str) -> jax.Array:
+def _apply(module: nn.Module, params: Tree, x: jax.Array, method: str) -> jax.Array:
     return module.apply({"params": params}, x, method=method)
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
@@ -14,6 +13,7 @@ from osjax.sampling.job import Job
 from osjax.sampling.pipeline import Pipeline
 from osjax.sampling.settings import T2I2V, SampleSettings
 from osjax.sampling.write import Output
+from osjax.types import Json
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Wanted:
 
     stem: str
     job: Job
-    says: dict[str, Any]
+    says: Json
 
 
 class Batch:

@@ -18,6 +18,7 @@ from osjax import models
 from osjax.data.tokenize import PromptTokenizer
 from osjax.parallel import sharding
 from osjax.sampling.placement import Placed, size_of
+from osjax.types import Tree
 
 
 class PromptEncoder(Protocol):
@@ -43,7 +44,7 @@ class TextModel:
 
     tokenizer: PromptTokenizer
     module: nn.Module
-    params: Any
+    params: Tree
 
 
 class T5AndCLIP:
@@ -117,5 +118,5 @@ class T5AndCLIP:
         self._clip_params.free()
 
 
-def _apply(module: nn.Module, params: Any, ids_BM: jax.Array) -> Any:
+def _apply(module: nn.Module, params: Tree, ids_BM: jax.Array) -> Any:
     return module.apply({"params": params}, ids_BM)

@@ -16,7 +16,7 @@ import numpy as np
 from osjax import models
 from osjax.errors import UserError
 from osjax.sampling.placement import Stored
-from osjax.types import Axis
+from osjax.types import Axis, Tree
 
 
 @functools.cache
@@ -25,7 +25,7 @@ def module(plain: nn.Module) -> nn.Module:
     return _qwix().quantize_model(plain, _provider())
 
 
-def prepare(plain: nn.Module, params: Any) -> tuple[nn.Module, Stored, Any]:
+def prepare(plain: nn.Module, params: Tree) -> tuple[nn.Module, Stored, Tree]:
     """The module like `plain` with int8 weights, its parameters and the boxes of their names.
 
     params: of the plain module, arrays or `Stored`; they are read and quantised on first use. UserError without qwix.
@@ -33,7 +33,7 @@ def prepare(plain: nn.Module, params: Any) -> tuple[nn.Module, Stored, Any]:
     shapes = params.shapes if isinstance(params, Stored) else params
     boxed = abstract_params(plain, shapes)
 
-    def read(shardings: Any) -> Any:
+    def read(shardings: Tree) -> Tree:
         made = quantize(plain, params)
         return made if shardings is None else jax.device_put(made, shardings)
 
@@ -43,7 +43,7 @@ def prepare(plain: nn.Module, params: Any) -> tuple[nn.Module, Stored, Any]:
     return module(plain), Stored(nn.unbox(boxed), read, leaf), boxed
 
 
-def abstract_params(plain: nn.Module, shapes: Any) -> Any:
+def abstract_params(plain: nn.Module, shapes: Tree) -> Tree:
     """Boxed shapes of the quantised parameters, from `shapes`, those of the plain module's; allocates nothing."""
     qwix = _qwix()
 
@@ -56,7 +56,7 @@ def abstract_params(plain: nn.Module, shapes: Any) -> Any:
     return jax.tree.map(one, models.abstract_params(plain.cfg), shapes, is_leaf=_is_box)
 
 
-def quantize(plain: nn.Module, params: Any) -> Any:
+def quantize(plain: nn.Module, params: Tree) -> Tree:
     """Host arrays of the quantised parameters, read and made on the CPU one after the other.
 
     plain: the module. params: its parameters, arrays or `Stored`. UserError without qwix.

@@ -5,6 +5,7 @@ import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from osjax.errors import UserError
 
@@ -90,5 +91,5 @@ def _exact(text: str) -> str:
     return text
 
 
-def _refuse(text: str, why: str):
+def _refuse(text: str, why: str) -> NoReturn:
     raise UserError(f"{text[:80]!a} cannot be a file name, it {why}: change it, or use --layout=plain without a name")

@@ -1,16 +1,14 @@
 """What a pipeline can be told by keyword besides what it is made of, stated once for its constructors."""
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, TypedDict
+from typing import TypedDict
 
 from jax.sharding import Mesh
 
 from osjax.sampling.autoencoder import Autoencoder
 from osjax.sampling.encoders import PromptEncoder
 from osjax.sampling.settings import Changes
-
-if TYPE_CHECKING:  # which takes these
-    from osjax.sampling.pipeline import Pipeline
+from osjax.sampling.t2i2v import ImagePipeline
 
 
 class Options(TypedDict, total=False):
@@ -25,7 +23,7 @@ class Options(TypedDict, total=False):
     mesh: Mesh | None
     offload: bool
     int8: bool
-    image: "Callable[[], Pipeline] | None"
+    image: Callable[[], ImagePipeline] | None
 
 
 class RunOptions(Options, total=False):

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Unpack
+from typing import TYPE_CHECKING, ClassVar, Protocol, Unpack
 
 import flax.linen as nn
 import jax
@@ -29,6 +29,7 @@ from osjax.sampling.options import Options, RunOptions, check_names
 from osjax.sampling.placement import Placed, Stored, size_of
 from osjax.sampling.sample import Sample
 from osjax.sampling.settings import T2I2V, Changes, SampleSettings
+from osjax.types import Json
 
 if TYPE_CHECKING:  # names the argument of a constructor that stands above this floor
     from ml_collections import ConfigDict
@@ -210,12 +211,12 @@ class Pipeline:
         """How often these settings ask the video model: once for each prediction of each evaluation of the solver."""
         return int(plan(settings, self.module, self.latent_shape(settings))[1][-1])
 
-    def describe(self, settings: SampleSettings) -> dict[str, Any]:
+    def describe(self, settings: SampleSettings) -> Json:
         """The settings as JSON values, with the height and width in pixels that follow from them."""
         height, width = self.size(settings)
         return {**asdict(settings), "height": height, "width": width}
 
-    def describe_row(self, job: Job, settings: SampleSettings) -> dict[str, Any]:
+    def describe_row(self, job: Job, settings: SampleSettings) -> Json:
         """What is a job's own, as JSON values: prompt, the text that the encoder gets, negative prompt and seed."""
         return {"prompt": job.prompt, "text": settings.says(job.prompt), "negative": job.negative, "seed": job.seed}
 

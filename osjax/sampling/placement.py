@@ -9,6 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from osjax.types import Tree
+
 
 @dataclass(frozen=True)
 class Stored:
@@ -18,8 +20,8 @@ class Stored:
     or None and reads to the host. leaf: one of them by its path on the host, for those who want no more at once.
     """
 
-    shapes: Any
-    read: Callable[[Any], Any]
+    shapes: Tree
+    read: Callable[[Tree], Tree]
     leaf: Callable[[tuple[str, ...]], np.ndarray]
 
 
@@ -30,11 +32,11 @@ class Placed:
     not yet, takes no memory. shardings: where the arrays go; None is the default device, arrays there stay.
     """
 
-    def __init__(self, params: Any, shardings: Any = None, offload: bool = False):
+    def __init__(self, params: Tree, shardings: Tree = None, offload: bool = False):
         self._shardings, self._offload = shardings, offload
         self._source, self._params = params, None
 
-    def _loaded(self) -> Any:
+    def _loaded(self) -> Tree:
         if self._params is None:
             if isinstance(self._source, Stored):
                 self._params = self._source.read(None if self._offload else self._or_default(self._source.shapes))
@@ -43,17 +45,17 @@ class Placed:
             self._source = None
         return self._params
 
-    def _or_default(self, shapes: Any) -> Any:
+    def _or_default(self, shapes: Tree) -> Tree:
         """The shardings, or the first device."""
         if self._shardings is not None:
             return self._shardings
         first = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         return jax.tree.map(lambda _: first, shapes)
 
-    def _put(self, params: Any) -> Any:
+    def _put(self, params: Tree) -> Tree:
         return jax.device_put(params) if self._shardings is None else jax.device_put(params, self._shardings)
 
-    def shapes(self) -> Any:
+    def shapes(self) -> Tree:
         """ShapeDtypeStructs with the shardings that the parameters have on the device; reads nothing."""
         params = self._source.shapes if isinstance(self._source, Stored) else self._source or self._params
         if self._shardings is None:
@@ -61,7 +63,7 @@ class Placed:
         return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), params, self._shardings)
 
     @contextmanager
-    def on_device(self) -> Iterator[Any]:
+    def on_device(self) -> Iterator[Tree]:
         """The parameters, on the device at least until the block ends; finish the work inside it."""
         if not self._offload:
             yield self._loaded()
@@ -78,16 +80,16 @@ class Placed:
         self._params = self._source = None
 
 
-def _delete(params: Any) -> None:
+def _delete(params: Tree) -> None:
     for leaf in jax.tree.leaves(params):
         if isinstance(leaf, jax.Array) and not leaf.is_deleted():
             leaf.delete()
 
 
-def size_of(params: Any) -> int:
+def size_of(params: Tree) -> int:
     """Bytes that one device holds of params, a tree of arrays or of their shapes with shardings or without."""
 
-    def one(x) -> int:
+    def one(x: Any) -> int:
         sharding = getattr(x, "sharding", None)
         shape = x.shape if sharding is None else sharding.shard_shape(x.shape)
         return math.prod(shape) * x.dtype.itemsize

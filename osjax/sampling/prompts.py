@@ -10,6 +10,7 @@ from typing import Any
 from osjax.data import plain_text, table
 from osjax.errors import UserError
 from osjax.sampling import references
+from osjax.types import Row
 
 COLUMNS = ("text", "ref", "neg", "name", "seed", "suite")
 SUFFIXES = (".txt", ".csv", ".jsonl")
@@ -70,13 +71,13 @@ def merged(requests: Sequence[Request], by_suite: bool) -> list[Request]:
     return list(distinct.values())
 
 
-def _txt(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _txt(path: Path) -> Iterator[tuple[int, Row]]:
     for number, line in enumerate(plain_text.read(path).split("\n"), 1):
         if line.strip():
             yield number, {"text": line.strip()}
 
 
-def _jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _jsonl(path: Path) -> Iterator[tuple[int, Row]]:
     for number, line in enumerate(plain_text.read(path).split("\n"), 1):
         if not line.strip():
             continue
@@ -89,7 +90,7 @@ def _jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, row
 
 
-def _request(row: dict[str, Any], where: str, folder: Path) -> Request:
+def _request(row: Row, where: str, folder: Path) -> Request:
     for column in row:
         if column not in COLUMNS and column not in table.COLUMNS:  # tables of clips may be sampled from, too
             close = difflib.get_close_matches(str(column), COLUMNS, n=1)

@@ -4,13 +4,13 @@ import html
 from base64 import b64encode
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from osjax.errors import UserError
 from osjax.sampling.names import file_stem
 from osjax.sampling.write import CRF, SUFFIXES, Output, encode, suffix_of, write
+from osjax.types import Json
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Sample:
 
     videos_BTHWC: np.ndarray
     latents_BTHWC: np.ndarray
-    settings: dict[str, Any]
-    rows: list[dict[str, Any]]
+    settings: Json
+    rows: list[Json]
 
     def save(self, path: Path | str, crf: int = CRF) -> list[Path]:
         """Write the videos and beside each a JSON of its settings; the paths of the videos.
@@ -54,7 +54,7 @@ class Sample:
         """The videos with their prompts and seeds, as a notebook shows them: inline, without a file."""
         return "".join(map(self._figure, self.videos_BTHWC, self.rows))
 
-    def _figure(self, video_THWC: np.ndarray, row: dict[str, Any]) -> str:
+    def _figure(self, video_THWC: np.ndarray, row: Json) -> str:
         suffix = suffix_of(len(video_THWC))
         data = b64encode(encode(video_THWC, suffix, self.settings["fps"])).decode("ascii")
         if suffix == ".png":

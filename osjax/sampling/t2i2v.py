@@ -24,9 +24,11 @@ class ImagePipeline(Protocol):
 
         jobs: prompts and seeds, without references. settings: of the images. on_step: called after every step.
         """
+        ...
 
     def free(self) -> None:
         """Give the memory of the weights back."""
+        ...
 
 
 def image_settings(settings: SampleSettings) -> SampleSettings:

@@ -16,6 +16,7 @@ from osjax.conditioning.text import TextEncoder
 from osjax.errors import UserError
 from osjax.models.autoencoder import LatentScale
 from osjax.sampling.settings import SampleSettings
+from osjax.types import Json
 
 FILE = "model.json"
 VERSION = 1
@@ -94,7 +95,7 @@ def read(workdir: Path | str) -> Workdir:
         raise UserError(f"{path} cannot be read ({error}): finish the run again to write it anew") from error
 
 
-def _model_to_json(model: TrainedModel) -> dict[str, Any]:
+def _model_to_json(model: TrainedModel) -> Json:
     family = models.family_of(model.config)
     return {
         "family": family,

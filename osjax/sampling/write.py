@@ -14,6 +14,7 @@ from osjax import atomic, json_file
 from osjax.data import video
 from osjax.errors import UserError
 from osjax.sampling.names import LAYOUTS, file_stem
+from osjax.types import Json
 
 SUFFIXES = (".mp4", ".png")
 SINCE = {"solver": "euler"}  # settings that older samples do not state -> what these were made with
@@ -131,7 +132,7 @@ def encode(video_THWC: np.ndarray, suffix: str, fps: float, crf: int = CRF) -> b
 
 
 def write_samples(
-    folder: Path, videos_BTHWC: np.ndarray, prompts: Sequence[str], settings: Mapping, fps: float, crf: int = CRF
+    folder: Path, videos_BTHWC: np.ndarray, prompts: Sequence[str], settings: Json, fps: float, crf: int = CRF
 ) -> list[Path]:
     """Write every video (uint8) and its settings to a folder; returns the paths in order.
 

@@ -18,7 +18,7 @@ from osjax.stages.held_out import HeldOut, report
 from osjax.training import autoencoder as ae_step
 from osjax.training import gan
 from osjax.training.autoencoder import AutoencoderState
-from osjax.types import VideoBatch
+from osjax.types import Tree, VideoBatch
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class AutoencoderStage:
         if recipe.measured:
             self._measure(own)
 
-    def _create(self, init_params: Any, tx: Any, with_ema: bool, freeze: Any) -> AutoencoderState:
+    def _create(self, init_params: Tree, tx: Any, with_ema: bool, freeze: Any) -> AutoencoderState:
         recipe, seed = self.recipe, self.recipe.keys.seed
         perceptual = recipe.distance and recipe.distance.blank()
         if recipe.teacher:
@@ -67,7 +67,7 @@ class AutoencoderStage:
         critic = recipe.phase.init(seed)
         return gan.create(init_params(), critic, perceptual, tx, recipe.phase.tx, with_ema, freeze)
 
-    def _fill(self, now: AutoencoderState, shardings: Any) -> AutoencoderState:
+    def _fill(self, now: AutoencoderState, shardings: Tree) -> AutoencoderState:
         if self.recipe.distance:
             now = now.replace(perceptual=self.recipe.distance.read(shardings.perceptual))
         if self.recipe.teacher:

@@ -16,17 +16,18 @@ from osjax.data import bucketed, buckets, clips, dataset, index, loader, schedul
 from osjax.errors import UserError
 from osjax.parts.clips import ClipSet
 from osjax.parts.data import DataKeys
+from osjax.types import Json, Row
 
 log = logging.getLogger(__name__)
-Source = Sequence[dict[str, Any]]
+Source = Sequence[Row]
 
 
 class Batches(Iterator, Protocol):
     """Batches of rows whose place can be saved and set."""
 
-    def get_state(self) -> dict[str, Any]: ...
+    def get_state(self) -> Json: ...
 
-    def set_state(self, state: dict[str, Any]) -> None: ...
+    def set_state(self, state: Json) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,10 @@ class Mapped:
     def __next__(self) -> Any:
         return self.change(next(self.batches))
 
-    def get_state(self) -> dict[str, Any]:
+    def get_state(self) -> Json:
         return self.batches.get_state()
 
-    def set_state(self, state: dict[str, Any]) -> None:
+    def set_state(self, state: Json) -> None:
         self.batches.set_state(state)
 
 
@@ -61,16 +62,16 @@ class SomeImages:
     def __iter__(self) -> Iterator[Any]:
         return self
 
-    def __next__(self) -> dict[str, Any]:
+    def __next__(self) -> Row:
         batch = next(self.batches)
         cut = np.random.default_rng((self.seed, self.count)).random() < self.ratio
         self.count += 1
         return {**batch, "video": batch["video"][:, :1]} if cut else batch
 
-    def get_state(self) -> dict[str, Any]:
+    def get_state(self) -> Json:
         return {"count": self.count, "batches": self.batches.get_state()}
 
-    def set_state(self, state: dict[str, Any]) -> None:
+    def set_state(self, state: Json) -> None:
         self.count = state["count"]
         self.batches.set_state(state["batches"])
 

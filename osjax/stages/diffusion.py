@@ -24,6 +24,7 @@ from osjax.stages.encoders import Encoders
 from osjax.stages.throughput import throughput
 from osjax.training import diffusion, state
 from osjax.training.draw import Draw
+from osjax.types import Tree
 
 
 class DiffusionStage:
@@ -125,7 +126,7 @@ class DiffusionStage:
         held: list[Any] = []
 
         @jax.jit
-        def losses(params: Any, batch: Any, key: jax.Array) -> jax.Array:
+        def losses(params: Tree, batch: Tree, key: jax.Array) -> jax.Array:
             draw = self._draw(read(), 0.0, 0.0)
             return diffusion.make_evaluation(models.build(recipe.model), draw)(params, batch, key)
 
@@ -145,7 +146,7 @@ class DiffusionStage:
 
         return evaluate
 
-    def _sample(self, params: Any, now: state.TrainState, encoders: Encoders) -> None:
+    def _sample(self, params: Tree, now: state.TrainState, encoders: Encoders) -> None:
         """Videos of the config's prompts, to look at, named by the step."""
         recipe = self.recipe
         prompts = list(recipe.keys.evaluate.prompts)

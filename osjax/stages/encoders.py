@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, partial
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -15,6 +14,7 @@ from osjax.parallel import host, sharding
 from osjax.sampling.autoencoder import Autoencoder
 from osjax.sampling.encoders import PromptEncoder
 from osjax.stages.cut_captions import CutCaptions
+from osjax.types import NamedTree, Row
 
 # Latents of these are kept on disk whatever the stage's modes, so that stages of other modes share them.
 ALWAYS = ("i2v_loop",)
@@ -51,13 +51,13 @@ class Encoders:
         """Text features of the empty text; may be set to those of cached ones."""
         return self.encode_text([""])
 
-    def of_videos(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+    def of_videos(self, batch: NamedTree) -> Row:
         video = host.pixels_to_global(batch["video"], self.mesh)
         latents = self._encode(video)
         references = self._encoded(video, latents, self._usable(latents.shape[1]))
         return {"latents": latents, "references": references, **self._of_text(batch)}
 
-    def of_cached(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+    def of_cached(self, batch: NamedTree) -> Row:
         wanted = modes.references_of(self._usable(batch["latents"].shape[1]))
         references = {r.name: batch[r.name if self._is_own(r) else "latents"] for r in wanted}
         return {"latents": batch["latents"], "references": references, **self._of_text(batch)}
@@ -113,7 +113,7 @@ class Encoders:
         """Whether a reference is encoded by itself; otherwise the latents of the whole clip stand for it."""
         return reference.frames == 1 or self.module.stride.causal
 
-    def _of_text(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+    def _of_text(self, batch: NamedTree) -> Row:
         if "txt" in batch:
             return {"txt": batch["txt"], "vec": batch["vec"]}
         txt, vec = self.encode_text([str(text) for text in batch["text"]])

@@ -26,6 +26,7 @@ from osjax import atomic, json_file
 from osjax.data import bucketed, buckets, cache, dataset, loader, schedule
 from osjax.errors import UserError
 from osjax.parallel import host
+from osjax.types import Json, Row
 
 log = logging.getLogger(__name__)
 SHARD = 256  # clips of a file, about
@@ -73,7 +74,7 @@ class Clips:
     def has_text(self) -> bool:
         return "text" in self.encoders
 
-    def about(self, bucket: buckets.Bucket) -> dict[str, Any]:
+    def about(self, bucket: buckets.Bucket) -> Json:
         """What the features of a bucket are made from."""
         members = np.ascontiguousarray(self.members[bucket], np.int64)
         shape = self.table.shape(bucket)
@@ -114,7 +115,7 @@ class Features:
         # Members rise, so a clip's place is found without a table of them all.
         members = {bucket: np.asarray(self.plan.pass_of(0).members[bucket]) for bucket in self.records}
 
-        def read(batch: schedule.Batch, index: int, rng: np.random.Generator) -> dict[str, Any]:
+        def read(batch: schedule.Batch, index: int, rng: np.random.Generator) -> Row:
             record = dict(self.records[batch.bucket][int(np.searchsorted(members[batch.bucket], index))])
             record["text"] = record["text"].decode()
             if self.states:
@@ -188,7 +189,7 @@ def make(root: Path, clips: Clips, encode: Encode, mesh: Mesh, threads: int = 2,
 class _Work:
     """How shards are filled. rows: clips that a process encodes at a time."""
 
-    reader: Callable[[int], dict[str, Any]]
+    reader: Callable[[int], Row]
     members: Sequence[int]
     encode: Encode
     mesh: Mesh
@@ -196,7 +197,7 @@ class _Work:
     rows: int
     text: bool
 
-    def examples(self, part: range, steps: int) -> Iterator[dict[str, Any]]:
+    def examples(self, part: range, steps: int) -> Iterator[Row]:
         """The examples of the places `part`, encoded.
 
         All processes take the same number of steps, because they encode together: where clips run out the last one goes
@@ -251,7 +252,7 @@ def _as_bytes(states_BMC: np.ndarray, dtype: str) -> list[bytes]:
     return [row.astype(dtype).tobytes() for row in states_BMC]
 
 
-def _write_null(folder: Path, encode: Encode) -> dict[str, Any]:
+def _write_null(folder: Path, encode: Encode) -> Json:
     """Text features of the empty text; the shape and dtype of all text states."""
     txt, vec = encode.encode_text([""])
     states = txt.astype(encode.states_dtype)

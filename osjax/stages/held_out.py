@@ -3,7 +3,7 @@
 import json
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from osjax.parallel import host, rules, sharding
 from osjax.parts.lpips import Distance
 from osjax.training import ae_losses
 from osjax.training.autoencoder import AutoencoderState
+from osjax.types import NamedTree, Tree
 
 log = logging.getLogger(__name__)
 FILE = "held_out.json"  # in the folder of a finished stage
@@ -36,7 +37,7 @@ class HeldOut:
         self.videos: list[jax.Array] = []
 
         @jax.jit
-        def errors(params: Any, perceptual: Any, video: jax.Array) -> tuple[jax.Array, ...]:
+        def errors(params: Tree, perceptual: Tree, video: jax.Array) -> tuple[jax.Array, ...]:
             got = module.apply({"params": params}, video)
             of_pixels = ae_losses.l1(got, video), ae_losses.mse(got, video)
             if distance is None:
@@ -45,7 +46,7 @@ class HeldOut:
 
         self.errors = errors
 
-    def measure(self, params: Mapping[str, Any], perceptual: Mapping[str, Any] | None) -> dict[str, float]:
+    def measure(self, params: NamedTree, perceptual: NamedTree | None) -> dict[str, float]:
         """L1, PSNR in dB and, where the stage has one, LPIPS: means over all clips, by the names of metrics.
 
         params: of the autoencoder. perceptual: of LPIPS, or None.

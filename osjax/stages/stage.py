@@ -21,6 +21,7 @@ from osjax.stages.data import Batches
 from osjax.training import checkpoint, loop, metrics, optimizer, state
 from osjax.training.dashboards import Dashboard
 from osjax.training.throughput import Throughput
+from osjax.types import Json, ModelConfig, Tree
 
 log = logging.getLogger(__name__)
 BASE = "base_checksum"  # beside a LoRA stage's config in its checkpoints: of the weights that it does not hold
@@ -51,7 +52,7 @@ class Work:
     batches: Callable[[], Batches]
     evaluate: Callable[[state.TrainState], dict[str, float]] | None = None
     create: Callable[..., state.TrainState] = state.create
-    fill: Callable[[Any, Any], state.TrainState] = lambda now, shardings: now
+    fill: Callable[[Tree, Tree], state.TrainState] = lambda now, shardings: now
     axis_rules: Mapping[str, rules.MeshAxes] = field(default_factory=lambda: rules.TRANSFORMER)
     throughput: Throughput | None = None
 
@@ -126,7 +127,7 @@ def train(recipe: Recipe, place: Place, work: Work, options: Options) -> state.T
         store.close()
 
 
-def count_parameters(model_cfg: Any) -> int:
+def count_parameters(model_cfg: ModelConfig) -> int:
     """How many parameters a model has. model_cfg: of any family."""
     return sum(x.size for x in jax.tree.leaves(models.abstract_params(model_cfg)))
 
@@ -158,9 +159,9 @@ def _name_changes(recipe: Recipe, store: checkpoint.Checkpoints, now: Mapping[st
         log.warning("%s goes on with another config than it was saved with: %s", recipe.name, words)
 
 
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(values: Mapping[str, Any], prefix: str = "") -> Json:
     """Nested plain values by dotted keys, `prefix` ahead of each; groups themselves are left out."""
-    leaves: dict[str, Any] = {}
+    leaves: Json = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
             leaves |= flat(value, f"{prefix}{name}.")
@@ -169,6 +170,6 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def lines_of(name: str, place: Place) -> list[dict[str, Any]]:
+def lines_of(name: str, place: Place) -> list[Json]:
     """The metrics of a stage, a line a step. name: of the stage. place: where the run keeps things."""
     return [line for line in metrics.read(place.workdir / "metrics.jsonl") if line["stage"] == name]

@@ -2,7 +2,6 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +13,7 @@ from osjax.parts.run import Recipe
 from osjax.parts.start import StartKeys
 from osjax.training import state
 from osjax.training.freeze import Freeze
+from osjax.types import ModelConfig, Tree
 from osjax.weights import inflate, init, load, orbax_stream
 from osjax.weights.layout import layout_named
 from osjax.weights.leaves import Leaves
@@ -53,7 +53,7 @@ def leaves_of(recipe: Recipe, place: Place) -> Leaves | None:
     return init.from_model(recipe.model, source, recipe.keys.seed)
 
 
-def _of_weights(start: StartKeys, model_cfg: Any) -> Leaves:
+def _of_weights(start: StartKeys, model_cfg: ModelConfig) -> Leaves:
     if Path(start.weights).is_dir() and orbax_stream.find(Path(start.weights)) is not None:
         return load.of_checkpoint(start.weights, start.average)
     like = inflate.image_config(model_cfg) if start.inflate else model_cfg
@@ -61,7 +61,7 @@ def _of_weights(start: StartKeys, model_cfg: Any) -> Leaves:
     return load.open_leaves(source_cfg, start.weights, layout=layout_named(start.layout, "start.layout"))
 
 
-def put(leaves: Leaves, now: state.TrainState, shardings: Any, freeze: Freeze) -> state.TrainState:
+def put(leaves: Leaves, now: state.TrainState, shardings: Tree, freeze: Freeze) -> state.TrainState:
     """A fresh state with these parameters instead of its own.
 
     leaves: on disk. now, shardings: the state and where its arrays lie. freeze: what has no moving average.

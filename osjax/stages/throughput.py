@@ -1,8 +1,5 @@
 """What a step of the video model works on: tokens and FLOPs, against the published peak of its devices."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import jax
 import numpy as np
 from jax.sharding import Mesh
@@ -11,7 +8,7 @@ from osjax.models import video_flops
 from osjax.models.velocity import VideoConfig
 from osjax.parallel.peak import published_peak
 from osjax.training.throughput import Throughput
-from osjax.types import LatentBatch
+from osjax.types import LatentBatch, NamedTree
 
 
 def throughput(model_cfg: VideoConfig, trained: float, mesh: Mesh) -> Throughput:
@@ -24,17 +21,17 @@ def throughput(model_cfg: VideoConfig, trained: float, mesh: Mesh) -> Throughput
     computes again: the usual three passes where all train.
     """
 
-    def tokens(batch: Mapping[str, Any]) -> int:
+    def tokens(batch: NamedTree) -> int:
         return video_flops.tokens(model_cfg, _shapes(batch))
 
-    def flops(batch: Mapping[str, Any]) -> int:
+    def flops(batch: NamedTree) -> int:
         return int(video_flops.forward_flops(model_cfg, _shapes(batch)) * (2 + trained))
 
     one = published_peak(mesh.devices.flat[0])
     return Throughput(tokens, flops, one and one * 1e12 * mesh.size)
 
 
-def _shapes(batch: Mapping[str, Any]) -> LatentBatch:
+def _shapes(batch: NamedTree) -> LatentBatch:
     """Shapes of what the model is given for a batch of the loader."""
     latents, txt, vec = (jax.ShapeDtypeStruct(batch[name].shape, np.float32) for name in ("latents", "txt", "vec"))
     return LatentBatch(latents, txt, vec, None)

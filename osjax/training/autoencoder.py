@@ -7,7 +7,6 @@ phase is `training/gan.py`.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -21,7 +20,7 @@ from osjax.training.distillation import Alignment, Distillation
 from osjax.training.freeze import Freeze
 from osjax.training.optimizer import OptimizerConfig
 from osjax.training.state import TrainState
-from osjax.types import VideoBatch
+from osjax.types import Tree, VideoBatch
 
 
 class AutoencoderState(TrainState):
@@ -31,18 +30,18 @@ class AutoencoderState(TrainState):
     They are part of the state, so that they are sharded like all else and a run goes on without the user's files.
     """
 
-    perceptual: Any = None
+    perceptual: Tree = None
     alignment: Alignment | None = None
 
 
 def create(
-    init_params: Callable[[], Any],
+    init_params: Callable[[], Tree],
     tx: optax.GradientTransformation,
     with_ema: bool,
     freeze: Freeze = states.EVERYTHING,
-    perceptual: Any = None,
-    projection: Any = None,
-    teacher: Any = None,
+    perceptual: Tree = None,
+    projection: Tree = None,
+    teacher: Tree = None,
 ) -> AutoencoderState:
     """A fresh state. Trace it; boxes pass through.
 

@@ -22,6 +22,7 @@ from osjax.errors import UserError
 from osjax.models import shapes
 from osjax.training.freeze import fill, like
 from osjax.training.state import TrainState
+from osjax.types import Json, Tree
 
 log = logging.getLogger(__name__)
 LIBRARIES = ("jax", "flax", "optax", "orbax-checkpoint", "grain")
@@ -111,7 +112,7 @@ class Checkpoints:
             multihost_utils.sync_global_devices(f"checkpoint {step} set aside")
         self._manager.reload()  # Orbax keeps its own list of steps
 
-    def save(self, step: int, state: TrainState, data: dict[str, Any] | None, config: dict[str, Any]) -> None:
+    def save(self, step: int, state: TrainState, data: Json | None, config: Json) -> None:
         """Start writing; returns once the arrays are copied off the devices. A step that is there already is kept.
 
         state: on the devices. data: the data iterator's state, and config: the stage's, both as JSON values.
@@ -133,7 +134,7 @@ class Checkpoints:
         self._manager.save(step, args=ocp.args.Composite(**items))
         self._seal_in_background()
 
-    def restore(self, abstract: TrainState, step: int | None = None) -> tuple[TrainState, dict[str, Any]]:
+    def restore(self, abstract: TrainState, step: int | None = None) -> tuple[TrainState, Json]:
         """(state, data iterator state) of the newest checkpoint, or of `step`, each array straight to its sharding.
 
         abstract: ShapeDtypeStructs with the shardings wanted, of any mesh. Where the newest cannot be read, the one
@@ -154,7 +155,7 @@ class Checkpoints:
                     raise
                 self._set_aside(step, str(error)[:200])
 
-    def _restore(self, step: int, abstract: TrainState) -> tuple[TrainState, dict[str, Any]]:
+    def _restore(self, step: int, abstract: TrainState) -> tuple[TrainState, Json]:
         self._check_shapes(step, "params", abstract.params)
         self._check_shapes(step, "state", _without_weights(abstract))
         items = {
@@ -179,7 +180,7 @@ class Checkpoints:
                 self._set_aside(step, f"saved after the trouble that began at step {before}")
         return self.latest_step()
 
-    def config(self, step: int | None = None) -> dict[str, Any]:
+    def config(self, step: int | None = None) -> Json:
         """The config that was saved with the newest checkpoint, or with that of `step`."""
         return self._read(self.require(step), {"config": ocp.args.JsonRestore()})["config"]
 
@@ -187,7 +188,7 @@ class Checkpoints:
         """The library versions that wrote the newest checkpoint, or that of `step`."""
         return self._read(self.require(step), {"versions": ocp.args.JsonRestore()})["versions"]
 
-    def _check_shapes(self, step: int, item: str, abstract: Any) -> None:
+    def _check_shapes(self, step: int, item: str, abstract: Tree) -> None:
         """UserError that names the first array that differs; Orbax would say so less clearly, and only half-way."""
         folder = self.folder / str(step) / item
         if not folder.exists():
@@ -199,7 +200,7 @@ class Checkpoints:
                 "with, or another --config.workdir"
             )
 
-    def _read(self, step: int, items: dict[str, Any]) -> Any:
+    def _read(self, step: int, items: Json) -> Any:
         try:
             return self._manager.restore(step, args=ocp.args.Composite(**items))
         except (ValueError, KeyError) as error:
@@ -255,7 +256,7 @@ def _absolute(folder: epath.PathLike) -> epath.Path:
     return path if "://" in str(folder) else path.absolute()
 
 
-def _shapes(tree: Any) -> dict[shapes.Path, shapes.Shape]:
+def _shapes(tree: Tree) -> dict[shapes.Path, shapes.Shape]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {tuple(jax.tree_util.keystr((k,), simple=True) for k in path): tuple(leaf.shape) for path, leaf in leaves}
 
@@ -265,7 +266,7 @@ def _without_weights(state: TrainState) -> TrainState:
     return state.replace(params=None, ema=None, frozen=None)
 
 
-def _some(abstract: Any) -> ocp.args.PyTreeRestore:
+def _some(abstract: Tree) -> ocp.args.PyTreeRestore:
     """Reads arrays to their shardings and leaves those unread in whose place there is a PLACEHOLDER."""
 
     def how(x):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from osjax.errors import UserError
+from osjax.types import Json
 
 
 class Dashboard(Protocol):
@@ -24,7 +25,7 @@ class TensorBoard:
 
     def __init__(self, folder: Path):
         self._module, self._folder = _import("tensorboardX", "tensorboard"), Path(folder)
-        self._writers: dict[str, Any] = {}
+        self._writers: Json = {}
 
     def write(self, stage: str, step: int, values: Mapping[str, Any]) -> None:
         """Add the finite numbers among the values of a step to the event file of this stage."""

@@ -1,7 +1,6 @@
 """The flow-matching loss and train step of the diffusion transformer."""
 
 from collections.abc import Callable
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -13,10 +12,10 @@ from osjax.models import velocity
 from osjax.training import update
 from osjax.training.optimizer import OptimizerConfig
 from osjax.training.state import TrainState
-from osjax.types import LatentBatch
+from osjax.types import LatentBatch, Tree
 
 BINS = 5  # of times, for the loss of each
-Prepare = Callable[[Any, jax.Array], LatentBatch]
+Prepare = Callable[[Tree, jax.Array], LatentBatch]
 
 
 def loss(
@@ -90,7 +89,7 @@ def make_step(
     cfg: OptimizerConfig,
     prepare: Prepare | None = None,
     skip_given: bool = False,
-) -> Callable[[TrainState, Any, jax.Array], tuple[TrainState, dict[str, jax.Array]]]:
+) -> Callable[[TrainState, Tree, jax.Array], tuple[TrainState, dict[str, jax.Array]]]:
     """The pure step `(state, batch, run_key) -> (state, metrics)`; jit it with donation of the state.
 
     module, prepare, skip_given: see `make_loss`. tx: the update rule that cfg describes. metrics: see `update.apply`.
@@ -109,7 +108,7 @@ TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)  # of the evaluation
 
 def make_evaluation(
     module: nn.Module, prepare: Prepare | None = None, times: tuple[float, ...] = TIMES
-) -> Callable[[Any, Any, jax.Array], jax.Array]:
+) -> Callable[[Tree, Tree, jax.Array], jax.Array]:
     """`(params, batch, key) -> losses (len(times),)`, with the same noise at every time: a fixed key, a fixed grid.
 
     module, prepare: see `make_loss`. times: from 0, data, to 1, noise.

@@ -5,9 +5,7 @@ learns beside the autoencoder and is no part of it. The report (section 4.3.3) a
 the autoencoder's training; of weight, projection and distance it says nothing, and the repository has no code for it.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -15,7 +13,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from osjax.ops.layers import Linear
-from osjax.types import Axis
+from osjax.types import Axis, NamedTree, Tree
 
 GROUP = "alignment"  # the projection's parameters, beside the autoencoder's own groups while both are updated
 EPS = 1e-6
@@ -28,9 +26,9 @@ class Alignment(struct.PyTreeNode):
     they are.
     """
 
-    projection: Any
-    average: Any
-    teacher: Any
+    projection: Tree
+    average: Tree
+    teacher: Tree
 
 
 class Projection(nn.Module):
@@ -61,9 +59,7 @@ class Distillation:
         """The module that maps latents to as many features as the teacher has."""
         return Projection(self.teacher.cfg.embed_dim)
 
-    def reconstruct(
-        self, module: nn.Module, params: Mapping[str, Any], video_BTHWC: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
+    def reconstruct(self, module: nn.Module, params: NamedTree, video_BTHWC: jax.Array) -> tuple[jax.Array, jax.Array]:
         """(reconstruction (B, T, H, W, C), latents of the level (B, t, h, w, c)) of one pass through the autoencoder.
 
         module, params: the autoencoder. video_BTHWC: pixels in [-1, 1].
@@ -79,7 +75,7 @@ class Distillation:
         return got, latents
 
     def loss(
-        self, projection: Any, teacher: Any, latents_BTHWC: jax.Array, video_BTHWC: jax.Array, key: jax.Array
+        self, projection: Tree, teacher: Tree, latents_BTHWC: jax.Array, video_BTHWC: jax.Array, key: jax.Array
     ) -> jax.Array:
         """1 - cosine between projected latents and the teacher's features, the mean over all places; 0 to 2.
 

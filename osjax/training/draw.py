@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from osjax.conditioning import build, text
 from osjax.models.autoencoder import Stride
 from osjax.models.velocity import VideoInputs
-from osjax.types import LatentBatch
+from osjax.types import LatentBatch, Row
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Draw:
     drop_clip: float = 0.0
     guidance: float = 1.0
 
-    def __call__(self, rows: Mapping[str, Any], key: jax.Array) -> LatentBatch:
+    def __call__(self, rows: Row, key: jax.Array) -> LatentBatch:
         """The batch of these rows: `latents`, `txt`, `vec`, and the `references` of models with a condition.
 
         key: all that is drawn follows from it. Traceable.

@@ -8,8 +8,9 @@ import jax
 
 from osjax.errors import UserError
 from osjax.models import patterns
+from osjax.types import Tree
 
-Tree = TypeVar("Tree")
+Same = TypeVar("Same")
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Freeze:
     params: tuple[str, ...] = ()
     but: tuple[str, ...] = ()
 
-    def trained(self, tree: Tree) -> Tree:
+    def trained(self, tree: Same) -> Same:
         """The tree with None in place of every frozen leaf.
 
         UserError for a pattern that no parameter fits, and where nothing is left to train.
@@ -41,7 +42,7 @@ class Freeze:
             lambda path, leaf: None if self._frozen(_name(path)) else leaf, tree, is_leaf=_is_box
         )
 
-    def share(self, tree: Any) -> float:
+    def share(self, tree: Tree) -> float:
         """How much of a tree trains, of all its values."""
         return _size(self.trained(tree)) / _size(tree)
 
@@ -49,17 +50,17 @@ class Freeze:
         return patterns.fits(name, self.params) and not patterns.fits(name, self.but)
 
 
-def fill(trained: Tree, whole: Tree) -> Tree:
+def fill(trained: Same, whole: Same) -> Same:
     """`trained` with the leaves of `whole` where it holds None."""
     return jax.tree.map(lambda t, w: w if t is None else t, trained, whole, is_leaf=lambda x: x is None)
 
 
-def like(trained: Tree, whole: Tree) -> Tree:
+def like(trained: Same, whole: Same) -> Same:
     """`whole` with None where `trained` holds None."""
     return jax.tree.map(lambda t, w: None if t is None else w, trained, whole, is_leaf=lambda x: x is None)
 
 
-def _size(tree: Any) -> int:
+def _size(tree: Tree) -> int:
     return sum(x.size for x in jax.tree.leaves(tree))
 
 

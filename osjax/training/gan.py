@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
 from operator import getitem
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -25,7 +25,7 @@ from osjax.training.autoencoder import AutoencoderState
 from osjax.training.freeze import Freeze
 from osjax.training.optimizer import OptimizerConfig, learning_rate
 from osjax.training.state import EVERYTHING
-from osjax.types import VideoBatch
+from osjax.types import Tree, VideoBatch
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,9 @@ class Adversary(struct.PyTreeNode):
     logit_means: moving averages (2,) of the mean logits of real and reconstructed clips.
     """
 
-    params: Any
-    statistics: Any
-    opt_state: Any
+    params: Tree
+    statistics: Tree
+    opt_state: Tree
     logit_means: jax.Array
 
 
@@ -94,17 +94,17 @@ class BatchResult(NamedTuple):
     logit_means: as in `Adversary`, after the batch. losses: scalars, loss and discriminator_loss among them.
     """
 
-    gradients: Any
-    adversary_gradients: Any
-    statistics: Any
+    gradients: Tree
+    adversary_gradients: Tree
+    statistics: Tree
     logit_means: jax.Array
     losses: dict[str, jax.Array]
 
 
 def create(
-    params: Any,
-    discriminator_params: Any,
-    perceptual: Any,
+    params: Tree,
+    discriminator_params: Tree,
+    perceptual: Tree,
     tx: optax.GradientTransformation,
     disc_tx: optax.GradientTransformation,
     with_ema: bool,

@@ -29,6 +29,7 @@ from osjax.training.state import TrainState
 from osjax.training.stop import stop_requests
 from osjax.training.throughput import Throughput
 from osjax.training.watchdog import Watchdog
+from osjax.types import Json, Tree
 
 
 class Interrupted(UserError):
@@ -46,8 +47,8 @@ class Records:
 
     checkpoints: Checkpoints
     workdir: Path
-    config: dict[str, Any]
-    data_state: Callable[[], dict[str, Any]] | None = None
+    config: Json
+    data_state: Callable[[], Json] | None = None
     dashboards: Sequence[Dashboard] = ()
     throughput: Throughput | None = None
 
@@ -55,7 +56,7 @@ class Records:
 def run(
     cfg: LoopConfig,
     state: TrainState,
-    step_fn: Callable[[TrainState, Any, jax.Array], tuple[TrainState, dict[str, jax.Array]]],
+    step_fn: Callable[[TrainState, Tree, jax.Array], tuple[TrainState, dict[str, jax.Array]]],
     batches: Iterator[Any],
     run_key: jax.Array,
     mesh: Mesh,
@@ -142,7 +143,7 @@ def _roll_back(cfg: LoopConfig, checkpoints: Checkpoints, state: TrainState, ill
     return checkpoints.restore(abstract, step)[0].replace(frozen=state.frozen)
 
 
-def _shape(batch: Any) -> str:
+def _shape(batch: Tree) -> str:
     """Shape of the largest array of a batch, such as 32x2x5x5x32: the bucket."""
     return "x".join(map(str, max(jax.tree.leaves(batch), key=lambda x: x.size).shape))
 

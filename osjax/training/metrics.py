@@ -8,6 +8,7 @@ from typing import Any
 
 from osjax import atomic, json_file
 from osjax.errors import UserError
+from osjax.types import Json
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ class MetricsLog:
         atomic.write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
         self._file = self.path.open("a", buffering=1)
 
-    def write(self, step: int, values: dict[str, Any]) -> None:
+    def write(self, step: int, values: Json) -> None:
         """Append a line: the step's number and these values (JSON ones) by name.
 
         A disk that takes none is reported once; training is worth more than its log.
@@ -69,7 +70,7 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def read(path: Path) -> list[dict[str, Any]]:
+def read(path: Path) -> list[Json]:
     """All lines of the metrics file at `path`, none where there is no file; a last one cut short by a kill is left out.
 
     Lines that are damaged are left out, which the log says.

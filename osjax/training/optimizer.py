@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ import optax
 from osjax.errors import UserError
 from osjax.training.freeze import Freeze
 
-Tree = TypeVar("Tree")
+Same = TypeVar("Same")
 SCHEDULES = ("constant", "cosine", "step")
 MOMENT_DTYPES = ("float32", "bfloat16")
 
@@ -79,7 +79,7 @@ def learning_rate(cfg: OptimizerConfig) -> optax.Schedule:
     if not cfg.warmup_steps:
         return after
 
-    def rate(update):
+    def rate(update: Any) -> jax.Array:
         # Update n takes (n + 1) / (warmup_steps + 1) of the way, so the first already moves. optax's own ramp counts
         # down from the peak, which costs digits where the start is small.
         warm = cfg.initial_lr + (cfg.lr - cfg.initial_lr) * (update + 1) / (cfg.warmup_steps + 1)
@@ -110,11 +110,11 @@ def make(cfg: OptimizerConfig) -> optax.GradientTransformation:
     )
 
 
-def _clip(grads: Tree, clip_norm: float) -> Tree:
+def _clip(grads: Same, clip_norm: float) -> Same:
     scale = jnp.minimum(1.0, clip_norm / (optax.global_norm(grads) + 1e-6))
     return jax.tree.map(lambda g: g * scale.astype(g.dtype), grads)
 
 
-def update_ema(ema: Tree, params: Tree, decay: float) -> Tree:
+def update_ema(ema: Same, params: Same, decay: float) -> Same:
     """ema * decay + params * (1 - decay), in float32."""
     return jax.tree.map(lambda e, p: e * decay + p.astype(jnp.float32) * (1 - decay), ema, params)

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable
-from typing import Any
 
 from tqdm import tqdm
 
@@ -10,6 +9,7 @@ from osjax.errors import UserError
 from osjax.training.checkpoint import Checkpoints
 from osjax.training.loop_config import LoopConfig
 from osjax.training.state import TrainState
+from osjax.types import Json
 
 
 class Saver:
@@ -19,8 +19,8 @@ class Saver:
         self,
         cfg: LoopConfig,
         checkpoints: Checkpoints,
-        data_state: Callable[[], dict[str, Any]] | None,
-        config: dict[str, Any],
+        data_state: Callable[[], Json] | None,
+        config: Json,
     ):
         self.cfg, self.checkpoints, self.data_state, self.config = cfg, checkpoints, data_state, config
         self.failed = 0

@@ -10,6 +10,7 @@ from flax import struct
 
 from osjax.models.lora import Adapted
 from osjax.training.freeze import Freeze, fill
+from osjax.types import Tree
 
 
 class TrainState(struct.PyTreeNode):
@@ -23,12 +24,12 @@ class TrainState(struct.PyTreeNode):
 
     step: jax.Array
     skipped: jax.Array
-    params: Any
-    opt_state: Any
-    ema: Any = None
+    params: Tree
+    opt_state: Tree
+    ema: Tree = None
     frozen: Adapted | None = None
 
-    def model(self, params: Any) -> Any:
+    def model(self, params: Tree) -> Any:
         """What the model runs with where `params` are the parameters of this state, or new ones in their place."""
         return params if self.frozen is None else self.frozen.replace(adapters=params)
 
@@ -41,7 +42,7 @@ EVERYTHING = Freeze()
 
 
 def create(
-    init_params: Callable[[], Any], tx: optax.GradientTransformation, with_ema: bool, freeze: Freeze = EVERYTHING
+    init_params: Callable[[], Tree], tx: optax.GradientTransformation, with_ema: bool, freeze: Freeze = EVERYTHING
 ) -> TrainState:
     """A fresh state. Trace it (`parallel.sharding.Init`): boxes of logical names pass through to the moments.
 

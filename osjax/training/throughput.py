@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from osjax.types import Tree
+
 
 class Throughput:
     """Rates of a run from the work of its batches, which is asked for once for every shape.
@@ -17,7 +19,7 @@ class Throughput:
         self._tokens, self._flops, self._peak = tokens, flops, peak_flops
         self._known: dict[str, dict[str, float]] = {}
 
-    def look_at(self, shape: str, batch: Any) -> None:
+    def look_at(self, shape: str, batch: Tree) -> None:
         """Know batches of this shape, such as `batch`, from now on."""
         if shape in self._known:
             return

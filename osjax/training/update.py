@@ -5,7 +5,7 @@ is made of the same pieces: `over_parts`, `finite`, `advance` and `choose`.
 """
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,19 +15,20 @@ from osjax.errors import UserError
 from osjax.training.freeze import fill
 from osjax.training.optimizer import OptimizerConfig, learning_rate, update_ema
 from osjax.training.state import TrainState
+from osjax.types import Tree
 
 Sums = dict[str, jax.Array]  # (sum, count) by the name of a metric that is a mean over a part of the batch
-LossFn = Callable[[Any, Any, jax.Array], jax.Array | tuple[jax.Array, Sums]]
+LossFn = Callable[[Tree, Tree, jax.Array], jax.Array | tuple[jax.Array, Sums]]
 Mean = TypeVar("Mean")
 Total = TypeVar("Total")
 Carry = TypeVar("Carry")
-Tree = TypeVar("Tree")
+Same = TypeVar("Same")
 
 
 def over_parts(
-    of_part: Callable[[Carry, Any, jax.Array], tuple[Mean, Total, Carry]],
+    of_part: Callable[[Carry, Tree, jax.Array], tuple[Mean, Total, Carry]],
     carry: Carry,
-    batch: Any,
+    batch: Tree,
     key: jax.Array,
     accumulate: int,
 ) -> tuple[Mean, Total, Carry]:
@@ -60,7 +61,9 @@ def over_parts(
     return jax.tree.map(lambda x: x / accumulate, mean), total, carry
 
 
-def gradients(loss_fn: LossFn, params: Any, batch: Any, key: jax.Array, accumulate: int) -> tuple[jax.Array, Any, Sums]:
+def gradients(
+    loss_fn: LossFn, params: Tree, batch: Tree, key: jax.Array, accumulate: int
+) -> tuple[jax.Array, Tree, Sums]:
     """Mean loss, mean gradients and sums over `accumulate` equal parts of the batch, one part in memory at a time.
 
     loss_fn(params, rows, key): the loss of a part, float32 scalar, or with it the sums of what it measures.
@@ -84,13 +87,13 @@ def finite(*values: jax.Array) -> jax.Array:
     return jnp.isfinite(jnp.stack(values)).all()
 
 
-def choose(good: jax.Array, new: Tree, old: Tree) -> Tree:
+def choose(good: jax.Array, new: Same, old: Same) -> Same:
     """`new` where the bool scalar `good` is true, else `old`: two trees of one structure."""
     return jax.tree.map(lambda new, old: jnp.where(good, new, old), new, old)
 
 
 def advance(
-    state: TrainState, grads: Any, good: jax.Array, tx: optax.GradientTransformation, cfg: OptimizerConfig
+    state: TrainState, grads: Tree, good: jax.Array, tx: optax.GradientTransformation, cfg: OptimizerConfig
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """The next state and the metrics of its update: grad_norm (before clipping), grad_norm/GROUP of every group of
     parameters, update_norm, lr, skipped.
@@ -119,7 +122,7 @@ def advance(
 
 def apply(
     state: TrainState,
-    batch: Any,
+    batch: Tree,
     key: jax.Array,
     loss_fn: LossFn,
     tx: optax.GradientTransformation,

@@ -11,6 +11,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from osjax import models
+from osjax.types import ModelConfig, NamedTree
 from osjax.weights import leaves, rules
 from osjax.weights.layout import FLUX, FLUX_DIFFUSERS, LAYOUTS, OPEN_SORA_V2, Layout, layout_named
 
@@ -31,7 +32,7 @@ __all__ = [
 ]
 
 
-def table(cfg: Any, layout: Layout = OPEN_SORA_V2) -> list[rules.Rule]:
+def table(cfg: ModelConfig, layout: Layout = OPEN_SORA_V2) -> list[rules.Rule]:
     """The weight map of a model, from `osjax/weights/<family>.py`.
 
     cfg: its configuration (`models.config`). layout: of the attention weights, for families that have several.
@@ -50,13 +51,13 @@ def family_module(family: str) -> ModuleType:
     return import_module(f"osjax.weights.{family}")
 
 
-def leaf_shapes(cfg: Any) -> dict[rules.Path, tuple[int, ...]]:
+def leaf_shapes(cfg: ModelConfig) -> dict[rules.Path, tuple[int, ...]]:
     """Shape of every parameter of the model `cfg` by its path in the params tree; allocates nothing."""
     shapes = cast(dict[rules.Path, jax.ShapeDtypeStruct], flatten_dict(nn.unbox(models.abstract_params(cfg))))
     return {path: tuple(leaf.shape) for path, leaf in shapes.items()}
 
 
-def torch_leaves(cfg: Any, tensors: Mapping[str, Any], *, layout: Layout = OPEN_SORA_V2) -> leaves.Leaves:
+def torch_leaves(cfg: ModelConfig, tensors: Mapping[str, Any], *, layout: Layout = OPEN_SORA_V2) -> leaves.Leaves:
     """Parameters of the model `cfg` from the original's tensors, each read when it is asked for.
 
     tensors: by the original's names, with `.shape`, `.dtype` and slicing. layout: theirs.
@@ -65,7 +66,7 @@ def torch_leaves(cfg: Any, tensors: Mapping[str, Any], *, layout: Layout = OPEN_
     return leaves.of_tensors(table(cfg, layout), leaf_shapes(cfg), tensors)
 
 
-def from_torch(cfg: Any, tensors: Mapping[str, np.ndarray], *, layout: Layout = OPEN_SORA_V2) -> dict[str, Any]:
+def from_torch(cfg: ModelConfig, tensors: Mapping[str, np.ndarray], *, layout: Layout = OPEN_SORA_V2) -> dict[str, Any]:
     """Params pytree (numpy leaves) of the model `cfg` from the original's tensors.
 
     tensors: by the original's names. layout: theirs. UserError lists all that do not fit, at once.
@@ -73,7 +74,7 @@ def from_torch(cfg: Any, tensors: Mapping[str, np.ndarray], *, layout: Layout = 
     return torch_leaves(cfg, tensors, layout=layout).tree()
 
 
-def to_torch(cfg: Any, params: Mapping[str, Any], *, layout: Layout = OPEN_SORA_V2) -> dict[str, np.ndarray]:
+def to_torch(cfg: ModelConfig, params: NamedTree, *, layout: Layout = OPEN_SORA_V2) -> dict[str, np.ndarray]:
     """The original's tensors by name from a params pytree of the model `cfg`, in this layout.
 
     The inverse of `from_torch`, byte-equal.
@@ -82,6 +83,6 @@ def to_torch(cfg: Any, params: Mapping[str, Any], *, layout: Layout = OPEN_SORA_
     return {name: read(name) for name in known}
 
 
-def torch_shapes(cfg: Any, *, layout: Layout = OPEN_SORA_V2) -> dict[str, tuple[int, ...]]:
+def torch_shapes(cfg: ModelConfig, *, layout: Layout = OPEN_SORA_V2) -> dict[str, tuple[int, ...]]:
     """{torch name: shape} of the original's state dict of the model `cfg` in this layout; allocates nothing."""
     return rules.torch_shapes(table(cfg, layout))

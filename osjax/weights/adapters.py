@@ -2,12 +2,12 @@
 
 import math
 from pathlib import Path
-from typing import Any
 
 from osjax import json_file
 from osjax.errors import UserError
 from osjax.models.lora import LoRAConfig
 from osjax.models.mmdit.config import MMDiTConfig
+from osjax.types import Json
 from osjax.weights import lora_file, orbax_stream
 from osjax.weights.layout import OPEN_SORA_V2, Layout
 from osjax.weights.leaves import of_params
@@ -48,7 +48,7 @@ def read(path: Path, model_cfg: MMDiTConfig, layout: Layout = OPEN_SORA_V2, aver
     return Adapters(cfg, leaves.tree())
 
 
-def _saved(item: Path) -> dict[str, Any]:
+def _saved(item: Path) -> Json:
     """The `lora` group of the config in the checkpoint that a folder of parameters belongs to."""
     path = item.parent / "config" / "metadata"
     try:

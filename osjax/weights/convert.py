@@ -17,6 +17,7 @@ from osjax import integrity, weights
 from osjax.errors import UserError
 from osjax.models.lora import LoRAConfig
 from osjax.models.mmdit.config import MMDiTConfig
+from osjax.types import ModelConfig
 from osjax.weights import adapters, init, lora_file, orbax_stream
 from osjax.weights.io import save_tensors
 from osjax.weights.layout import Layout
@@ -35,7 +36,7 @@ class Written:
 
 def open_source(
     source: Path,
-    model_cfg: Any,
+    model_cfg: ModelConfig,
     layout: Layout,
     *,
     start_from: tuple[Any, Layout] | None = None,
@@ -69,7 +70,13 @@ def other_form(source: Path) -> str:
 
 
 def write(
-    leaves: Leaves, out: Path, to: str, model_cfg: Any, layout: Layout, shard_bytes: int, says: Mapping[str, Any]
+    leaves: Leaves,
+    out: Path,
+    to: str,
+    model_cfg: ModelConfig,
+    layout: Layout,
+    shard_bytes: int,
+    says: Mapping[str, Any],
 ) -> Written:
     """Write parameters, whole or not at all; a failed write leaves nothing behind.
 

@@ -5,7 +5,6 @@ Source: Open-Sora 2.0 report, sections 4.1.1 (FLUX) and 4.3.3 (deep compression:
 
 from collections.abc import Mapping
 from types import ModuleType
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -16,11 +15,12 @@ from osjax import models, weights
 from osjax.errors import UserError
 from osjax.models import shapes
 from osjax.models.shapes import Shape
+from osjax.types import ModelConfig
 from osjax.weights.leaves import Leaves
 from osjax.weights.rules import Path, Window
 
 
-def from_model(cfg: Any, source: Leaves, seed: int = 0) -> Leaves:
+def from_model(cfg: ModelConfig, source: Leaves, seed: int = 0) -> Leaves:
     """Leaves of the model `cfg`, copied from those of another model of its family, `source`.
 
 
@@ -58,7 +58,7 @@ def _check(wanted: Mapping[Path, Shape], source: Leaves, fresh: set[Path], famil
         raise UserError(f"one model cannot start from the other: {shapes.listed(problems, 5)}. Check both configs.")
 
 
-def _initial(cfg: Any, paths: set[Path], seed: int) -> dict[Path, np.ndarray]:
+def _initial(cfg: ModelConfig, paths: set[Path], seed: int) -> dict[Path, np.ndarray]:
     """What the model initialises these leaves with; the compiler drops the making of all others."""
 
     def make(key: jax.Array) -> dict[str, jax.Array]:

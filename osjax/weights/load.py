@@ -16,6 +16,7 @@ from numpy.typing import DTypeLike
 from osjax import models, weights
 from osjax.errors import UserError
 from osjax.models import shapes
+from osjax.types import ModelConfig, NamedTree
 from osjax.weights import dinov2, io, orbax_stream, prefix, published
 from osjax.weights.layout import FLUX_DIFFUSERS, OPEN_SORA_V2, Layout
 from osjax.weights.leaves import Leaves, slabs
@@ -26,7 +27,7 @@ PIECE = 2**29  # bytes of a device's part that are on the host at once
 OTHERS = {"t5": ("decoder.", "lm_head.")}  # prefixes in published files that hold a whole model, where we run a part
 
 
-def open_leaves(cfg: Any, path: Path | str, *, layout: Layout = OPEN_SORA_V2, average: bool = False) -> Leaves:
+def open_leaves(cfg: ModelConfig, path: Path | str, *, layout: Layout = OPEN_SORA_V2, average: bool = False) -> Leaves:
     """The parameters of the model `cfg` in a weight file, a folder of them or an osjax checkpoint; nothing is read yet.
 
     path: the file or folder. layout: of files with the original's names; those of diffusers' FLUX tell themselves
@@ -50,7 +51,7 @@ def of_checkpoint(folder: epath.PathLike, average: bool = True) -> Leaves:
     return orbax_stream.open_leaves(newest)
 
 
-def _of_files(cfg: Any, path: Path, layout: Layout) -> Leaves:
+def _of_files(cfg: ModelConfig, path: Path, layout: Layout) -> Leaves:
     parts = sorted(path.glob("vgg*.pth")) if models.family_of(cfg) == "lpips" else []
     if len(parts) == 2:  # published as two files: vgg.pth, which are the heads, and vgg16-....pth
         heads, features = map(io.open_tensors, parts)
@@ -80,7 +81,7 @@ def _of_files(cfg: Any, path: Path, layout: Layout) -> Leaves:
     return leaves
 
 
-def of_model(cfg: Any, tensors: Mapping[str, Any]) -> Mapping[str, Any]:
+def of_model(cfg: ModelConfig, tensors: Mapping[str, Any]) -> Mapping[str, Any]:
     """The tensors of a published file that belong to the model `cfg`, where such files also hold other models."""
     others = OTHERS.get(models.family_of(cfg), ())
     belongs = getattr(_table_module(cfg), "belongs", lambda name: True)
@@ -96,7 +97,7 @@ def _check_shapes(folder: Path, there: Mapping, model: Mapping) -> None:
         raise UserError(f"{folder} does not fit the model: {shapes.listed(problems, 10)}. Check the model config.")
 
 
-def place(leaves: Leaves, shardings: Mapping[str, Any], dtype: DTypeLike | None = None) -> dict[str, Any]:
+def place(leaves: Leaves, shardings: NamedTree, dtype: DTypeLike | None = None) -> dict[str, Any]:
     """The params tree of these leaves on the devices: arrays with these shardings, a tree like the params.
 
     dtype: of the arrays; None keeps every leaf's. Other hosts read and place the parts of their own devices.

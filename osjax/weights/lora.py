@@ -18,6 +18,7 @@ from osjax.errors import UserError
 from osjax.models import lora
 from osjax.models.lora import LoRAConfig
 from osjax.models.mmdit.config import MMDiTConfig
+from osjax.types import NamedTree
 from osjax.weights import flux_diffusers
 from osjax.weights.layout import OPEN_SORA_V2, Layout
 from osjax.weights.mmdit import head_order
@@ -35,7 +36,7 @@ class Adapters:
     """
 
     cfg: LoRAConfig
-    tree: Mapping[str, Any]
+    tree: NamedTree
     magnitudes: "Magnitudes | None" = None
 
     def plain(self, path: Path) -> "Adapters":

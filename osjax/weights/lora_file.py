@@ -9,7 +9,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from osjax import atomic, json_file
 from osjax.errors import UserError
 from osjax.models.lora import LoRAConfig
 from osjax.models.mmdit.config import MMDiTConfig
+from osjax.types import Json
 from osjax.weights import io, lora, lora_names, lora_scales, safetensors_file
 from osjax.weights.layout import FLUX, FLUX_DIFFUSERS, LAYOUTS, OPEN_SORA_V2, Layout
 from osjax.weights.lora import Adapters
@@ -78,7 +78,7 @@ def write(
     return [path, out / PEFT_CONFIG]
 
 
-def _settings(cfg: LoRAConfig, ranks: Mapping[str, int]) -> dict[str, Any]:
+def _settings(cfg: LoRAConfig, ranks: Mapping[str, int]) -> Json:
     """What peft's LoraConfig says of adapters. ranks: of the layers."""
     unlike = {name: rank for name, rank in ranks.items() if rank != cfg.rank}
     return {
@@ -138,7 +138,7 @@ def _own(path: Path, text: str) -> LoRAConfig:
         raise UserError(f"{path} has a damaged header ({error}): export it again") from error
 
 
-def _locate(path: Path) -> tuple[Path, dict[str, Any] | None]:
+def _locate(path: Path) -> tuple[Path, Json | None]:
     """The file with the tensors and peft's settings beside it, None where there are none."""
     folder = path if path.is_dir() else path.parent
     if path.is_dir():
@@ -167,7 +167,7 @@ def _layers(path: Path, parts: Mapping, cfg: MMDiTConfig, layout: Layout) -> tup
         raise UserError(f"{error}{hint}") from error
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _json(path: Path) -> Json:
     try:
         if path.stat().st_size > MAX_CONFIG:
             raise ValueError("too large")

@@ -14,6 +14,7 @@ import numpy as np
 
 from osjax.errors import UserError
 from osjax.models.shapes import listed
+from osjax.types import Json
 
 MAGNITUDES = "magnitudes"  # the part that makes an adapter a weight-decomposed one
 
@@ -56,7 +57,7 @@ class Found:
     """One adapted layer of a file. said: its name without wrappers, as peft's patterns see it."""
 
     said: str
-    parts: dict[str, Any] = field(default_factory=dict)  # A, B, alpha, magnitudes: tensors, not read yet
+    parts: Json = field(default_factory=dict)  # A, B, alpha, magnitudes: tensors, not read yet
 
 
 def is_adapter(names: Collection[str]) -> bool:
@@ -65,12 +66,12 @@ def is_adapter(names: Collection[str]) -> bool:
     return any(re.search(f"(?:{pattern})$", name) for name in names)
 
 
-def split(path: Path, tensors: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def split(path: Path, tensors: Mapping[str, Any]) -> dict[str, Json]:
     """{layer as the file names it: its parts, see `ENDS`}. UserError for anything that is no such part.
 
     path: for messages. tensors: of the file, by name.
     """
-    out: dict[str, dict[str, Any]] = {}
+    out: dict[str, Json] = {}
     for name, tensor in tensors.items():
         for end, kind in REFUSED:
             if re.search(f"(?:{end})$", name):
@@ -111,7 +112,7 @@ def resolve(layer: str, known: Collection[str], flat: Mapping[str, str]) -> tupl
     return (flat[rest], flat[rest]) if rest in flat else (None, rest)
 
 
-def layers(path: Path, parts: Mapping[str, dict[str, Any]], known: Collection[str]) -> dict[str, Found]:
+def layers(path: Path, parts: Mapping[str, Json], known: Collection[str]) -> dict[str, Found]:
     """The adapted layers of a model by their names in it.
 
     path: for messages. parts: as `split` gives them. known: the model's layers. UserError for layers that it lacks.

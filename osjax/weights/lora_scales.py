@@ -21,6 +21,7 @@ import numpy as np
 import regex
 
 from osjax.errors import UserError
+from osjax.types import Json
 from osjax.weights.lora_names import MAGNITUDES, Found
 
 METADATA = "lora_adapter_metadata"  # in the header of files that diffusers writes
@@ -99,7 +100,7 @@ def _number(path: Path, what: str, value: Any) -> float:
     return number
 
 
-def _of_header(path: Path, text: str) -> dict[str, Any]:
+def _of_header(path: Path, text: str) -> Json:
     """peft's settings of the video model in the JSON that diffusers puts in a header."""
     try:
         content = json.loads(text)

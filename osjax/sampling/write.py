@@ -73,7 +73,7 @@ class Output:
         except ValueError as error:
             raise UserError(f"{self.json(stem)} is no JSON of osjax: give another --output, or --overwrite") from error
         wanted = json.loads(json.dumps(settings))
-        told = {**SINCE, **told} if isinstance(told, dict) else {}
+        told = {**SINCE, **told}
         differ = [key for key in wanted if told.get(key) != wanted[key]]
         if differ:
             raise UserError(

@@ -59,6 +59,7 @@ VERBS = {
 }
 
 
+LONGEST = 600  # characters of an error that is no user's: compilers' run to pages
 COMPUTING = ("demo", "train", "encode", "sample", "eval", "bench")  # they run models, so pages of memory matter
 
 
@@ -99,28 +100,30 @@ def _run(argv: list[str]) -> int:
     except SystemExit as stop:  # argparse, after it printed a verb's help
         return stop.code if isinstance(stop.code, int) else 0
     except UserError as error:
-        return _report(f"osjax: {error}", error.status, show_traceback)
+        return _report([f"osjax: {line}" for line in error.lines], error.status, show_traceback)
     except KeyboardInterrupt:
-        return _report("osjax: interrupted", 1, show_traceback)
+        return _report(["osjax: interrupted"], 1, show_traceback)
     except BrokenPipeError:  # the reader, such as `head`, has seen enough; keep Python from flushing into it at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
         if atomic.is_full_disk(error):
             where = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
-            return _report(f"osjax: no space is left on the disk{where}: make room and run it again", 1, show_traceback)
+            told = f"osjax: no space is left on the disk{where}: make room and run it again"
+            return _report([told], 1, show_traceback)
         message = f"osjax: {type(error).__name__}: {error}" if str(error) else f"osjax: {type(error).__name__}"
-        return _report(message, 1, show_traceback, "; run again with --traceback to see where")
+        message = " ".join(message.split())
+        if len(message) > LONGEST:
+            message = message[:LONGEST] + " ..."
+        return _report([message], 1, show_traceback, "; run again with --traceback to see where")
     return 0
 
 
-def _report(message: str, status: int, show_traceback: bool, hint: str = "") -> int:
+def _report(messages: Sequence[str], status: int, show_traceback: bool, hint: str = "") -> int:
     if show_traceback:
         traceback.print_exc()
-    line = " ".join(message.split())
-    if len(line) > 600:  # compiler errors run to pages
-        line = line[:600] + " ..."
-    print(line + ("" if show_traceback else hint), file=sys.stderr)
+    for message in messages:
+        print(" ".join(message.split()) + ("" if show_traceback else hint), file=sys.stderr)
     return status
 
 

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from osjax import models
-from osjax.errors import UserError
+from osjax.errors import UserError, usage
 from osjax.models.velocity import VideoConfig
 from osjax.parallel import mesh as device_mesh
 from osjax.parts import autoencoder as autoencoders
@@ -33,6 +33,7 @@ from osjax.weights.layout import OPEN_SORA_V2
 from osjax.weights.leaves import Leaves
 
 
+@usage()
 def from_config(cfg: ConfigDict, mesh: Mesh | None = None) -> Pipeline:
     """The pipeline of a sampling config (keys: `osjax.parts.sampling.SamplingKeys`). Weights are read when first used.
 

@@ -1,6 +1,6 @@
 """A training run from a config: where it keeps things, what it trains on, and the recipes of its stages in order."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from jax.sharding import AbstractMesh, Mesh
 from ml_collections import ConfigDict
 
 from osjax.data.remote import is_url
-from osjax.errors import UserError
+from osjax.errors import Gathered, Problems, UserError, usage
 from osjax.parallel import mesh as device_mesh
 from osjax.parts import autoencoder_stage, diffusion
 from osjax.parts.autoencoder_stage import AutoencoderRecipe
@@ -64,12 +64,13 @@ class Run:
         return {name: stage for name, stage in known.items() if not names or name in names}
 
 
+@usage()
 def of_config(
     cfg: ConfigDict,
     make_mesh: Callable[..., Mesh | AbstractMesh] = device_mesh.make,
     ignored: tuple[str, ...] = (),
 ) -> Run:
-    """The run that a config describes. UserError for what cannot work.
+    """The run that a config describes. UserError, status 2, for what cannot work: all of it, a line each.
 
     make_mesh: makes the mesh of a stage from the sizes of its axes. ignored: keys of the run that another part reads.
     """
@@ -78,8 +79,12 @@ def of_config(
     of_stages = stages_of(cfg, names)
     run = to_dataclass(RunKeys, own, "")
     made: dict[str, Recipe] = {}
+    problems = Gathered()
     for name, stage in of_stages.items():
-        made[name] = _recipe(name, stage, made, make_mesh)
+        if not _builds_on(stage, of_stages.keys() - made.keys() if problems.lines else ()):
+            with problems:
+                made[name] = _recipe(name, stage, made, make_mesh)
+    problems.end()
     if is_url(run.workdir):
         raise UserError(f"config.workdir is {run.workdir}, a URL: {LOCAL_WORKDIR}", status=2)
     place = Place(Path(run.workdir), run.checkpoints or str(Path(run.workdir)))
@@ -101,6 +106,11 @@ def stages_of(cfg: ConfigDict, run_keys: set[str] | None = None) -> dict[str, Co
     return {name: cfg.stages[name] for name in cfg.order}
 
 
+def _builds_on(cfg: ConfigDict, names: Collection[str]) -> bool:
+    """Whether a stage begins from one of these stages, or uses its autoencoder."""
+    return any(cfg[group].get("stage") in names for group in ("start", "autoencoder") if group in cfg)
+
+
 def _recipe(name: str, cfg: ConfigDict, before: Mapping[str, Recipe], make_mesh: Callable) -> Recipe:
     """One stage, which may refer to those before it."""
     if not name.replace("_", "").replace("-", "").isalnum():
@@ -110,7 +120,7 @@ def _recipe(name: str, cfg: ConfigDict, before: Mapping[str, Recipe], make_mesh:
     try:
         return RECIPES[cfg.kind](name, cfg, before, make_mesh)
     except UserError as error:
-        raise UserError(f"{name}: {error}", status=2) from error
+        raise Problems([f"{name}: {line}" for line in error.lines]) from error
 
 
 def missing_inputs(run: Run) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from osjax.errors import UserError
+from osjax.errors import UserError, usage
 from osjax.parts.autoencoder import AutoencoderKeys
 from osjax.parts.groups import group, optional, said, to_dataclass
 from osjax.parts.stage import MeshKeys
@@ -74,6 +74,7 @@ def keys() -> ConfigDict:
     return cfg
 
 
+@usage()
 def of_config(cfg: ConfigDict) -> SamplingKeys:
     """The checked keys of a sampling config. UserError for settings that nothing reads or that cannot be."""
     keys = to_dataclass(SamplingKeys, cfg, "")

@@ -25,6 +25,7 @@ class MeshKeys:
     fsdp: int = 1  # devices that share the weights
     sequence: int = 1  # devices that share a sequence
     tensor: int = 1  # devices that share a layer
+    fit: bool = False  # sizes that do not fit the devices that are there give way to the nearest that do
 
 
 @dataclass(frozen=True)

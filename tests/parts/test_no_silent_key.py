@@ -35,6 +35,7 @@ ACTS = {
     "data.random_start": "osjax.stages.data",
     "data.state_fps": "osjax.stages.data",
     "data.state_motion": "osjax.stages.data",
+    "mesh.fit": "osjax.parallel.mesh",
     "loss_on_given": "osjax.stages.diffusion",
     "start.average": "osjax.stages.start",
     "model.cond_embed": "osjax.models.mmdit.model",

@@ -6,6 +6,8 @@ A verb is a module of osjax.cli with two functions, explained here for all of th
     run(cfg, args)       does the work. cfg: the `ConfigDict` of --config with its overrides, or None for a verb that
                          needs none. args: the namespace of those flags. UserError for what a user can mend.
 
+One without a default config may have a third, `default_config(args)`, which names the shipped one by its flags.
+
 The module is imported only when its verb is asked for, so `osjax --help` imports neither jax nor any model.
 Exit status: 0 on success, 2 on bad usage, 1 on failure; an error is one readable line, `--traceback` shows the rest.
 """
@@ -48,6 +50,7 @@ class Verb:
 VERBS = {
     "demo": Verb("osjax.cli.demo", "the whole curriculum on small procedural clips, on a CPU", "configs/demo.py"),
     "train": Verb("osjax.cli.train", "a stage or a whole curriculum, resumed where it stands"),
+    "finetune": Verb("osjax.cli.finetune", "from a folder of clips to a fine-tuned model", needs_config=False),
     "encode": Verb("osjax.cli.encode", "latents and text features of clips, for training with data.cached"),
     "report": Verb("osjax.cli.report", "a run's losses, rates and samples as one HTML page", needs_config=False),
     "sample": Verb("osjax.cli.sample", "prompts, images and clips to videos", "configs/sample/demo.py"),
@@ -60,7 +63,15 @@ VERBS = {
 
 
 LONGEST = 600  # characters of an error that is no user's: compilers' run to pages
-COMPUTING = ("demo", "train", "encode", "sample", "eval", "bench")  # they run models, so pages of memory matter
+COMPUTING = (
+    "demo",
+    "train",
+    "finetune",
+    "encode",
+    "sample",
+    "eval",
+    "bench",
+)  # they run models, so pages of memory matter
 
 
 class Parser(argparse.ArgumentParser):
@@ -148,6 +159,8 @@ def _dispatch(argv: list[str]) -> None:
     args = _parse(name, module, rest)
     labels = _labels(_parser(name, module))
     local_paths.check(name, {"config": config_path, **vars(args)}, labels)
+    if config_path is None and hasattr(module, "default_config"):
+        config_path = module.default_config(args)
     cfg = _load_config(name, verb, config_path, overrides)
     local_paths.check_config(name, cfg)
     module.run(cfg, args)

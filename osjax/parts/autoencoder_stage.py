@@ -111,7 +111,7 @@ def recipe(
     module = part.module.clone(remat=given.remat) if given.remat else part.module
     with problems:
         adam = stage.optimizer_of(given, part.model)
-        phase = discriminator.of_keys(given.adversary, given.losses, adam.accumulate, computes)
+        phase = discriminator.of_keys(given.adversary, given.losses, adam.accumulate, given.steps, computes)
     with problems:
         needed = bool(given.losses.perceptual_weight)
         distance = lpips.of_keys(given.lpips, needed, computes, given.remat)

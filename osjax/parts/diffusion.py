@@ -114,8 +114,10 @@ def recipe(
         words = text.of_keys(given.text)
     problems.end()
     with problems:
-        rows = given.data.buckets, given.data.batch_per_device, given.data.fps_max
-        table = buckets.table(*rows, part.module.stride.space * model.inputs.patch, mesh)
+        multiple = part.module.stride.space * model.inputs.patch
+        rows, aspects = buckets.chosen(given.data, part.module.stride, multiple)
+        split = given.data.batch_per_device, given.data.fps_max
+        table = buckets.table(rows, *split, multiple, mesh, aspects=aspects)
         _check_sizes(given, model, part, table)
     with problems:
         adam = stage.optimizer_of(given, model)

@@ -7,6 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from osjax.errors import UserError, usage
+from osjax.parts import hub
 from osjax.parts.autoencoder import AutoencoderKeys
 from osjax.parts.groups import group, optional, said, to_dataclass
 from osjax.parts.stage import MeshKeys
@@ -77,7 +78,7 @@ def keys() -> ConfigDict:
 @usage()
 def of_config(cfg: ConfigDict) -> SamplingKeys:
     """The checked keys of a sampling config. UserError for settings that nothing reads or that cannot be."""
-    keys = to_dataclass(SamplingKeys, cfg, "")
+    keys = to_dataclass(SamplingKeys, hub.resolved(cfg, {}), "")
     asked = said(keys.sample)
     to_dataclass(SampleSettings, asked, "sample")
     sized = [name for name in ("resolution", "aspect_ratio") if name in asked]

@@ -32,6 +32,7 @@ ACTS = {
     "data.cached": "osjax.stages.diffusion",
     "data.cached_text": "osjax.stages.diffusion",
     "data.exact_resize": "osjax.stages.data",
+    "data.fill": "osjax.stages.data",
     "data.random_start": "osjax.stages.data",
     "data.state_fps": "osjax.stages.data",
     "data.state_motion": "osjax.stages.data",

@@ -7,6 +7,7 @@ from osjax.__main__ import main
 from osjax.errors import Problems, UserError
 from osjax.parallel import mesh
 from osjax.parts import config, run
+from osjax.training import optimizer
 
 STAGE1, STAGE2 = "stages.stage1_t2v", "stages.stage2_i2v"
 
@@ -60,3 +61,29 @@ def test_a_sampling_config_that_cannot_run_has_status_2(tmp_path, capsys):
     for flag in ("--config.mesh.fsdp=99", "--steps=0", "--layout=banana", "--mode=banana"):
         assert main([*argv, flag]) == 2
         assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_cosine_without_an_end_of_its_own_ends_with_its_stage_and_keeps_its_shape_when_that_is_shortened():
+    rates = {}
+    for steps in (40, 400):
+        asked = {
+            f"{STAGE1}.steps": steps,
+            f"{STAGE1}.optimizer.schedule": "cosine",
+            f"{STAGE1}.optimizer.warmup_steps": 0,
+        }
+        made = run.of_config(config.load("configs/smoke.py", asked)).stages["stage1_t2v"].optimizer
+        rates[steps] = [float(optimizer.learning_rate(made)(steps * share // 4)) for share in range(5)]
+    assert rates[40] == pytest.approx(rates[400], abs=1e-12) and rates[40][4] == 0 < rates[40][3]
+    longer = {f"{STAGE1}.optimizer.schedule": "cosine", f"{STAGE1}.optimizer.warmup_steps": 16}
+    with pytest.raises(UserError, match="optimizer.warmup_steps is 16 of 16 steps"):
+        run.of_config(config.load("configs/smoke.py", longer))
+
+
+@pytest.mark.parametrize(
+    ("decay", "says"),
+    [(20, "is 20 of 16 steps, so the rate never comes down"), (6, "is 6 of 16 steps, so most are at"), (10, "")],
+)
+def test_a_rate_that_never_comes_down_or_is_mostly_at_its_floor_is_warned_of(decay, says, caplog):
+    asked = {f"{STAGE1}.optimizer.schedule": "cosine", f"{STAGE1}.optimizer.decay_steps": decay}
+    run.of_config(config.load("configs/smoke.py", asked))
+    assert says in caplog.text and bool(caplog.text) == bool(says)

@@ -6,6 +6,8 @@ A verb is a module of osjax.cli with two functions, explained here for all of th
     run(cfg, args)       does the work. cfg: the `ConfigDict` of --config with its overrides, or None for a verb that
                          needs none. args: the namespace of those flags. UserError for what a user can mend.
 
+One without a default config may have a third, `default_config(args)`, which names the shipped one by its flags.
+
 The module is imported only when its verb is asked for, so `osjax --help` imports neither jax nor any model.
 Exit status: 0 on success, 2 on bad usage, 1 on failure; an error is one readable line, `--traceback` shows the rest.
 """
@@ -48,6 +50,7 @@ class Verb:
 VERBS = {
     "demo": Verb("osjax.cli.demo", "the whole curriculum on small procedural clips, on a CPU", "configs/demo.py"),
     "train": Verb("osjax.cli.train", "a stage or a whole curriculum, resumed where it stands"),
+    "finetune": Verb("osjax.cli.finetune", "from a folder of clips to a fine-tuned model", needs_config=False),
     "encode": Verb("osjax.cli.encode", "latents and text features of clips, for training with data.cached"),
     "report": Verb("osjax.cli.report", "a run's losses, rates and samples as one HTML page", needs_config=False),
     "sample": Verb("osjax.cli.sample", "prompts, images and clips to videos", "configs/sample/demo.py"),
@@ -59,7 +62,16 @@ VERBS = {
 }
 
 
-COMPUTING = ("demo", "train", "encode", "sample", "eval", "bench")  # they run models, so pages of memory matter
+LONGEST = 600  # characters of an error that is no user's: compilers' run to pages
+COMPUTING = (
+    "demo",
+    "train",
+    "finetune",
+    "encode",
+    "sample",
+    "eval",
+    "bench",
+)  # they run models, so pages of memory matter
 
 
 class Parser(argparse.ArgumentParser):
@@ -99,28 +111,30 @@ def _run(argv: list[str]) -> int:
     except SystemExit as stop:  # argparse, after it printed a verb's help
         return stop.code if isinstance(stop.code, int) else 0
     except UserError as error:
-        return _report(f"osjax: {error}", error.status, show_traceback)
+        return _report([f"osjax: {line}" for line in error.lines], error.status, show_traceback)
     except KeyboardInterrupt:
-        return _report("osjax: interrupted", 1, show_traceback)
+        return _report(["osjax: interrupted"], 1, show_traceback)
     except BrokenPipeError:  # the reader, such as `head`, has seen enough; keep Python from flushing into it at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
         if atomic.is_full_disk(error):
             where = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
-            return _report(f"osjax: no space is left on the disk{where}: make room and run it again", 1, show_traceback)
+            told = f"osjax: no space is left on the disk{where}: make room and run it again"
+            return _report([told], 1, show_traceback)
         message = f"osjax: {type(error).__name__}: {error}" if str(error) else f"osjax: {type(error).__name__}"
-        return _report(message, 1, show_traceback, "; run again with --traceback to see where")
+        message = " ".join(message.split())
+        if len(message) > LONGEST:
+            message = message[:LONGEST] + " ..."
+        return _report([message], 1, show_traceback, "; run again with --traceback to see where")
     return 0
 
 
-def _report(message: str, status: int, show_traceback: bool, hint: str = "") -> int:
+def _report(messages: Sequence[str], status: int, show_traceback: bool, hint: str = "") -> int:
     if show_traceback:
         traceback.print_exc()
-    line = " ".join(message.split())
-    if len(line) > 600:  # compiler errors run to pages
-        line = line[:600] + " ..."
-    print(line + ("" if show_traceback else hint), file=sys.stderr)
+    for message in messages:
+        print(" ".join(message.split()) + ("" if show_traceback else hint), file=sys.stderr)
     return status
 
 
@@ -145,6 +159,8 @@ def _dispatch(argv: list[str]) -> None:
     args = _parse(name, module, rest)
     labels = _labels(_parser(name, module))
     local_paths.check(name, {"config": config_path, **vars(args)}, labels)
+    if config_path is None and hasattr(module, "default_config"):
+        config_path = module.default_config(args)
     cfg = _load_config(name, verb, config_path, overrides)
     local_paths.check_config(name, cfg)
     module.run(cfg, args)

@@ -48,7 +48,7 @@ def stage(steps: int, lr: float) -> ConfigDict:
     cfg.losses.crop = 64
     cfg.lpips.untrained = True
     cfg.lpips.config = ConfigDict({"chns": (16, 32, 64, 64, 64)})
-    cfg.optimizer.update(lr=lr, b2=0.999, eps=1e-8, schedule="cosine", warmup_steps=50, decay_steps=steps)
+    cfg.optimizer.update(lr=lr, b2=0.999, eps=1e-8, schedule="cosine", warmup_steps=50)
     cfg.optimizer.update(final_lr_ratio=0.05, ema_decay=0.99)
     cfg.checkpoint.every = 250
     cfg.evaluate.update(every=250, batches=8)

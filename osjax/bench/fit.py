@@ -1,12 +1,12 @@
 """How many blocks of a model fit into a device's memory, from compiled programs of few blocks."""
 
 import math
-import os
 from collections.abc import Callable
 
 import jax
 
 from osjax.errors import UserError
+from osjax.parallel import device_memory
 
 USABLE = 0.92  # of the memory; the rest is the allocator's and the collectives'
 Blocks = tuple[int, int]
@@ -37,7 +37,4 @@ def blocks(bytes_of: Callable[[Blocks], int], whole: Blocks, limit: float) -> Bl
 
 def limit() -> float:
     """Bytes of one device that a program may use; of a CPU, its share of the machine's memory."""
-    device = jax.local_devices()[0]
-    stats = device.memory_stats() or {}
-    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / len(jax.local_devices())
-    return USABLE * stats.get("bytes_limit", machine)
+    return USABLE * device_memory.bytes_of(jax.local_devices()[0])

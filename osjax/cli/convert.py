@@ -54,6 +54,10 @@ def add_options(parser) -> None:
 
 def run(cfg: ConfigDict, args) -> None:
     began = time.monotonic()
+    from osjax.parts import hub
+
+    pins: dict[str, str] = {}
+    args.source, args.adapter = (hub.local(p, pins) if hub.is_hub(p) else p for p in (args.source, args.adapter))
     out = Path(args.out)
     with lock.held(out.absolute().parent, "osjax convert", name=f".{out.name}"):
         _convert(cfg, args, Path(args.source), out, began)

@@ -34,6 +34,7 @@ def run(cfg: ConfigDict, args) -> None:
     if not wanted:
         raise UserError("nothing to encode: this config has no stage of the video model", status=2)
     curriculum = Curriculum(checked)
+    curriculum.check(wanted)
     with curriculum.alone("osjax encode"):
         for name in wanted:
             made = curriculum.stages[name].encode(curriculum.own)

@@ -9,17 +9,21 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from osjax.errors import UserError
+from osjax.parts import hub
 from osjax.parts.place import LOCAL_WORKDIR
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 # Options that hold texts, by their name in argparse.
-TEXTS = frozenset(("prompt", "negative"))
+TEXTS = frozenset(("prompt", "negative", "caption", "prefix", "trigger"))
 # Keys that hold texts or take URLs, by the end of their dotted name.
 TEXT_KEYS = frozenset(("prompt", "prompts", "negative", "url", "wandb"))
 URL_KEYS = {
-    **dict.fromkeys(("train", "encode", "demo", "plan"), ("checkpoints", "source", "held_out")),
+    **dict.fromkeys(("train", "finetune", "encode", "demo", "plan"), ("checkpoints", "source", "held_out")),
     "bench": ("source", "held_out"),
 }
+# Verbs whose weights may be hf:// paths, and their options that name some.
+HUB_VERBS = ("train", "finetune", "encode", "plan", "demo", "sample", "convert")
+HUB_OPTIONS = {("finetune", "weights"), ("convert", "source"), ("convert", "adapter")}
 ADVICE = {
     "workdir": LOCAL_WORKDIR,
     "data": "name a path on this machine; only the data set that `osjax data build` writes may be a URL",
@@ -37,6 +41,8 @@ def check(verb: str, options: Mapping[str, Any], labels: Mapping[str, str]) -> N
             continue
         for _, given in _strings(value, name):
             for part in given.split(";"):  # --ref holds several
+                if (verb, name) in HUB_OPTIONS and hub.is_hub(part):
+                    continue
                 _refuse_url(verb, labels.get(name, f"--{name}"), name, part)
 
 
@@ -44,6 +50,8 @@ def check_config(verb: str, cfg: Any) -> None:
     """UserError, status 2, that names the key of a verb's config `cfg` which is a URL but is taken for a local path."""
     for key, value in _strings(cfg, ""):
         last = key.rsplit(".", 1)[-1]
+        if verb in HUB_VERBS and last in hub.KEYS and hub.is_hub(value):
+            continue
         if last not in TEXT_KEYS and last not in URL_KEYS.get(verb, ()):
             _refuse_url(verb, f"config.{key}", last, value)
 

@@ -138,13 +138,13 @@ def _flickering(requests: list[prompts.Request], samples: int | None) -> list[pr
     return [replace(r, samples=samples) if r.suite == FLICKERING else r for r in requests]
 
 
-def _sources(keys: SamplingKeys) -> dict[str, str]:
+def _sources(keys: SamplingKeys) -> dict[str, Any]:
     """The files that the models come from."""
-    files = {"workdir": keys.workdir}
+    files: dict[str, Any] = {"workdir": keys.workdir}
     if not keys.workdir:
         files = {"video": keys.model.weights, "autoencoder": keys.autoencoder.weights}
-    if keys.model.adapter:
-        files |= {"adapter": keys.model.adapter}
     if keys.sample["mode"] == T2I2V:
         files |= {"image": keys.image.model.weights, "image autoencoder": keys.image.autoencoder.weights}
-    return {name: str(Path(file).resolve()) for name, file in files.items() if file}
+    named = {name: str(Path(file).resolve()) for name, file in files.items() if file}
+    rows = [{"path": str(Path(path).resolve()), "strength": strength} for path, strength in keys.model.added]
+    return {**named, "adapters": rows} if rows else named

@@ -37,9 +37,9 @@ def topology_mesh(name: str, sizes: MeshKeys) -> Mesh:
         raise UserError(
             f"topology {name!r} cannot be compiled for ({error}): install osjax[tpu], and give a name like v5p:2x2x1"
         ) from error
-    asked = vars(sizes)
-    wanted = math.prod(asked.values()) if min(asked.values()) > 0 else len(devices)
-    return device_mesh.make(**asked, devices=devices[:wanted])
+    axes = [getattr(sizes, axis) for axis in device_mesh.AXES]
+    wanted = math.prod(axes) if min(axes) > 0 else len(devices)
+    return device_mesh.make(**vars(sizes), devices=devices[:wanted])
 
 
 def report(pipe: Pipeline, folder: Path, mesh: Mesh | None = None) -> None:

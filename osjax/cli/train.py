@@ -11,14 +11,16 @@ import jax
 from ml_collections import ConfigDict
 
 from osjax.cli import hosts
-from osjax.errors import UserError
+from osjax.errors import Gathered, UserError
 from osjax.parallel import compiled, host
 from osjax.parts import run as runs
 from osjax.parts.demo import DemoReport
 from osjax.parts.groups import refuse, to_dataclass
 from osjax.parts.run import Run
+from osjax.planning import fits
 from osjax.stages.curriculum import Curriculum, summary
 from osjax.stages.stage import Options, count_parameters
+from osjax.training import dashboards
 from osjax.training.dashboards import Dashboard, TensorBoard, WandB
 from osjax.training.loop import Interrupted
 
@@ -34,18 +36,31 @@ def run(cfg: ConfigDict, args) -> None:
     if args.workdir:
         cfg.workdir = args.workdir
     hosts.join(args)
+    start(cfg, args)
+
+
+def start(cfg: ConfigDict, args) -> None:
+    """Check a run and train it. cfg: of the run. args: flags `dry_run` and `profile`."""
     host.keep_freed_memory()
     if "report" in cfg:
         report = to_dataclass(DemoReport, cfg.report, "report")
         refuse(report, "report", (), "osjax demo alone writes that report")
     checked = runs.of_config(cfg, ignored=("report",))
     compiled.keep(checked.keys.compilation_cache)
+    curriculum, problems = Curriculum(checked), Gathered()
+    with problems:
+        curriculum.check()
+    with problems:
+        fits.check(checked)
+    with problems:
+        dashboards.check(checked.keys.tensorboard, checked.keys.wandb)
+    problems.end()
     if args.dry_run:
-        _print_plan(checked)
+        _print_plan(checked, curriculum)
         return
     shown = _dashboards(checked)
     try:
-        Curriculum(checked).train(Options(args.profile, shown))
+        curriculum.train(Options(args.profile, shown))
     except Interrupted as stopped:
         raise UserError(str(stopped), status=os.EX_TEMPFAIL) from stopped
     finally:
@@ -67,9 +82,12 @@ def _dashboards(checked: Run) -> tuple[Dashboard, ...]:
     return tuple(shown)
 
 
-def _print_plan(checked: Run) -> None:
-    if problems := runs.missing_inputs(checked):
-        raise UserError("; ".join(problems), status=2)
-    print("\n".join(summary(checked)))
-    for name, stage in checked.stages.items():
+def _print_plan(checked: Run, curriculum: Curriculum) -> None:
+    needs = fits.of_run(checked)
+    for line, (name, stage) in zip(summary(checked), checked.stages.items(), strict=True):
+        print(line)
         print(f"{name}: mesh {dict(stage.mesh.shape)}, {count_parameters(stage.model):,} parameters")
+        if name in needs:
+            print(f"{name}: {needs[name].says}")
+        for told in curriculum.clips(stage):
+            print(f"{name}: {told}")

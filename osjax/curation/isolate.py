@@ -66,23 +66,38 @@ class Pool:
         """The rows that `function` makes of each row, in order.
 
         A row whose clip is at fault comes back with a `reason`: the UserError's line, or "quarantined: ..." when the
-        clip ran past its deadline, took its process down or raised anything else. Rows that have a reason pass.
+        clip ran past its deadline, took its process down or raised anything else. Rows that have a reason pass. A clip
+        that is late while the machine has more to do than processors gets a second try, with twice the time.
         """
         return [out for made in self._threads.map(partial(self._one, function), rows) for out in made]
 
     def _one(self, function: Callable[[Row], list[Row]], row: Row) -> list[Row]:
         if row.get("reason"):
             return [row]
-        try:
-            made, reason, fatal = self._workers.call(_guarded, function, row, timeout_s=self.limits.deadline(row))
-        except Lost as error:
-            made, reason, fatal = [], f"quarantined: {error}", None
+        made, reason, fatal = self._tried(function, row, self.limits.deadline(row), again=True)
         if fatal:
             raise UserError(fatal)
         if reason:
             log.warning("dropped: %s", reason if str(row["path"]) in reason else f"{row['path']}: {reason}")
             return [{**row, "reason": reason}]
         return made
+
+    def _tried(
+        self, function: Callable[[Row], list[Row]], row: Row, seconds: float, again: bool
+    ) -> tuple[list[Row], str | None, str | None]:
+        """What `_guarded` gives within so many seconds. again: whether to try once more on a busy machine."""
+        try:
+            return self._workers.call(_guarded, function, row, timeout_s=seconds)
+        except Lost as error:
+            if error.late and again and machine_is_busy():
+                log.info("%s is late on a busy machine: tried again", row["path"])
+                return self._tried(function, row, 2 * seconds, again=False)
+            return [], f"quarantined: {error}", None
+
+
+def machine_is_busy() -> bool:
+    """Whether more processes want to run than there are processors for them."""
+    return os.getloadavg()[0] > len(os.sched_getaffinity(0)) + 0.5
 
 
 def _guarded(held: None, function: Callable[[Row], list[Row]], row: Row) -> tuple[list[Row], str | None, str | None]:

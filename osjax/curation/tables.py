@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from osjax import atomic
-from osjax.data import plain_text, table
+from osjax.data import columns, plain_text, table
 from osjax.data.opened import SUFFIXES
 from osjax.errors import UserError
 from osjax.types import Row
@@ -143,12 +143,9 @@ def _of_parquet(source: Path) -> Iterator[Row]:
     with file:
         table.check_types(file.schema_arrow, source)
         names = file.schema_arrow.names
-        missing = [name for name in table.REQUIRED if name not in names]
-        if missing:
-            raise UserError(
-                f"table {source} lacks the column {', '.join(missing)}; it has {', '.join(names)}: rename or add it"
-            )
-        yield from _checked(enumerate(_parquet_rows(file, source), 2), source.parent)
+        ours = columns.renamed(names, f"table {source}")
+        rows = ({ours.get(name, name): value for name, value in row.items()} for row in _parquet_rows(file, source))
+        yield from _checked(enumerate(rows, 2), source.parent)
 
 
 def _parquet_rows(file: pq.ParquetFile, source: Path) -> Iterator[Row]:

@@ -4,7 +4,7 @@ Aspect names are width:height, sizes (height, width). Source: Open-Sora opensora
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -139,12 +139,22 @@ class Buckets:
     """The buckets of a configuration, searched from the largest resolution down.
 
     config: {resolution: {frames: Rule}}. multiple: what heights and widths divide by. fps_max: frames per second, to
-    which videos are brought by leaving out frames. count: of all buckets.
+    which videos are brought by leaving out frames. aspects: the only aspect ratios, width:height; none: all of the
+    table. count: of all buckets.
     """
 
-    def __init__(self, config: Mapping[str, Mapping[int, Rule]], multiple: int = 16, fps_max: float = 24):
+    def __init__(
+        self,
+        config: Mapping[str, Mapping[int, Rule]],
+        multiple: int = 16,
+        fps_max: float = 24,
+        aspects: Sequence[str] = (),
+    ):
         self.multiple, self.fps_max = multiple, fps_max
-        self.tables = {name: table(name, multiple) for name in sorted(config, key=pixels, reverse=True)}
+        tables = {name: table(name, multiple) for name in sorted(config, key=pixels, reverse=True)}
+        self.tables = {
+            name: {a: s for a, s in sizes.items() if not aspects or a in aspects} for name, sizes in tables.items()
+        }
         self.rules = {name: dict(sorted(config[name].items(), reverse=True)) for name in self.tables}
         self.count = sum(len(self.tables[name]) * len(rules) for name, rules in self.rules.items())
 

@@ -60,7 +60,8 @@ class Plan:
     members: gives those of the pass of a number, counted from 0. Samples that draw their bucket do so in each pass, so
         passes differ in length.
     batch_sizes: of every bucket that any pass may have, all hosts together. seed: of the orders.
-    settled: all passes have the same members.
+    settled: all passes have the same members. fill: the last batch of a bucket, which its samples do not fill, takes
+        some of them again; else they wait for another pass.
     UserError where no bucket fills a batch.
 
     Nothing is stored per batch or per sample: orders are permutations that are computed at one place at a time. Of
@@ -68,9 +69,14 @@ class Plan:
     """
 
     def __init__(
-        self, members: Callable[[int], Members], batch_sizes: Mapping[Bucket, int], seed: int, settled: bool = False
+        self,
+        members: Callable[[int], Members],
+        batch_sizes: Mapping[Bucket, int],
+        seed: int,
+        settled: bool = False,
+        fill: bool = False,
     ):
-        self.batch_sizes, self.seed, self.settled = batch_sizes, seed, settled
+        self.batch_sizes, self.seed, self.settled, self.fill = batch_sizes, seed, settled, fill
         self._members, self._lock = members, threading.Lock()
         self._passes: dict[int, Pass] = {}
         self._starts = [0]  # first step of each pass that was asked for so far, and of the next
@@ -91,7 +97,7 @@ class Plan:
         return self._place(step)[2]
 
     def indices(self, step: int) -> list[int]:
-        """The samples of a step's batch, of all processes together. None comes twice within a pass."""
+        """The samples of a step's batch, of all processes together. None comes twice in a pass without `fill`."""
         return self.batch(step).indices
 
     def batch(self, step: int) -> Batch:
@@ -101,7 +107,8 @@ class Plan:
         which = now.buckets.index(bucket) + 1  # from 1: numpy takes (seed, turn) and (seed, turn, 0) for one seed
         # The order is of all samples, those that fill no batch too, so that other ones are left out in every pass.
         places = range(nth * size, (nth + 1) * size)
-        indices = [int(samples[_permuted(at, len(samples), self.seed, turn, which)]) for at in places]
+        order = (_permuted(at % len(samples), len(samples), self.seed, turn, which) for at in places)
+        indices = [int(samples[at]) for at in order]
         return Batch(bucket, indices, samples)
 
     def _place(self, step: int) -> tuple[int, Pass, Bucket, int]:
@@ -134,7 +141,9 @@ class Plan:
         turn = 0 if self.settled else turn
         if turn not in self._passes:
             members, sizes = self._members(turn), self.batch_sizes
-            counts = {bucket: len(m) // sizes[bucket] for bucket, m in members.items() if len(m) >= sizes[bucket]}
+            spare = {bucket: sizes[bucket] - 1 if self.fill else 0 for bucket in members}
+            counts = {bucket: (len(m) + spare[bucket]) // sizes[bucket] for bucket, m in members.items()}
+            counts = {bucket: count for bucket, count in counts.items() if count}
             # Threads read a little ahead, so at the end of a pass two are in use.
             self._passes = {turn: Pass(members, counts), **dict(list(self._passes.items())[:1])}
         return self._passes[turn]

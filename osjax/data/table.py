@@ -10,15 +10,15 @@ import pyarrow
 import pyarrow.parquet
 
 from osjax import atomic
-from osjax.data import plain_text
+from osjax.data import columns, plain_text
 from osjax.errors import UserError
 from osjax.types import Row
 
 COLUMNS = ("path", "text", "num_frames", "height", "width", "aspect_ratio", "resolution", "fps")
-REQUIRED = ("path", "text")
 # What a damaged Parquet file raises.
 DAMAGED = (pyarrow.ArrowException, OSError, ValueError, LookupError, OverflowError, MemoryError)
 LARGEST = 2.0**53  # of a number in a table: larger ones are not whole any more
+TEXTS = {*columns.REQUIRED, *(alias for aliases in columns.ALIASES.values() for alias in aliases)}
 _NUMBERS = {
     "num_frames": int,
     "height": int,
@@ -34,7 +34,8 @@ _NUMBERS = {
 def read(path: Path | str) -> list[Row]:
     """Rows of a table; `path` values become absolute, relative ones taken from the table's folder.
 
-    UserError for a table that is missing, empty or lacks the columns path and text, naming what is there.
+    UserError for a table that is missing, empty or lacks the columns path and text, naming what is there; `columns` has
+    what else these may be called.
     """
     rows = []
     for line, row in numbered(path):
@@ -58,13 +59,8 @@ def numbered(path: Path | str) -> list[tuple[int, Row]]:
         raise UserError(f"table {path} is neither .csv nor .parquet: convert it to one of them")
     if not listed:
         raise UserError(f"table {path} has no rows: list at least one clip")
-    names = listed[0][1]
-    missing = [name for name in REQUIRED if name not in names]
-    if missing:
-        raise UserError(
-            f"table {path} lacks the column {', '.join(missing)}; it has {', '.join(names)}: rename or add it"
-        )
-    return listed
+    ours = columns.renamed(listed[0][1], f"table {path}")
+    return [(line, {ours.get(name, name): value for name, value in row.items()}) for line, row in listed]
 
 
 def typed(row: Row, folder: Path) -> tuple[Row, str | None]:
@@ -140,7 +136,7 @@ def check_types(schema: Any, path: Path) -> None:
         kind = field.type.value_type if types.is_dictionary(field.type) else field.type
         is_text = types.is_null(kind) or "string" in str(kind) and not types.is_nested(kind)
         is_number = types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)
-        if field.name in REQUIRED and not is_text:
+        if field.name in TEXTS and not is_text:
             raise UserError(f"table {path}: column {field.name} is of type {field.type}, not string: write it as text")
         if field.name in _NUMBERS and not (is_text or is_number):
             raise UserError(f"table {path}: column {field.name} is of type {field.type}, not a number: write it as one")

@@ -14,6 +14,7 @@ table{display:block;overflow-x:auto;border-collapse:collapse}
 td,th{padding:.2em 1em;text-align:left}
 td+td,th+th{text-align:right}
 img,video{max-width:100%}
+pre{overflow-x:auto}
 figure{display:inline-block;margin:.4em;vertical-align:top;max-width:100%}
 """
 

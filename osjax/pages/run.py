@@ -1,5 +1,6 @@
 """A training run as a page: its losses, rates and newest samples."""
 
+import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from osjax.pages import figures, page
 
 RECENT = 50  # steps that "at first" and "now" are the means of, or a quarter of a short run
 NEWEST = 24  # samples on the page
+CLIPS = "clips.txt"  # in the folder of a stage: which clips it trains on, as a table
 HEAD = ("stage", "steps", "loss at first", "loss now", "steps / s", "data wait", "updates skipped", "evaluation")
 
 
@@ -21,6 +23,9 @@ def write(workdir: Path, by_stage: Mapping[str, Sequence[Mapping[str, Any]]]) ->
     figures.plots(workdir / "run.png", by_stage)
     body = page.heading(workdir, 1) + page.table(HEAD, [_row(name, lines) for name, lines in by_stage.items()])
     body += page.picture("run.png", "losses and rates")
+    for name in by_stage:
+        if (table := workdir / name / "clips.txt").is_file():
+            body += page.heading(f"Clips of {name}") + f"<pre>{html.escape(table.read_text())}</pre>"
     videos = sorted((workdir / "samples").rglob("*.mp4"), key=lambda p: p.stat().st_mtime)[-NEWEST:]
     if videos:
         body += page.heading("Samples")

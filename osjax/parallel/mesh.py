@@ -16,38 +16,54 @@ AXES = ("data", "fsdp", "sequence", "tensor")
 
 
 def make(
-    data: int = -1, fsdp: int = 1, sequence: int = 1, tensor: int = 1, devices: Sequence[jax.Device] | None = None
+    data: int = -1,
+    fsdp: int = 1,
+    sequence: int = 1,
+    tensor: int = 1,
+    devices: Sequence[jax.Device] | None = None,
+    fit: bool = False,
 ) -> Mesh:
     """Mesh over all devices (or those given). At most one axis may be -1: it takes the devices that are left.
 
     data: copies of the model, which split the batch. fsdp: devices that split the batch and the weights. sequence: that
     split tokens, and the weights as well. tensor: that split heads and hidden units.
+    fit: sizes that do not multiply to the number of devices give way to the nearest that do.
     Axes are Auto: shardings are asked for at jit boundaries and by constraints, and the compiler places the rest.
-    UserError for sizes that do not multiply to the number of devices, with the nearest that do.
+    UserError for sizes that do not multiply to the number of devices, with the nearest that do, unless they may `fit`.
     """
     devices = list(jax.devices() if devices is None else devices)
-    filled = _filled([data, fsdp, sequence, tensor], len(devices))
+    filled = _filled([data, fsdp, sequence, tensor], len(devices), fit)
     return Mesh(arrange(filled, devices), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
-def absent(data: int = -1, fsdp: int = 1, sequence: int = 1, tensor: int = 1, *, count: int) -> AbstractMesh:
+def absent(
+    data: int = -1, fsdp: int = 1, sequence: int = 1, tensor: int = 1, *, count: int, fit: bool = False
+) -> AbstractMesh:
     """The mesh that `make` would give of `count` devices, without any: enough for shapes and their shardings.
 
-    data, fsdp, sequence, tensor: as in `make`.
+    data, fsdp, sequence, tensor, fit: as in `make`.
     """
-    filled = _filled([data, fsdp, sequence, tensor], count)
+    filled = _filled([data, fsdp, sequence, tensor], count, fit)
     return AbstractMesh(tuple(filled), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
-def _filled(sizes: Sequence[int], count: int) -> list[int]:
-    """Sizes without -1. UserError where they do not multiply to the number of devices."""
+def _filled(sizes: Sequence[int], count: int, fit: bool) -> list[int]:
+    """Sizes without -1. UserError where they do not multiply to the number of devices and may not give way."""
     if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
-        raise UserError(f"mesh {_show(sizes)} is not valid: sizes are positive, and at most one is -1 (the rest)")
+        raise UserError(
+            f"mesh {_show(sizes)} is not valid: sizes are positive, and at most one is -1 (the rest)", status=2
+        )
     fixed = math.prod(size for size in sizes if size != -1)
     filled = [count // fixed if size == -1 else size for size in sizes]
-    if math.prod(filled) != count:
-        raise UserError(f"mesh {_show(sizes)} does not fit {count} devices: the nearest is {_nearest(sizes, count)}")
-    return filled
+    if math.prod(filled) == count:
+        return filled
+    nearest = _nearest(sizes, count)
+    if fit:
+        return nearest
+    raise UserError(
+        f"mesh {_show(sizes)} does not fit {count} devices: the nearest is {_show(nearest)}; mesh.fit takes it",
+        status=2,
+    )
 
 
 def arrange(sizes: Sequence[int], devices: Sequence[jax.Device]) -> np.ndarray:
@@ -71,7 +87,8 @@ def arrange(sizes: Sequence[int], devices: Sequence[jax.Device]) -> np.ndarray:
     if between[2] * between[3] > 1 and devices[0].platform == "tpu":
         raise UserError(
             f"mesh {_show(sizes)} splits sequence or tensor between slices of {count} devices, whose network is too "
-            f"slow for that: the nearest is {_nearest(sizes, len(devices), count)}"
+            f"slow for that: the nearest is {_show(_nearest(sizes, len(devices), count))}",
+            status=2,
         )
     inside = [size // part for size, part in zip(sizes, between, strict=True)]
     return mesh_utils.create_hybrid_device_mesh(inside, between, devices)
@@ -81,7 +98,7 @@ def _show(sizes: Sequence[int]) -> str:
     return ", ".join(f"{axis}={size}" for axis, size in zip(AXES, sizes, strict=True))
 
 
-def _nearest(sizes: Sequence[int], count: int, in_slice: int | None = None) -> str:
+def _nearest(sizes: Sequence[int], count: int, in_slice: int | None = None) -> list[int]:
     """Keep tensor, sequence and fsdp as near to what was asked as the devices divide; data takes the rest.
 
     in_slice: what tensor and sequence together must divide, instead of all devices.
@@ -93,7 +110,7 @@ def _nearest(sizes: Sequence[int], count: int, in_slice: int | None = None) -> s
         size = max(d for d in range(1, left + 1) if left % d == 0 and d <= max(size, 1))
         kept.insert(0, size)
         left //= size
-    return _show([left, *kept])
+    return [left, *kept]
 
 
 def initialize(coordinator: str | None = None, processes: int | None = None, index: int | None = None) -> None:

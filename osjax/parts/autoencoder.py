@@ -112,6 +112,12 @@ def unread(part: AutoencoderPart) -> Autoencoder:
     return Autoencoder(part.module, params)
 
 
+def check(part: AutoencoderPart) -> None:
+    """UserError for a file that does not fit the config of the autoencoder `part`; its header alone is read."""
+    if part.weights:
+        _leaves(part, None)
+
+
 def fingerprint(part: AutoencoderPart, place: Place | None) -> str:
     """What tells an autoencoder from others: its config, scale and smaller parameters, as 16 hex digits.
 

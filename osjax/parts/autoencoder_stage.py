@@ -9,7 +9,7 @@ from jax.sharding import AbstractMesh, Mesh
 from ml_collections import ConfigDict
 
 from osjax.data.buckets import Buckets
-from osjax.errors import UserError
+from osjax.errors import Gathered, UserError
 from osjax.parts import autoencoder, buckets, data, dinov2, discriminator, dtype, lpips, stage, start
 from osjax.parts.dinov2 import DINOv2Keys, Teacher
 from osjax.parts.discriminator import Phase
@@ -87,30 +87,43 @@ class AutoencoderRecipe:
 def recipe(
     name: str, cfg: ConfigDict, before: Mapping[str, Any], make_mesh: Callable[..., Mesh | AbstractMesh]
 ) -> AutoencoderRecipe:
-    """The recipe of a stage. UserError for what cannot work.
+    """The recipe of a stage. UserError for all that cannot work.
 
     name: of the stage. cfg: its keys. before: recipes of the run's stages before it. make_mesh: takes sizes of axes.
     """
     given = to_dataclass(AutoencoderStageKeys, cfg, "")
-    stage.check(given)
-    start.check(given.start, before, "autoencoder")
-    data.check(given.data, "autoencoder", evaluates=given.evaluate.every > 0)
-    if given.evaluate.prompts:
-        raise UserError("evaluate.prompts are for stages of the video model: an autoencoder takes no text", status=2)
-    mesh = make_mesh(**vars(given.mesh))
-    computes = dtype.named(given.dtype, "dtype")
-    part = autoencoder.AutoencoderPart(autoencoder.model_config(given.family, given.model, "model"), computes)
+    problems = Gathered()
+    with problems:
+        stage.check(given)
+    with problems:
+        start.check(given.start, before, "autoencoder")
+    with problems:
+        data.check(given.data, "autoencoder", evaluates=given.evaluate.every > 0)
+    with problems:
+        if given.evaluate.prompts:
+            raise UserError("evaluate.prompts are for stages of the video model: an autoencoder takes no text")
+    with problems:
+        mesh = make_mesh(**vars(given.mesh))
+    with problems:
+        computes = dtype.named(given.dtype, "dtype")
+        part = autoencoder.AutoencoderPart(autoencoder.model_config(given.family, given.model, "model"), computes)
+    problems.end()
     module = part.module.clone(remat=given.remat) if given.remat else part.module
-    adam = stage.optimizer_of(given, part.model)
-    needed = bool(given.losses.perceptual_weight)
-    distance = lpips.of_keys(given.lpips, needed, computes, given.remat)
-    teacher = dinov2.of_keys(given.dinov2, given.losses.alignment_weight, getattr(part.model, "encoder", None))
-    phase = discriminator.of_keys(given.adversary, given.losses, adam.accumulate, computes)
-    rows = given.data.buckets, given.data.batch_per_device, given.data.fps_max
-    table = buckets.table(*rows, module.stride.space, mesh)
-    for _, T, H, W, _ in table.every_shape():
-        module.latent_shape(T, H, W)
-    measured = _measured(given.latent_statistics, table)
+    with problems:
+        adam = stage.optimizer_of(given, part.model)
+        phase = discriminator.of_keys(given.adversary, given.losses, adam.accumulate, given.steps, computes)
+    with problems:
+        needed = bool(given.losses.perceptual_weight)
+        distance = lpips.of_keys(given.lpips, needed, computes, given.remat)
+    with problems:
+        teacher = dinov2.of_keys(given.dinov2, given.losses.alignment_weight, getattr(part.model, "encoder", None))
+    with problems:
+        rows = given.data.buckets, given.data.batch_per_device, given.data.fps_max
+        table = buckets.table(*rows, module.stride.space, mesh)
+        for _, T, H, W, _ in table.every_shape():
+            module.latent_shape(T, H, W)
+        measured = _measured(given.latent_statistics, table)
+    problems.end()
     parts = distance, teacher, phase, table, adam, measured
     return AutoencoderRecipe(name, given, mesh, part.model, module, *parts, stage.plain(cfg))
 

@@ -17,7 +17,7 @@ from osjax.curation.cut import Cutting
 from osjax.curation.isolate import Limits
 from osjax.curation.pyramid import ORDER, Steps
 from osjax.curation.score import Scoring
-from osjax.errors import UserError
+from osjax.errors import UserError, usage
 from osjax.parts.groups import group, refuse, refuse_all, to_dataclass
 
 ENGINES = ("auto", "beam", "loop")
@@ -95,6 +95,7 @@ def keys() -> ConfigDict:
     return cfg
 
 
+@usage()
 def of_config(cfg: ConfigDict, step: str | None = None) -> tuple[CurationKeys, Steps]:
     """The keys of a curation config and the steps that they describe.
 

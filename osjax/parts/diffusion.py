@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from osjax import models
 from osjax.conditioning import modes
 from osjax.data.buckets import Buckets
-from osjax.errors import UserError
+from osjax.errors import Gathered, UserError
 from osjax.models.lora import LoRAConfig
 from osjax.models.velocity import VideoConfig
 from osjax.parts import autoencoder, buckets, data, lora, stage, start, text
@@ -22,7 +22,7 @@ from osjax.parts.groups import group, located, to_dataclass
 from osjax.parts.lora import LoRAKeys
 from osjax.parts.stage import StageKeys
 from osjax.parts.text import TextKeys, TextPart
-from osjax.parts.video_model import check_kernel, model_config
+from osjax.parts.video_model import automatic_attention, check_kernel, model_config
 from osjax.sampling.settings import SampleSettings
 from osjax.training.optimizer import OptimizerConfig
 
@@ -45,7 +45,9 @@ class DiffusionKeys(StageKeys):
 
     kind: str = "diffusion"
     family: str = "mmdit"  # of the video model
-    model: Mapping[str, Any] = field(default_factory=dict)  # keys of the family's config
+    model: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # of the family's config; attention auto: what the devices have
     loss_on_given: bool = True  # False: a lone frame that is given at an end of a clip adds nothing to the loss
     guidance: float = 4.0  # what a model with guidance_embed is told while it trains
     autoencoder: StageAutoencoderKeys = StageAutoencoderKeys()
@@ -89,44 +91,59 @@ class DiffusionRecipe:
 def recipe(
     name: str, cfg: ConfigDict, before: Mapping[str, Any], make_mesh: Callable[..., Mesh | AbstractMesh]
 ) -> DiffusionRecipe:
-    """The recipe of a stage. UserError for what cannot work, in the words that every verb uses.
+    """The recipe of a stage. UserError for all that cannot work, in the words that every verb uses.
 
     name: of the stage. cfg: its keys. before: recipes of the run's stages before it. make_mesh: takes sizes of axes.
     """
     given = to_dataclass(DiffusionKeys, cfg, "")
-    stage.check(given)
-    start.check(given.start, before, "diffusion")
-    data.check(given.data, "diffusion", evaluates=given.evaluate.every > 0)
-    model = model_config(given.family, given.model, "model")
-    check_kernel(model, "model")
-    part = autoencoder.of_keys(given.autoencoder, "autoencoder", stage.autoencoders(before))
-    mesh = make_mesh(**vars(given.mesh))
-    rows = given.data.buckets, given.data.batch_per_device, given.data.fps_max
-    table = buckets.table(*rows, part.module.stride.space * model.inputs.patch, mesh)
-    _check_sizes(given, model, part, table)
-    made = DiffusionRecipe(
-        name,
-        given,
-        mesh,
-        model,
-        part,
-        text.of_keys(given.text),
-        table,
-        stage.optimizer_of(given, model),
-        lora.of_keys(given.lora, model),
-        stage.plain(cfg),
-    )
-    _check_adapters(made, before)
-    _check_told(made)
-    return made
+    problems, mesh = Gathered(), None
+    with problems:
+        stage.check(given)
+    with problems:
+        start.check(given.start, before, "diffusion")
+    with problems:
+        data.check(given.data, "diffusion", evaluates=given.evaluate.every > 0)
+    with problems:
+        mesh = make_mesh(**vars(given.mesh))
+    with problems:
+        model = model_config(given.family, _chosen(given.model, mesh), "model")
+        check_kernel(model, "model")
+    with problems:
+        part = autoencoder.of_keys(given.autoencoder, "autoencoder", stage.autoencoders(before))
+    with problems:
+        words = text.of_keys(given.text)
+    problems.end()
+    with problems:
+        multiple = part.module.stride.space * model.inputs.patch
+        rows, aspects = buckets.chosen(given.data, part.module.stride, multiple)
+        split = given.data.batch_per_device, given.data.fps_max
+        table = buckets.table(rows, *split, multiple, mesh, aspects=aspects)
+        _check_sizes(given, model, part, table)
+    with problems:
+        adam = stage.optimizer_of(given, model)
+    with problems:
+        adapters = lora.of_keys(given.lora, model)
+        _check_adapters(given, adapters, before)
+    with problems:
+        _check_told(given, model, words)
+    problems.end()
+    return DiffusionRecipe(name, given, mesh, model, part, words, table, adam, adapters, stage.plain(cfg))
 
 
-def _check_told(made: DiffusionRecipe) -> None:
+def _chosen(fields: Mapping[str, Any], mesh: Mesh | AbstractMesh | None) -> Mapping[str, Any]:
+    """The fields of a model, with the attention of the mesh's devices where it is `auto`: flash but for CPUs."""
+    if fields.get("attention") != "auto":
+        return fields
+    platform = mesh.devices.flat[0].platform if isinstance(mesh, Mesh) else "gpu"
+    return {**fields, "attention": automatic_attention(platform)}
+
+
+def _check_told(given: DiffusionKeys, model: VideoConfig, words: TextPart) -> None:
     """UserError where the model is told something else than its stage has to say."""
-    inputs, given = made.model.inputs, made.keys
-    if made.text.own and made.text.own.width not in {inputs.text_channels} & {inputs.pooled_channels}:
+    inputs = model.inputs
+    if words.own and words.own.width not in {inputs.text_channels} & {inputs.pooled_channels}:
         raise UserError(
-            f"model.context_in_dim and model.vec_in_dim must be the text encoder's width {made.text.own.width} "
+            f"model.context_in_dim and model.vec_in_dim must be the text encoder's width {words.own.width} "
             f"(text.width), not {inputs.text_channels} and {inputs.pooled_channels}",
             status=2,
         )
@@ -141,13 +158,13 @@ def _check_told(made: DiffusionRecipe) -> None:
         raise UserError(f"guidance is {given.guidance}: give 0 or more")
 
 
-def _check_adapters(made: DiffusionRecipe, before: Mapping[str, Any]) -> None:
-    begin = made.keys.start
+def _check_adapters(given: DiffusionKeys, adapters: LoRAConfig | None, before: Mapping[str, Any]) -> None:
+    begin = given.start
     if begin.stage and before[begin.stage].kind == "diffusion" and before[begin.stage].adapters:
         raise UserError(f"start.stage {begin.stage!r} trained adapters: start from its model, with lora.start")
-    if made.adapters is not None and not (begin.stage or begin.weights):
+    if adapters is not None and not (begin.stage or begin.weights):
         raise UserError("lora adapts a trained model: give one of start.stage and start.weights", status=2)
-    if made.adapters is not None and made.keys.freeze.params:
+    if adapters is not None and given.freeze.params:
         raise UserError("lora freezes the whole model: leave freeze.params empty, choose lora.targets", status=2)
 
 

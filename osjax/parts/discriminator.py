@@ -14,6 +14,7 @@ from osjax import models
 from osjax.errors import UserError
 from osjax.models.discriminator import DiscriminatorConfig
 from osjax.parts.groups import group, refuse_all, to_dataclass
+from osjax.parts.stage import over_steps
 from osjax.training import gan, optimizer
 from osjax.training.autoencoder import AutoencoderLosses
 from osjax.training.optimizer import OptimizerConfig
@@ -55,14 +56,15 @@ class Phase:
 
 
 def of_keys(
-    given: Mapping[str, Any], losses: AutoencoderLosses, accumulate: int, dtype: np.dtype, key: str = "adversary"
+    given: Mapping[str, Any], losses: AutoencoderLosses, accumulate: int, steps: int, dtype: np.dtype
 ) -> Phase | None:
     """The phase that an `adversary` group asks for; None where disc_weight is 0, in the reconstruction phase.
 
     given: values of the group `keys` makes. losses: the stage's. accumulate: of the autoencoder's optimiser, which the
-    discriminator's follows. dtype: of the discriminator's computation. UserError for losses that the phase does not
-    have.
+    discriminator's follows. steps: of the stage. dtype: of the discriminator's computation. UserError for losses that
+    the phase does not have.
     """
+    key = "adversary"
     if not given["disc_weight"]:
         refuse_all(given, keys(), key, f"{key}.disc_weight is 0")
         return None
@@ -73,6 +75,6 @@ def of_keys(
     weights = {"perceptual_loss_weight": losses.perceptual_weight, "mse_weight": losses.mse_weight}
     both = replace(to_dataclass(gan.GanConfig, own, key), **weights)
     critic = to_dataclass(DiscriminatorConfig, given["model"], f"{key}.model")
-    adam = to_dataclass(OptimizerConfig, given["optimizer"], f"{key}.optimizer")
+    adam = over_steps(to_dataclass(OptimizerConfig, given["optimizer"], f"{key}.optimizer"), steps, f"{key}.optimizer")
     module = models.build(critic).clone(dtype=dtype)
     return Phase(both, module, critic, replace(adam, accumulate=accumulate))

@@ -11,15 +11,17 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from osjax import models
-from osjax.errors import UserError
+from osjax.errors import UserError, usage
 from osjax.models.velocity import VideoConfig
 from osjax.parallel import mesh as device_mesh
 from osjax.parts import autoencoder as autoencoders
 from osjax.parts import dtype as dtypes
 from osjax.parts import sampling, stored, text, video_model
+from osjax.parts import text as texts
 from osjax.parts.groups import refuse, said, to_dataclass
 from osjax.parts.sampling import SamplingKeys
 from osjax.parts.stage import MeshKeys
+from osjax.parts.text import TextKeys
 from osjax.parts.video_model import VideoModelKeys
 from osjax.sampling import workdir
 from osjax.sampling.autoencoder import Autoencoder
@@ -29,7 +31,7 @@ from osjax.sampling.placement import Stored
 from osjax.sampling.settings import Changes, SampleSettings
 from osjax.training import checkpoint
 from osjax.weights import load
-from osjax.weights.layout import OPEN_SORA_V2
+from osjax.weights.layout import OPEN_SORA_V2, layout_named
 from osjax.weights.leaves import Leaves
 
 
@@ -42,6 +44,7 @@ def from_config(cfg: ConfigDict, mesh: Mesh | None = None) -> Pipeline:
     return of_keys(sampling.of_config(cfg), mesh)
 
 
+@usage()
 def of_keys(keys: SamplingKeys, mesh: Mesh | None = None) -> Pipeline:
     """The pipeline of the checked keys of a sampling config. mesh, UserError: see `from_config`."""
     if mesh is None and keys.mesh != MeshKeys(1, 1, 1, 1):
@@ -74,18 +77,28 @@ def from_checkpoint(folder: Path | str, **options: Unpack[RunOptions]) -> Pipeli
     if denoiser is None:
         raise UserError(f"the run in {folder} trained an autoencoder alone: osjax eval recon --workdir={folder}")
     if run.autoencoder:
-        params = _stored(folder, run.autoencoder, "float32")
+        newest = partial(_leaves, folder, run.autoencoder)
+        params = stored.of_leaves(run.autoencoder.config, newest, "float32")
         autoencoder = Autoencoder(models.build(run.autoencoder.config), params, run.latent_scale)
+    elif autoencoder is None and "autoencoder" in run.files:
+        given = to_dataclass(autoencoders.AutoencoderKeys, run.files["autoencoder"], f"{folder / workdir.FILE}")
+        autoencoder = _autoencoder(given, "autoencoder")
+    if text is None and "text" in run.files:
+        text = texts.of_keys(to_dataclass(TextKeys, run.files["text"], f"{folder / workdir.FILE}")).encoder(
+            dtype or "bfloat16", options.get("offload", False)
+        )
     if text is None or autoencoder is None:
         raise UserError(f"the run in {folder} used an autoencoder or text encoders of files: name them in a config")
     changes = options.get("settings") or Changes()
     to_dataclass(SampleSettings, {**run.settings, **changes}, "sample")  # names wrong keys
-    added = VideoModelKeys(adapter=options.get("adapter"), adapter_strength=options.get("adapter_strength", 1.0))
+    strength, more = options.get("adapter_strength", 1.0), tuple(options.get("adapters", ()))
+    added = VideoModelKeys(adapter=options.get("adapter"), adapter_strength=strength, adapters=more)
     video_model.check_adapter(added, "model")
     denoiser = replace(denoiser, config=_changed(denoiser.config, dtype, options.get("attention", "auto")))
+    run = replace(run, denoiser=denoiser)
     return Pipeline(
         models.build(denoiser.config),
-        _stored(folder, denoiser, dtype or "float32", added),
+        _stored(folder, run, dtype or "float32", added),
         autoencoder,
         text,
         settings=SampleSettings(**run.settings).changed(**changes),
@@ -112,16 +125,20 @@ def _changed(cfg: VideoConfig, dtype: str | None, attention: str) -> VideoConfig
 def _of_workdir(folder: str, keys: SamplingKeys, options: Options) -> Pipeline:
     """The pipeline of a config that names a run; what was not trained there comes from the files that it names."""
     run, why = workdir.read(folder), f"the run in {folder} has its own"
-    refuse(keys.model, "model", ("adapter", "adapter_strength"), why)
+    refuse(keys.model, "model", ("adapter", "adapter_strength", "adapters"), why)
     autoencoder = words = None
     if run.autoencoder:
         refuse(keys.autoencoder, "autoencoder", (), why)
-    else:
+    elif keys.autoencoder.weights or "autoencoder" not in run.files:
         autoencoder = _autoencoder(keys.autoencoder, "autoencoder")
+    else:
+        refuse(keys.autoencoder, "autoencoder", (), f"autoencoder.weights is not given, and {why}")
     if run.text:
         refuse(keys.text, "text", (), why)
-    else:
+    elif keys.text.t5 or "text" not in run.files:
         words = text.of_keys(keys.text).encoder(keys.dtype or "bfloat16", keys.offload)
+    else:
+        refuse(keys.text, "text", (), f"text.t5 is not given, and {why}")
     return from_checkpoint(
         folder,
         settings=Changes(**said(keys.sample)),
@@ -131,6 +148,7 @@ def _of_workdir(folder: str, keys: SamplingKeys, options: Options) -> Pipeline:
         attention=keys.attention,
         adapter=keys.model.adapter,
         adapter_strength=keys.model.adapter_strength,
+        adapters=keys.model.adapters,
         **options,
     )
 
@@ -163,16 +181,28 @@ def _autoencoder(keys: autoencoders.AutoencoderKeys, key: str) -> Autoencoder:
     return autoencoders.unread(part)
 
 
-def _stored(folder: Path, model: workdir.TrainedModel, dtype: str, added: VideoModelKeys | None = None) -> Stored:
-    """Parameters of the newest sound checkpoint of a run, as `dtype`, with adapters of the run and `added` ones."""
+def _stored(folder: Path, run: workdir.Workdir, dtype: str, added: VideoModelKeys) -> Stored:
+    """Parameters of the video model of a run, as `dtype`, with adapters of the run and `added` ones."""
+    model = run.denoiser
+    assert model is not None  # `from_checkpoint` has seen to it
+    base, layout = partial(_leaves, folder, model), OPEN_SORA_V2
+    if model.checkpoints is None:
+        given = run.files.get("model", {})
+        weights = given.get("weights")
+        video_model.require(weights, f"{folder / workdir.FILE}: files.model.weights", "it back, or train anew")
+        layout = layout_named(given.get("layout", "open_sora_v2"), "files.model.layout")
+        average = bool(given.get("average", True))
+        base = partial(load.open_leaves, model.config, str(weights), layout=layout, average=average)
 
     def open_trained() -> Leaves:
         own = VideoModelKeys(adapter=model.adapter and str(_newest(folder / model.adapter)))
-        newest = partial(load.open_leaves, model.config, _newest(folder / model.checkpoints), average=model.averaged)
-        return video_model.adapted(newest, model.config, own, OPEN_SORA_V2)()
+        return video_model.adapted(base, model.config, own, OPEN_SORA_V2)()
 
-    opened = video_model.adapted(open_trained, model.config, added or VideoModelKeys(), OPEN_SORA_V2)
-    return stored.of_leaves(model.config, opened, dtype)
+    return stored.of_leaves(model.config, video_model.adapted(open_trained, model.config, added, OPEN_SORA_V2), dtype)
+
+
+def _leaves(folder: Path, model: workdir.TrainedModel) -> Leaves:
+    return load.open_leaves(model.config, _newest(folder / str(model.checkpoints)), average=model.averaged)
 
 
 def _newest(checkpoints: Path) -> Path:

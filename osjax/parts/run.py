@@ -1,6 +1,6 @@
 """A training run from a config: where it keeps things, what it trains on, and the recipes of its stages in order."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,11 @@ from etils import epath
 from jax.sharding import AbstractMesh, Mesh
 from ml_collections import ConfigDict
 
+from osjax import json_file
 from osjax.data.remote import is_url
-from osjax.errors import UserError
+from osjax.errors import Gathered, Problems, UserError, usage
 from osjax.parallel import mesh as device_mesh
-from osjax.parts import autoencoder_stage, diffusion
+from osjax.parts import autoencoder_stage, diffusion, hub, released
 from osjax.parts.autoencoder_stage import AutoencoderRecipe
 from osjax.parts.clips import ClipSet
 from osjax.parts.diffusion import DiffusionRecipe
@@ -20,6 +21,7 @@ from osjax.parts.groups import group, to_dataclass
 from osjax.parts.place import LOCAL_WORKDIR, Place
 from osjax.parts.stage import plain
 
+PINS = "hub.json"  # in the workdir
 RECIPES = {"autoencoder": autoencoder_stage.recipe, "diffusion": diffusion.recipe}
 Recipe = AutoencoderRecipe | DiffusionRecipe
 
@@ -47,12 +49,16 @@ def keys(workdir: str) -> ConfigDict:
 
 @dataclass(frozen=True)
 class Run:
-    """A checked run: its keys, where it keeps things, its stages in order by name, and its config as JSON."""
+    """A checked run: its keys, where it keeps things, its stages in order by name, and its config as JSON.
+
+    pins: commits of the branches that `hf://` paths of its config name.
+    """
 
     keys: RunKeys
     place: Place
     stages: Mapping[str, Recipe]
     saved: Mapping[str, Any]
+    pins: Mapping[str, str] = field(default_factory=dict)
 
     def diffusion(self, names: Sequence[str] = ()) -> dict[str, DiffusionRecipe]:
         """The stages of the video model, or those of them that are named. UserError for a name that is none."""
@@ -64,26 +70,42 @@ class Run:
         return {name: stage for name, stage in known.items() if not names or name in names}
 
 
+@usage()
 def of_config(
     cfg: ConfigDict,
     make_mesh: Callable[..., Mesh | AbstractMesh] = device_mesh.make,
     ignored: tuple[str, ...] = (),
 ) -> Run:
-    """The run that a config describes. UserError for what cannot work.
+    """The run that a config describes. UserError, status 2, for what cannot work: all of it, a line each.
 
     make_mesh: makes the mesh of a stage from the sizes of its axes. ignored: keys of the run that another part reads.
     """
+    pins = _pins(str(cfg.get("workdir") or ""))
+    cfg = hub.resolved(cfg, pins)
     names = {f.name for f in fields(RunKeys)} | set(ignored)
     own = {key: value for key, value in cfg.items() if key in names and key not in ignored}
     of_stages = stages_of(cfg, names)
     run = to_dataclass(RunKeys, own, "")
     made: dict[str, Recipe] = {}
+    problems = Gathered()
     for name, stage in of_stages.items():
-        made[name] = _recipe(name, stage, made, make_mesh)
+        if not _builds_on(stage, of_stages.keys() - made.keys() if problems.lines else ()):
+            with problems:
+                made[name] = _recipe(name, _with_source(stage, run.source), made, make_mesh)
+    problems.end()
     if is_url(run.workdir):
         raise UserError(f"config.workdir is {run.workdir}, a URL: {LOCAL_WORKDIR}", status=2)
     place = Place(Path(run.workdir), run.checkpoints or str(Path(run.workdir)))
-    return Run(run, place, made, plain(cfg))
+    return Run(run, place, made, plain(cfg), pins)
+
+
+def _pins(workdir: str) -> dict[str, str]:
+    """What the `hf://` paths of a run meant when it began; nothing of a new one."""
+    path = Path(workdir) / PINS
+    if not workdir or is_url(workdir) or not path.is_file():
+        return {}
+    pins = json_file.read(path, "delete it, or use another --config.workdir")
+    return {str(name): str(commit) for name, commit in pins.items()}
 
 
 def stages_of(cfg: ConfigDict, run_keys: set[str] | None = None) -> dict[str, ConfigDict]:
@@ -101,6 +123,20 @@ def stages_of(cfg: ConfigDict, run_keys: set[str] | None = None) -> dict[str, Co
     return {name: cfg.stages[name] for name in cfg.order}
 
 
+def _with_source(cfg: ConfigDict, source: str | None) -> ConfigDict:
+    """A stage's keys, whose buckets are chosen from the run's data set where the stage names none."""
+    if not (source and cfg.get("kind") == "diffusion" and cfg.data.choose.resolution and not cfg.data.source):
+        return cfg
+    cfg = ConfigDict(cfg)
+    cfg.data.source = source
+    return cfg
+
+
+def _builds_on(cfg: ConfigDict, names: Collection[str]) -> bool:
+    """Whether a stage begins from one of these stages, or uses its autoencoder."""
+    return any(cfg[group].get("stage") in names for group in ("start", "autoencoder") if group in cfg)
+
+
 def _recipe(name: str, cfg: ConfigDict, before: Mapping[str, Recipe], make_mesh: Callable) -> Recipe:
     """One stage, which may refer to those before it."""
     if not name.replace("_", "").replace("-", "").isalnum():
@@ -110,12 +146,13 @@ def _recipe(name: str, cfg: ConfigDict, before: Mapping[str, Recipe], make_mesh:
     try:
         return RECIPES[cfg.kind](name, cfg, before, make_mesh)
     except UserError as error:
-        raise UserError(f"{name}: {error}", status=2) from error
+        raise Problems([f"{name}: {line}" for line in error.lines]) from error
 
 
 def missing_inputs(run: Run) -> list[str]:
     """What the run names and what is not there: data sets and weights, one sentence each."""
-    problems = []
+    problems: list[str] = []
+    lost: list[str] = []
     for name, stage in run.stages.items():
         data, source = stage.keys.data, stage.keys.data.source or run.keys.source
         given = {"data.source": source, "data.held_out": data.held_out, "start.weights": stage.keys.start.weights}
@@ -124,11 +161,10 @@ def missing_inputs(run: Run) -> list[str]:
         else:
             given |= {"autoencoder.weights": stage.autoencoder.weights, "lora.start": stage.keys.lora.start}
             given |= {"data.features": data.features, "text.t5": stage.text.t5, "text.clip": stage.text.clip}
-        problems += [
-            f"{name}: {key} {path} does not exist"
-            for key, path in given.items()
-            if path and not epath.Path(path).exists()
-        ]
+        absent = {key: path for key, path in given.items() if path and not epath.Path(path).exists()}
+        problems += [f"{name}: {key} {path} does not exist" for key, path in absent.items()]
+        lost += absent.values()
         if not (source or run.keys.clips.train):
             problems.append(f"{name}: no data.source, a data set of `osjax data build`")
+    problems += [f"missing files are published: {command}" for command in released.fetching(lost)]
     return problems

@@ -6,7 +6,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from osjax.errors import UserError
+from osjax.errors import UserError, usage
+from osjax.parts import hub
 from osjax.parts.autoencoder import AutoencoderKeys
 from osjax.parts.groups import group, optional, said, to_dataclass
 from osjax.parts.stage import MeshKeys
@@ -74,9 +75,10 @@ def keys() -> ConfigDict:
     return cfg
 
 
+@usage()
 def of_config(cfg: ConfigDict) -> SamplingKeys:
     """The checked keys of a sampling config. UserError for settings that nothing reads or that cannot be."""
-    keys = to_dataclass(SamplingKeys, cfg, "")
+    keys = to_dataclass(SamplingKeys, hub.resolved(cfg, {}), "")
     asked = said(keys.sample)
     to_dataclass(SampleSettings, asked, "sample")
     sized = [name for name in ("resolution", "aspect_ratio") if name in asked]

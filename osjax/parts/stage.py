@@ -1,6 +1,8 @@
 """The config keys that stages of every kind have, and the checks that they share."""
 
 import json
+import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +18,8 @@ from osjax.training.freeze import Freeze
 from osjax.training.health import HealthConfig
 from osjax.training.optimizer import OptimizerConfig
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class MeshKeys:
@@ -25,6 +29,7 @@ class MeshKeys:
     fsdp: int = 1  # devices that share the weights
     sequence: int = 1  # devices that share a sequence
     tensor: int = 1  # devices that share a layer
+    fit: bool = False  # sizes that do not fit the devices that are there give way to the nearest that do
 
 
 @dataclass(frozen=True)
@@ -58,17 +63,34 @@ class HangKeys:
 
 @dataclass(frozen=True)
 class EvaluateKeys:
-    """What is measured on held-out clips while a stage trains."""
+    """What is measured on held-out clips, and shown of a few texts, while a stage trains."""
 
     every: int = 0  # steps between losses on held-out batches; 0: never
     batches: int = 2
-    prompts: tuple[str, ...] = ()  # texts to sample then, with the settings of `sample`, into workdir/samples/STAGE
+    prompts: tuple[str, ...] = ()  # texts to sample with the settings of `sample`, into workdir/samples/STAGE
+    sample_every: int = 0  # steps between samples of the prompts, which need no held-out clips; 0: with the losses
 
     def __post_init__(self):
-        if self.every < 0 or self.batches < 1:
-            raise UserError(f"every {self.every} must be 0 or more, batches {self.batches} 1 or more")
+        if self.every < 0 or self.batches < 1 or self.sample_every < 0:
+            raise UserError(
+                f"every {self.every} and sample_every {self.sample_every} must be 0 or more, batches {self.batches} 1 "
+                "or more"
+            )
+        if not self.prompts:
+            refuse(self, "evaluate", ("every", "batches", "prompts"), "evaluate.prompts is empty")
         if not self.every:
-            refuse(self, "evaluate", ("every",), "evaluate.every is 0")
+            read = ("every", "sample_every", "prompts") if self.sample_every else ("every",)
+            refuse(self, "evaluate", read, "evaluate.every is 0")
+
+    @property
+    def of_samples(self) -> int:
+        """Steps between samples of the prompts; 0: never."""
+        return (self.sample_every or self.every) if self.prompts else 0
+
+    @property
+    def steps(self) -> int:
+        """Steps after which there may be something to do; 0: never."""
+        return math.gcd(self.every, self.of_samples)
 
 
 @dataclass(frozen=True)
@@ -118,7 +140,27 @@ def optimizer_of(keys: StageKeys, model_cfg: Any) -> OptimizerConfig:
         keys.freeze.trained(models.abstract_params(model_cfg))
     else:
         refuse(keys.freeze, "freeze", ("params",), "freeze.params is empty")
-    return replace(keys.optimizer, freeze=keys.freeze)
+    return replace(over_steps(keys.optimizer, keys.steps, "optimizer"), freeze=keys.freeze)
+
+
+def over_steps(keys: OptimizerConfig, steps: int, key: str) -> OptimizerConfig:
+    """The optimiser of a stage of so many steps: a cosine without decay_steps ends with the stage.
+
+    keys: the group. key: its dotted name. The log warns of a rate that never comes down, or has long done so, by the
+    stage's end. UserError where the warm-up is longer than the stage.
+    """
+    if keys.schedule != "cosine":
+        return keys
+    if not keys.decay_steps:
+        if steps <= keys.warmup_steps:
+            raise UserError(f"{key}.warmup_steps is {keys.warmup_steps} of {steps} steps: give fewer", status=2)
+        return replace(keys, decay_steps=steps)
+    told = f"{key}.decay_steps", keys.decay_steps, steps
+    if keys.decay_steps > steps:
+        log.warning("%s is %d of %d steps, so the rate never comes down: 0 means all", *told)
+    elif 2 * keys.decay_steps < steps:
+        log.warning("%s is %d of %d steps, so most are at the lowest rate: 0 means all", *told)
+    return keys
 
 
 def plain(cfg: ConfigDict) -> dict[str, Any]:

@@ -60,6 +60,13 @@ class TextPart:
         """
         return self.own or load(self.t5, self.clip, dtype, offload, mesh)
 
+    def check(self) -> None:
+        """UserError for folders that lack something, or weights that do not fit; tokenizers and headers are read."""
+        if self.own is None:
+            load(self.t5, self.clip)
+            for family, folder in (("t5", Path(self.t5)), ("clip_text", Path(self.clip))):
+                open_leaves(model_folder.config(family, folder, "bfloat16"), model_folder.weight_file(folder))
+
     def fingerprint(self) -> str:
         """What tells this text encoder from others."""
         return repr(self.own) if self.own else model_folder.fingerprint(self.t5, self.clip)

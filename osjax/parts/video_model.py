@@ -14,6 +14,7 @@ from osjax.models.mmdit.config import MMDiTConfig
 from osjax.models.velocity import VideoConfig
 from osjax.parts import dtype, stored
 from osjax.parts.groups import refuse, to_dataclass
+from osjax.sampling import workdir
 from osjax.sampling.placement import Stored
 from osjax.weights import adapters, load
 from osjax.weights.layout import Layout
@@ -31,8 +32,15 @@ class VideoModelKeys:
     family: str = "mmdit"
     layout: str = "open_sora_v2"  # of attention weights in the file: open_sora_v2, flux or flux_diffusers
     config: Mapping[str, Any] = field(default_factory=dict)  # keys of its family's config; empty is the 11B video model
-    adapter: str | None = None  # LoRA: .safetensors, a folder of peft, or checkpoints of a stage that trained one
+    adapter: str | None = None  # LoRA: .safetensors, a folder of peft, a run that trained one, or its checkpoints
     adapter_strength: float = 1.0  # how much of its change is made; above 1: more than it was trained for
+    adapters: tuple = ()  # more of them, rows (path, strength), added one after the other
+
+    @property
+    def added(self) -> tuple[tuple[str, float], ...]:
+        """All adapters as rows (path, strength)."""
+        first = ((self.adapter, self.adapter_strength),) if self.adapter else ()
+        return (*first, *((str(path), float(strength)) for path, strength in self.adapters))
 
 
 def model_config(family: str, fields: Mapping[str, Any], key: str, of_family: str = "family") -> VideoConfig:
@@ -79,18 +87,36 @@ def adapted(
     """
 
     def open_leaves() -> Leaves:
-        if not keys.adapter:
-            return open_base()
-        return merged(open_base(), adapters.read(Path(keys.adapter), cfg, layout), keys.adapter_strength)
+        leaves = open_base()
+        for path, strength in keys.added:
+            given = adapters.read(checkpoints_of(path), cfg, layout)
+            if strength:  # adding zero would turn -0 to 0
+                leaves = merged(leaves, given, strength)
+        return leaves
 
     return open_leaves
 
 
+def checkpoints_of(path: str) -> Path:
+    """Where adapters lie: in the run at `path`, in its checkpoints, or at `path` itself."""
+    if not (Path(path) / workdir.FILE).is_file():
+        return Path(path)
+    trained = workdir.read(path).denoiser
+    if trained is None or trained.adapter is None:
+        raise UserError(f"the run in {path} trained a whole model and no adapters: sample with --workdir={path}")
+    return Path(path) / trained.adapter
+
+
 def check_adapter(keys: VideoModelKeys, key: str) -> None:
     """UserError for adapters that are not there, and for a strength without adapters. key: the group's dotted name."""
-    if keys.adapter:
-        require(keys.adapter, f"{key}.adapter", "LoRA: a .safetensors, a folder of peft, or checkpoints")
-    else:
+    try:
+        rows = keys.added
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{key}.adapters {keys.adapters!r} is no list of rows (path, strength)", status=2) from error
+    for path, _ in rows:
+        name = f"{key}.adapter" if path == keys.adapter else f"{key}.adapters"
+        require(path, name, "LoRA: a .safetensors, a folder of peft, a run, or its checkpoints")
+    if not keys.adapter:
         read = set(VideoModelKeys.__dataclass_fields__) - {"adapter_strength"}
         refuse(keys, key, read, f"{key}.adapter is not given")
 

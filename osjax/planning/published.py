@@ -6,7 +6,9 @@ GPU-days), section 6 (utilisation), Appendix D (batches and throughput), Figure 
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import lru_cache, partial
+from math import prod
 from typing import Any
 
 import flax.linen as nn
@@ -135,6 +137,9 @@ def sampling_gain() -> float:
     return seconds(HUNYUAN, "hunyuan", 129) / seconds(DEEP, "dcae", 128)
 
 
+SHORT = (2, 3, 4)  # latent frames, after a first one that stands alone
+
+
 @lru_cache
 def autoencoder_flops(family: str, frames: int, side: int, method: str, config: Any = None) -> int:
     """FLOPs of one whole clip, encoded or decoded without tiles.
@@ -149,6 +154,25 @@ def autoencoder_flops(family: str, frames: int, side: int, method: str, config: 
         shape = (*module.latent_shape(frames, side, side), cfg.latent_channels)
     run: Callable[..., Any] = partial(module.apply, method=method)
     return flops.of_program(run, {"params": params}, jax.ShapeDtypeStruct((1, *shape), jnp.float32))
+
+
+def encoding_flops(family: str, frames: int, side: int, config: Any = None) -> int:
+    """What `autoencoder_flops` gives of encoding, without a trace of its own for every number of frames.
+
+    Convolutions grow with the frames and attention with their square, so three short clips tell the long ones exactly.
+    family, frames, side, config: as there.
+    """
+    stride = models.build(config or models.config(family)).stride
+    first = 1 if stride.causal else 0
+    count = (frames - first) // stride.time
+    if count <= max(SHORT) or (frames - first) % stride.time:
+        return autoencoder_flops(family, frames, side, "encode", config)
+    known = {n: autoencoder_flops(family, first + stride.time * n, side, "encode", config) for n in SHORT}
+    total = Fraction(0)
+    for n, value in known.items():
+        others = [m for m in SHORT if m != n]
+        total += value * Fraction(prod(count - m for m in others), prod(n - m for m in others))
+    return int(total)
 
 
 def _batch(model: MMDiTConfig, family: str, frames: int, side: int, rows: int) -> LatentBatch:

@@ -21,10 +21,13 @@ FULL = 0.95  # of a device's memory that a program may take: the rest goes to th
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage of the video model on the devices of a target. recipe: made with the mesh of `target_mesh`."""
+    """A stage of the video model on the devices of a target, None for those that are here.
+
+    recipe: made with the mesh of `target_mesh`.
+    """
 
     recipe: DiffusionRecipe
-    target: targets.Target
+    target: targets.Target | None
 
     @property
     def mesh(self) -> Mesh | AbstractMesh:
@@ -235,13 +238,8 @@ def encode_flops(planned: Stage, bucket: Bucket) -> float:
     """FLOPs that encode one clip of a bucket; counted on a square of the same area, which encodes as much."""
     space = models.build(planned.recipe.autoencoder.model).stride.space
     side = max(1, round((bucket.height * bucket.width) ** 0.5 / space)) * space
-    whole = published.autoencoder_flops(
-        models.family_of(planned.recipe.autoencoder.model),
-        bucket.frames,
-        side,
-        "encode",
-        planned.recipe.autoencoder.model,
-    )
+    part = planned.recipe.autoencoder
+    whole = published.encoding_flops(models.family_of(part.model), bucket.frames, side, part.model)
     return whole * bucket.height * bucket.width / side**2
 
 

@@ -39,7 +39,7 @@ class Batch:
         settings: SampleSettings,
         requests: Sequence[prompts.Request],
         output: Output,
-        sources: Mapping[str, str],
+        sources: Json,
         samples: int = 1,
         overwrite: bool = False,
     ):

@@ -1,6 +1,6 @@
 """What a pipeline can be told by keyword besides what it is made of, stated once for its constructors."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypedDict
 
 from jax.sharding import Mesh
@@ -31,7 +31,8 @@ class RunOptions(Options, total=False):
 
     settings: fields of SampleSettings on top of the workdir's. autoencoder, text: for runs that used those of files.
     dtype, attention: of the video model, instead of those that it was trained with. adapter: LoRA to add, a
-    .safetensors, a folder of peft or checkpoints of a stage that trained one, times adapter_strength.
+    .safetensors, a folder of peft, a run that trained one or its checkpoints, times adapter_strength. adapters: more of
+    them, rows (path, strength).
     """
 
     settings: Changes | None
@@ -41,6 +42,7 @@ class RunOptions(Options, total=False):
     attention: str
     adapter: str | None
     adapter_strength: float
+    adapters: Sequence[tuple[str, float]]
 
 
 def check_names(options: Mapping[str, object], known: type) -> None:

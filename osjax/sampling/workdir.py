@@ -1,6 +1,7 @@
 """`model.json`: what a training run leaves in its workdir so that sampling finds its models again.
 
-Paths are relative to the workdir, which may therefore be moved, and never lead out of it.
+Paths are relative to the workdir, which may therefore be moved, and never lead out of it. Weight files that the run
+took from elsewhere are named apart, under `files`, and only read as weights.
 """
 
 import json
@@ -26,14 +27,15 @@ VERSION = 1
 class TrainedModel:
     """A model that a run trained.
 
-    config: of a family of `osjax.models`. checkpoints: folder of its checkpoints, relative to the workdir.
+    config: of a family of `osjax.models`. checkpoints: folder of its checkpoints, relative to the workdir; None for a
+    model of `Workdir.files` beneath adapters.
 
     averaged: whether to take the moving average of the parameters, which the stage kept. adapter: folder of the
     checkpoints of adapters that belong to it, likewise relative.
     """
 
     config: Any
-    checkpoints: str
+    checkpoints: str | None
     averaged: bool = True
     adapter: str | None = None
 
@@ -44,7 +46,8 @@ class Workdir:
 
     denoiser, autoencoder: what was trained; None where it was not trained there. latent_scale: normalisation of the
     autoencoder's latents, measured. text: the built-in encoder; None for T5 and CLIP. settings: what to sample with
-    where nothing else is asked for (keys of SampleSettings).
+    where nothing else is asked for (keys of SampleSettings). files: what the run took from elsewhere, as groups of
+    config keys: `model` beneath adapters (weights, layout, average), `autoencoder` and `text`.
     """
 
     denoiser: TrainedModel | None
@@ -52,6 +55,7 @@ class Workdir:
     text: TextEncoder | None = None
     latent_scale: LatentScale = LatentScale()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def save(workdir: Path, description: Workdir) -> Path:
@@ -67,6 +71,7 @@ def save(workdir: Path, description: Workdir) -> Path:
         "latent_scale": scale,
         "text": description.text and asdict(description.text),
         "settings": dict(description.settings),
+        "files": {name: dict(group) for name, group in description.files.items()},
     }
     SampleSettings(**description.settings)  # a wrong key is the caller's, not the reader's
     atomic.write_text(Path(workdir) / FILE, json.dumps(content, indent=2) + "\n")
@@ -90,6 +95,7 @@ def read(workdir: Path | str) -> Workdir:
             content["text"] and TextEncoder(**content["text"]),
             LatentScale(*scale),
             content["settings"],
+            {str(name): dict(group) for name, group in content.get("files", {}).items()},
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} cannot be read ({error}): finish the run again to write it anew") from error
@@ -108,7 +114,7 @@ def _model_to_json(model: TrainedModel) -> Json:
 
 def _model_from_json(content: Mapping[str, Any], workdir: Path) -> TrainedModel:
     adapter = content.get("adapter")
-    for path in (content["checkpoints"], adapter or ""):
+    for path in (content["checkpoints"] or "", adapter or ""):
         if not (workdir / path).resolve().is_relative_to(workdir.resolve()):
             raise ValueError(f"checkpoints {path} lead out of the workdir")
     config = models.config(content["family"], **content["config"])

@@ -1,21 +1,28 @@
 """A run as a list of stages: checked together before the first begins, finished ones skipped, in order."""
 
 import contextlib
-import logging
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
+import jax
+
+from osjax import atomic
+from osjax.data.buckets import pixels
+from osjax.errors import usage
+from osjax.pages.run import CLIPS
 from osjax.parallel.alone import alone
 from osjax.parts import autoencoder
 from osjax.parts.diffusion import DiffusionRecipe
-from osjax.parts.run import Recipe, Run
+from osjax.parts.run import PINS, Recipe, Run
 from osjax.sampling import workdir as sampling_workdir
 from osjax.sampling.workdir import TrainedModel
-from osjax.stages import data, stage
+from osjax.stages import clip_table, data, preflight, stage
 from osjax.stages.autoencoder import AutoencoderStage
 from osjax.stages.diffusion import DiffusionStage, sample_settings
 
-log = logging.getLogger(__name__)
 KINDS = {"autoencoder": AutoencoderStage, "diffusion": DiffusionStage}
 
 
@@ -45,17 +52,42 @@ class Curriculum:
             finally:
                 self._alone = False
 
+    def check(self, stages: Collection[str] | None = None) -> None:
+        """UserError, status 2, with all that would stop a run before its first step. stages: only these."""
+        preflight.check(self.run, self.own, stages)
+        for name, made in self.stages.items():
+            if stages is None and made.recipe.keys.data.features and not preflight.is_finished(self.run, made.recipe):
+                with usage():
+                    self.stages[name].check_features(self.own)
+
     def train(self, options: stage.Options, each: Callable[[str], None] | None = None) -> None:
         """Bring every stage to its end. options: of the run. each: called with a stage's name when it is finished."""
-        for made in self.stages.values():
-            if isinstance(made, DiffusionStage):
-                made.check_devices()
         with self.alone("osjax train"):
+            if self.run.pins and not jax.process_index():
+                atomic.write_text(self.place.workdir / PINS, json.dumps(self.run.pins, indent=1) + "\n")
             for name, made in self.stages.items():
+                self._tell_clips(made.recipe)
                 made.train(self.own, options)
                 if each is not None:
                     each(name)
             self._describe()
+
+    def clips(self, recipe: Recipe) -> list[str]:
+        """Which clips a stage trains on, as lines of a table; none for a finished one. recipe: of the stage."""
+        if preflight.is_finished(self.run, recipe):
+            return []
+        unmade = data.OwnData(self.own.source, self.own.cfg, self.place.workdir, renders=False)
+        source = data.training_source(recipe.keys.data, unmade)
+        return clip_table.lines(source, recipe.table, recipe.keys.data, recipe.keys.seed)
+
+    def _tell_clips(self, recipe: Recipe) -> None:
+        """Print the table of a stage's clips, and keep it in the stage's folder for reports."""
+        if jax.process_index() or not (lines := self.clips(recipe)):
+            return
+        print("\n".join(f"{recipe.name}: {line}" for line in lines), flush=True)
+        folder = self.place.workdir / recipe.name
+        folder.mkdir(parents=True, exist_ok=True)
+        atomic.write_text(folder / CLIPS, "\n".join(lines) + "\n")
 
     def _describe(self) -> None:
         """Write model.json: what `osjax sample` and `osjax eval recon` find in the workdir."""
@@ -69,9 +101,6 @@ class Curriculum:
             sampling_workdir.save(self.place.workdir, sampling_workdir.Workdir(None, trained(last), None, scale))
             return
         last = of_video[-1]
-        if last.adapters is not None and not last.keys.start.stage:
-            log.warning("sample with --config.model.weights=%s and its adapter", last.keys.start.weights)
-            return
         ae_stage = last.autoencoder.stage
         sampling_workdir.save(
             self.place.workdir,
@@ -81,15 +110,36 @@ class Curriculum:
                 last.text.own,
                 autoencoder.scale_of(last.autoencoder, self.place),
                 sample_settings(last),
+                files_of(last),
             ),
         )
 
     def _denoiser(self, last: DiffusionRecipe) -> TrainedModel:
         if last.adapters is None:
             return trained(last)
-        start = last.keys.start
+        start, adapter = last.keys.start, f"{last.name}/checkpoints"
+        if not start.stage:
+            return TrainedModel(last.model, None, adapter=adapter)
         model = replace(trained(self.run.stages[start.stage]), config=last.model)
-        return replace(model, averaged=model.averaged and start.average, adapter=f"{last.name}/checkpoints")
+        return replace(model, averaged=model.averaged and start.average, adapter=adapter)
+
+
+def files_of(recipe: DiffusionRecipe) -> dict[str, dict[str, Any]]:
+    """What a stage takes from files that a sampler needs, as `Workdir.files` has it. recipe: of the stage."""
+    start, given, words = recipe.keys.start, recipe.keys.autoencoder, recipe.text
+    files: dict[str, dict[str, Any]] = {}
+    if recipe.adapters is not None and start.weights:
+        files["model"] = {"weights": _absolute(start.weights), "layout": start.layout, "average": start.average}
+    if given.weights:
+        own = {"family": given.family, "config": dict(given.config), "dtype": given.dtype}
+        files["autoencoder"] = {"weights": _absolute(given.weights), **own}
+    if words.t5:
+        files["text"] = {"t5": _absolute(words.t5), "clip": _absolute(words.clip)}
+    return files
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).absolute())
 
 
 def trained(recipe: Recipe) -> TrainedModel:
@@ -101,9 +151,11 @@ def summary(run: Run) -> list[str]:
     """What a run would do, a line a stage."""
     lines = []
     for name, recipe in run.stages.items():
-        start, rows = recipe.keys.start, recipe.keys.data.buckets
+        start, table = recipe.keys.start, recipe.table
         begin = start.stage or start.weights or "new weights"
-        shown = ", ".join(f"{r} x {frames} (batch {batch})" for r, frames, _, batch in rows[:4])
+        rows = [(r, frames, rule.batch_size) for r, rules in table.rules.items() for frames, rule in rules.items()]
+        rows.sort(key=lambda row: (pixels(row[0]), row[1]))
+        shown = ", ".join(f"{r} x {frames} (batch {batch})" for r, frames, batch in rows[:4])
         more = f", {len(rows) - 4} more" if len(rows) > 4 else ""
         lines.append(f"{name}: {recipe.kind}, {recipe.keys.steps} steps from {begin}; {shown}{more}")
     return lines

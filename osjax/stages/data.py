@@ -12,7 +12,7 @@ import numpy as np
 
 from osjax import atomic, json_file
 from osjax.curation.probe import probe
-from osjax.data import bucketed, buckets, clips, dataset, index, loader, schedule
+from osjax.data import bucketed, buckets, clips, dataset, index, loader, part, schedule
 from osjax.errors import UserError
 from osjax.parts.clips import ClipSet
 from osjax.parts.data import DataKeys
@@ -20,6 +20,7 @@ from osjax.types import Json, Row
 
 log = logging.getLogger(__name__)
 Source = Sequence[Row]
+DONE = "done.json"
 
 
 class Batches(Iterator, Protocol):
@@ -76,14 +77,33 @@ class SomeImages:
         self.batches.set_state(state["batches"])
 
 
+class Unrendered(Sequence):
+    """Procedural clips that are not made yet: how many there will be, and of what size, but no records."""
+
+    def __init__(self, count: int, cfg: ClipSet):
+        self.count, self.cfg = count, cfg
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, at: int) -> dict[str, Any]:
+        raise LookupError("clips that are not rendered yet have no records")
+
+    def index(self) -> np.ndarray:
+        """As `dataset.Records.index` gives it of clips that are there."""
+        one = self.cfg.frames, self.cfg.size, self.cfg.size, self.cfg.fps
+        return np.full(self.count, np.array(one, index.ENTRY))
+
+
 class OwnData:
     """What a run has for the stages that name no data: a data set, or procedural clips.
 
-    Of the clips there are training ones, and held-out ones of combinations that training never shows.
+    Of the clips there are training ones, and held-out ones of combinations that training never shows. renders: whether
+    those that are not there are made; else they are `Unrendered`.
     """
 
-    def __init__(self, source: str | None, cfg: ClipSet, workdir: Path):
-        self.source, self.cfg, self.folder = source, cfg, workdir / "data"
+    def __init__(self, source: str | None, cfg: ClipSet, workdir: Path, renders: bool = True):
+        self.source, self.cfg, self.folder, self.renders = source, cfg, workdir / "data", renders
         self.combinations, held_out = clips.split(cfg.seed)
         self.held_out = clips.specs(cfg.held_out, cfg.seed + 1, held_out)
 
@@ -93,9 +113,15 @@ class OwnData:
             return self._made(name, self.held_out)
         return self._made(name, clips.specs(self.cfg.train, self.cfg.seed, self.combinations))
 
+    def open(self, name: str) -> Source:
+        """The records of the `train` or `held_out` clips."""
+        if self.renders or (self.folder / name / DONE).exists():
+            return dataset.open_source(self.path(name))
+        return Unrendered(len(self.held_out) if name == "held_out" else self.cfg.train, self.cfg)
+
     def _made(self, name: str, specs: Sequence[clips.ClipSpec]) -> Path:
         cfg, folder = self.cfg, self.folder / name
-        done = folder / "done.json"  # written last; holds what the data was made from
+        done = folder / DONE  # written last; holds what the data was made from
         made_from = {"clips": len(specs), "frames": cfg.frames, "size": cfg.size, "fps": cfg.fps, "seed": cfg.seed}
         told = None
         if done.exists():
@@ -115,33 +141,53 @@ class OwnData:
 
 
 def training_source(cfg: DataKeys, own: OwnData, key: str = "data") -> Source:
-    """The data set that a stage's `data` group names, or the run's own. key: the group's dotted name."""
+    """The data set that a stage's `data` group names, or the run's own. key: the group's dotted name.
+
+    Without the share of it that the group keeps for evaluation.
+    """
+    if cfg.held_out_share:
+        return part.split(_whole_source(cfg, own, key), cfg.held_out_share)[0]
+    return _whole_source(cfg, own, key)
+
+
+def _whole_source(cfg: DataKeys, own: OwnData, key: str) -> Source:
     if cfg.source or own.source:
         return dataset.open_source(cfg.source or own.source)
     if not own.cfg.train:
-        raise UserError(f"no data: give source or {key}.source, a data set of `osjax data build`", status=2)
-    return dataset.open_source(own.path("train"))
+        raise UserError(f"no {key}.source, a data set of `osjax data build`", status=2)
+    return own.open("train")
 
 
 def held_out_source(cfg: DataKeys, own: OwnData, key: str = "data") -> Source:
-    """The data set that a stage is evaluated on: the one that it names, or the run's own held-out clips."""
+    """The data set that a stage is evaluated on: the one that it names, a share of its own, or the run's own clips."""
     if cfg.held_out:
         return dataset.open_source(cfg.held_out)
-    if not own.cfg.held_out:
-        raise UserError(f"nothing to evaluate on: give {key}.held_out, or set evaluate.every to 0", status=2)
-    return dataset.open_source(own.path("held_out"))
+    if cfg.held_out_share:
+        return part.split(_whole_source(cfg, own, key), cfg.held_out_share)[1]
+    check_held_out(cfg, own, key)
+    return own.open("held_out")
 
 
-def plan(source: dataset.Records, table: buckets.Buckets, seed: int, settled: bool = False) -> schedule.Plan:
+def check_held_out(cfg: DataKeys, own: OwnData, key: str = "data") -> None:
+    """UserError where a stage has nothing to be evaluated on. cfg: its `data` group, called `key`. own: of the run."""
+    if not (cfg.held_out or cfg.held_out_share or own.cfg.held_out):
+        raise UserError(
+            f"nothing to evaluate on: give {key}.held_out, or {key}.held_out_share=0.05, or set evaluate.every to 0 "
+            "(evaluate.sample_every shows samples of evaluate.prompts without)",
+            status=2,
+        )
+
+
+def plan(source: Source, table: buckets.Buckets, seed: int, settled: bool = False, fill: bool = False) -> schedule.Plan:
     """Which clips every step trains on; clips that are left out of the first pass are named in a warning.
 
     source: records of the clips. table: the buckets and their batch sizes. seed: of the orders and draws. settled:
-    clips keep the buckets of the first pass, instead of drawing them anew in each. UserError where no bucket fills a
-    batch.
+    clips keep the buckets of the first pass, instead of drawing them anew in each. fill: batches that their clips do
+    not fill take some of them again. UserError where no bucket fills a batch.
     """
     grouped = index.group(source.index(), table, seed)
     sizes = {bucket: table.batch_size(bucket) for bucket in grouped.possible}
-    planned = schedule.Plan(grouped.members, sizes, seed, settled=settled or not grouped.drawing)
+    planned = schedule.Plan(grouped.members, sizes, seed, settled=settled or not grouped.drawing, fill=fill)
     first = planned.pass_of(0)
     unfit = len(source) - sum(map(len, first.members.values()))
     short = {b: len(m) for b, m in first.members.items() if b not in first.counts}
@@ -158,18 +204,40 @@ def plan(source: dataset.Records, table: buckets.Buckets, seed: int, settled: bo
     return planned
 
 
+def check_batches(
+    source_of: Callable[[DataKeys, OwnData], Source], table: buckets.Buckets, cfg: DataKeys, own: OwnData, seed: int
+) -> None:
+    """UserError where a source makes no batch: its plan is made, and the clips of the first batch are decoded.
+
+    source_of: `training_source` or `held_out_source`. cfg: the stage's `data` group, for it. table, seed: of the plan.
+    own: the run's data; its clips are not rendered for this.
+    """
+    source = source_of(cfg, OwnData(own.source, own.cfg, own.folder.parent, renders=False))
+    planned = plan(source, table, seed, fill=cfg.fill)
+    if cfg.workers or isinstance(getattr(source, "source", source), Unrendered):  # workers survive any clip
+        return
+    first = planned.batch(0)
+    reader = loader.ClipReader(source, _window(table, first.bucket, cfg))
+    for at in first.indices[jax.process_index() :: jax.process_count()]:
+        reader(at, np.random.default_rng((seed, 0, at)), first.members)
+
+
+def _window(table: buckets.Buckets, bucket: buckets.Bucket, cfg: DataKeys) -> loader.Window:
+    stated = {"state_fps": cfg.state_fps, "state_motion": cfg.state_motion}
+    options = {"fps_max": table.fps_max, "random_start": cfg.random_start, "exact": cfg.exact_resize, **stated}
+    return loader.Window(*table.shape(bucket), **options)
+
+
 def video_batches(source: Source, table: buckets.Buckets, cfg: DataKeys, seed: int) -> Batches:
     """Endless batches {"video" levels (B, T, H, W, 3), "text"} of this process, as the plan of the source says.
 
     source, table, seed: as `plan` takes them. cfg: who reads and what captions say. UserError as for `plan`.
     """
-    planned = plan(source, table, seed)
-    stated = {"state_fps": cfg.state_fps, "state_motion": cfg.state_motion}
-    options = {"fps_max": table.fps_max, "random_start": cfg.random_start, "exact": cfg.exact_resize, **stated}
+    planned = plan(source, table, seed, fill=cfg.fill)
     return bucketed.batches(
         source,
         planned,
-        {bucket: loader.Window(*table.shape(bucket), **options) for bucket in planned.buckets},
+        {bucket: _window(table, bucket, cfg) for bucket in planned.buckets},
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         readers=readers(cfg),

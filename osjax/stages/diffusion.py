@@ -9,7 +9,6 @@ import jax
 import numpy as np
 
 from osjax import models
-from osjax.errors import UserError
 from osjax.models import lora
 from osjax.parallel import host, sharding
 from osjax.parts import autoencoder
@@ -38,13 +37,10 @@ class DiffusionStage:
         self.module = recipe.autoencoder.module
         self.modes = dict(recipe.keys.modes)
 
-    def check_devices(self) -> None:
-        """UserError where the model's attention cannot run on the devices of the mesh."""
-        with sharding.under(self.recipe.mesh):
-            try:
-                models.build(self.recipe.model).check_attention()
-            except UserError as error:
-                raise UserError(f"{self.recipe.name}: {error}", status=2) from error
+    def check_features(self, own: data.OwnData) -> None:
+        """UserError where the folder of features holds none of the stage's clips. own: as `train` takes it."""
+        if self.recipe.autoencoder.weights:  # features of an autoencoder of the run come after that
+            features.find(self._cache, self._clips(data.training_source(self.recipe.keys.data, own)))
 
     def train(self, own: data.OwnData, options: stage.Options) -> None:
         """Bring the stage to its last step. own: the run's data, for a stage that names none."""
@@ -63,7 +59,7 @@ class DiffusionStage:
                 module, tx, opt, self._draw(read(), *dropout), skip_given=not keys.loss_on_given
             ),
             lambda: self._batches(data.training_source(keys.data, own), read()),
-            evaluate=self._evaluation(own, read) if keys.evaluate.every else None,
+            evaluate=self._evaluation(own, read) if keys.evaluate.steps else None,
             throughput=throughput(recipe.model, 0.0 if recipe.adapters else trained, recipe.mesh),
         )
         try:
@@ -97,7 +93,7 @@ class DiffusionStage:
         made_by = {"autoencoder": autoencoder.fingerprint(recipe.autoencoder, self.place)}
         if recipe.keys.data.cached_text:
             made_by["text"] = recipe.text.fingerprint()
-        plan = data.plan(source, recipe.table, recipe.keys.seed, settled=True)
+        plan = data.plan(source, recipe.table, recipe.keys.seed, settled=True, fill=recipe.keys.data.fill)
         shapes, keys = self._encoders().cached_shapes, recipe.keys.data
         said = keys.state_fps, keys.state_motion
         return features.Clips(source, plan, recipe.table, made_by, shapes, *said, keys.exact_resize)
@@ -121,7 +117,19 @@ class DiffusionStage:
         return Draw(inputs, self.modes, stride, encoders.null, drop_t5, drop_clip, guidance)
 
     def _evaluation(self, own: data.OwnData, read: Callable[[], Encoders]):
-        """The flow loss on the same held-out batches, noise and times every time."""
+        """The flow loss on the same held-out batches, noise and times every time, and samples of the prompts."""
+        asked, losses = self.recipe.keys.evaluate, self._losses(own, read)
+
+        def evaluate(now: state.TrainState) -> dict[str, float]:
+            step = int(now.step)
+            measured = losses(now) if asked.every and step % asked.every == 0 else {}
+            if asked.of_samples and step % asked.of_samples == 0:
+                self._sample(now.best(), now, read())
+            return measured
+
+        return evaluate
+
+    def _losses(self, own: data.OwnData, read: Callable[[], Encoders]):
         recipe, keys = self.recipe, self.recipe.keys
         held: list[Any] = []
 
@@ -130,21 +138,19 @@ class DiffusionStage:
             draw = self._draw(read(), 0.0, 0.0)
             return diffusion.make_evaluation(models.build(recipe.model), draw)(params, batch, key)
 
-        def evaluate(now: state.TrainState) -> dict[str, float]:
+        def measure(now: state.TrainState) -> dict[str, float]:
             if not held:
                 source = data.held_out_source(keys.data, own)
                 rows = data.video_batches(source, recipe.table, keys.data, keys.seed)
                 encoded = data.Mapped(rows, read().of_videos)
                 held.extend(host.to_global(next(encoded), recipe.mesh) for _ in range(keys.evaluate.batches))
-            params = now.best()
             key = sharding.random_key(keys.seed, recipe.mesh)
             with sharding.under(recipe.mesh):
-                by_time = np.mean([jax.device_get(losses(params, batch, key)) for batch in held], axis=0)
-            self._sample(params, now, read())
+                by_time = np.mean([jax.device_get(losses(now.best(), batch, key)) for batch in held], axis=0)
             named = {f"eval_loss_t{t}": float(value) for t, value in zip(diffusion.TIMES, by_time, strict=True)}
             return {"eval_loss": float(by_time.mean()), **named}
 
-        return evaluate
+        return measure
 
     def _sample(self, params: Tree, now: state.TrainState, encoders: Encoders) -> None:
         """Videos of the config's prompts, to look at, named by the step."""

@@ -64,7 +64,7 @@ def loop_config(recipe: Recipe, options: Options) -> loop.LoopConfig:
         recipe.name,
         keys.steps,
         save_every=keys.checkpoint.every,
-        eval_every=keys.evaluate.every,
+        eval_every=keys.evaluate.steps,
         health=keys.health,
         hang_factor=keys.hang.factor,
         hang_least_s=keys.hang.least_s,
@@ -86,13 +86,7 @@ def train(recipe: Recipe, place: Place, work: Work, options: Options) -> state.T
         # What follows up to `fresh` only traces: shapes and shardings are known before anything is allocated, so that
         # arrays are made, or read, in their places.
         opt, adapters = recipe.optimizer, recipe.adapters
-        tx = optimizer.make(opt)
-        key = jax.random.key(recipe.keys.seed)
-        init = partial(models.init_params, recipe.model, key)
-        if adapters is not None:
-            init = partial(lora.init, adapters, recipe.model, key)
-        create = partial(work.create, init, tx, with_ema=opt.ema_decay > 0, freeze=opt.freeze)
-        fresh = sharding.Init(create, recipe.mesh, rules=work.axis_rules)
+        tx, fresh = fresh_state(recipe, work.create, work.axis_rules)
         shardings = fresh.shardings
         rows = work.batches()
         saved, frozen = dict(recipe.saved), None
@@ -125,6 +119,23 @@ def train(recipe: Recipe, place: Place, work: Work, options: Options) -> state.T
         )
     finally:
         store.close()
+
+
+def fresh_state(
+    recipe: Recipe, create: Callable[..., state.TrainState], axis_rules: Mapping[str, rules.MeshAxes]
+) -> tuple[optax.GradientTransformation, sharding.Init]:
+    """The update rule of a stage, and its fresh state, traced: shapes and shardings, nothing is allocated.
+
+    recipe: of the stage. create, axis_rules: as `Work` has them.
+    """
+    opt, adapters = recipe.optimizer, recipe.adapters
+    tx = optimizer.make(opt)
+    key = jax.random.key(recipe.keys.seed)
+    init = partial(models.init_params, recipe.model, key)
+    if adapters is not None:
+        init = partial(lora.init, adapters, recipe.model, key)
+    made = partial(create, init, tx, with_ema=opt.ema_decay > 0, freeze=opt.freeze)
+    return tx, sharding.Init(made, recipe.mesh, rules=axis_rules)
 
 
 def count_parameters(model_cfg: ModelConfig) -> int:

@@ -1,12 +1,15 @@
 """What a stage starts from: another stage, a weight file, an image model, or, for adapters, the model beneath."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 
-from osjax import models
+from osjax import models, weights
+from osjax.errors import UserError
+from osjax.models import shapes
 from osjax.parts import lora
 from osjax.parts.place import Place
 from osjax.parts.run import Recipe
@@ -16,7 +19,8 @@ from osjax.training.freeze import Freeze
 from osjax.types import ModelConfig, Tree
 from osjax.weights import inflate, init, load, orbax_stream
 from osjax.weights.layout import layout_named
-from osjax.weights.leaves import Leaves
+from osjax.weights.leaves import Leaves, of_params
+from osjax.weights.lora import blank
 
 
 def base_leaves(recipe: Recipe, place: Place) -> Leaves:
@@ -51,6 +55,36 @@ def leaves_of(recipe: Recipe, place: Place) -> Leaves | None:
     if recipe.kind != "diffusion":
         return source
     return init.from_model(recipe.model, source, recipe.keys.seed)
+
+
+def check(recipe: Recipe, place: Place, later: Collection[str]) -> None:
+    """UserError for weights to start from that do not fit the stage; names and shapes are read, no tensors.
+
+    recipe: of the stage. place: where the run keeps things. later: stages of the run that have not left weights yet.
+    """
+    if recipe.keys.start.stage in later:
+        return
+    if recipe.adapters is not None:
+        base_leaves(recipe, place)
+    leaves = leaves_of(recipe, place)
+    if leaves is not None:
+        _check_shapes(leaves.shapes, recipe, "what it starts from does not fit its model")
+
+
+def check_resumed(recipe: Recipe, folder: Path) -> None:
+    """UserError where the checkpoints of a stage are of another model than its config. folder: of them, local."""
+    newest = orbax_stream.find(folder)
+    if newest is not None:
+        mend = f"checkpoint {newest.parent} does not fit this config"
+        _check_shapes(orbax_stream.open_leaves(newest).shapes, recipe, mend)
+
+
+def _check_shapes(there: Mapping[tuple[str, ...], tuple[int, ...]], recipe: Recipe, what: str) -> None:
+    wanted = weights.leaf_shapes(recipe.model)
+    if recipe.adapters is not None:
+        wanted = of_params(blank(recipe.model, recipe.adapters)).shapes
+    if problems := shapes.differences(there, wanted):
+        raise UserError(f"{what} ({shapes.listed(problems, 5)}): use the config it was made with", status=2)
 
 
 def _of_weights(start: StartKeys, model_cfg: ModelConfig) -> Leaves:

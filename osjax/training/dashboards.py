@@ -62,6 +62,16 @@ class WandB:
         self._run.finish()
 
 
+def check(tensorboard: bool, wandb: str | None) -> None:
+    """UserError where a library of the dashboards is not installed that a run asks for.
+
+    tensorboard: whether event files are. wandb: the project that is.
+    """
+    for wanted, module, extra in ((tensorboard, "tensorboardX", "tensorboard"), (wandb, "wandb", "wandb")):
+        if wanted:
+            _import(module, extra)
+
+
 def numbers(values: Mapping[str, Any]) -> dict[str, float]:
     """The finite numbers among values."""
     kept = {name: value for name, value in values.items() if isinstance(value, int | float)}

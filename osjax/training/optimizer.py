@@ -20,9 +20,10 @@ MOMENT_DTYPES = ("float32", "bfloat16")
 class OptimizerConfig:
     """Defaults are the report's (section 4.2): AdamW, eps 1e-15, no weight decay, gradients clipped to norm 1.
 
-    lr: peak learning rate. schedule: constant, cosine to `final_lr_ratio * lr` over `decay_steps`, or step, which takes
-    the learning rate of each of `milestones` (update, learning rate) from that update on; each after a linear warm-up
-    from `initial_lr`. accumulate: micro-batches per update. ema_decay: per update; 0 keeps no average.
+    lr: peak learning rate. schedule: constant, cosine to `final_lr_ratio * lr` over `decay_steps` (0: all of a stage),
+    or step, which takes the learning rate of each of `milestones` (update, learning rate) from that update on; each
+    after a linear warm-up from `initial_lr`. accumulate: micro-batches per update. ema_decay: per update; 0 keeps no
+    average.
     The warm-up and the average count updates. The original counts micro-batches there: what it has after n of them is
     here after n / accumulate, and its decay d an update is d ** accumulate (scripts/diffusion/train.py).
     moment_dtype: of Adam's first moment; bfloat16 saves two bytes a parameter, the second moment needs its digits.
@@ -56,7 +57,7 @@ class OptimizerConfig:
             )
         if self.schedule not in SCHEDULES:
             raise UserError(f"unknown schedule {self.schedule!r}: use one of {', '.join(SCHEDULES)}")
-        if self.schedule == "cosine" and self.decay_steps <= self.warmup_steps:
+        if self.schedule == "cosine" and 0 < self.decay_steps <= self.warmup_steps:
             raise UserError(f"cosine needs decay_steps > warmup_steps, got {self.decay_steps} and {self.warmup_steps}")
         for name in ("lr", "weight_decay", "clip_norm", "warmup_steps", "initial_lr", "decay_steps"):
             if not 0 <= getattr(self, name) < math.inf:
@@ -91,6 +92,8 @@ def learning_rate(cfg: OptimizerConfig) -> optax.Schedule:
 def _after_warmup(cfg: OptimizerConfig) -> optax.Schedule:
     """Learning rate of an update, counted from the end of the warm-up."""
     if cfg.schedule == "cosine":
+        if not cfg.decay_steps:  # a stage has put its steps there
+            raise UserError("cosine needs decay_steps: give a number of updates", status=2)
         return optax.cosine_decay_schedule(cfg.lr, cfg.decay_steps - cfg.warmup_steps, cfg.final_lr_ratio)
     constant = optax.constant_schedule
     if cfg.schedule == "step":

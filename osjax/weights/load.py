@@ -73,7 +73,7 @@ def _of_files(cfg: ModelConfig, path: Path, layout: Layout) -> Leaves:
         leaves = weights.torch_leaves(cfg, named, layout=layout)
     except UserError as error:
         own = 2 * len(expected.keys() & named.keys()) > len(named)  # of this kind, if of other sizes
-        raise UserError(f"{error}{'' if own else published.looks_like(named)}") from error
+        raise UserError(f"{path}: {error}{'' if own else published.looks_like(named)}") from error
     if said:
         log.warning("%s: names are read without %s", path, said)
     if left := len(tensors) - len(named):

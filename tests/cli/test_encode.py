@@ -130,7 +130,7 @@ def test_encoded_clips_are_a_data_set_in_array_records_with_text_and_condition_f
 def test_features_of_something_else_are_refused_by_name(raw, encoded, config, tmp_path, capsys, flags, says):
     workdir = copy(raw, tmp_path / "other")
     switch = [*READ, f"--config.data.features={encoded}"]
-    assert main(["train", config, f"--workdir={workdir}", *switch, *flags]) == 1
+    assert main(["train", config, f"--workdir={workdir}", *switch, *flags]) == 2
     assert says in capsys.readouterr().err
 
 
@@ -141,7 +141,7 @@ def test_another_autoencoder_s_latents_are_refused(raw, encoded, config, tmp_pat
         f"--config.data.features={encoded}",
         f"--config.autoencoder.weights={tmp_path / 'other.safetensors'}",
     ]
-    assert main(["train", config, f"--workdir={copy(raw, tmp_path / 'run')}", *flags]) == 1
+    assert main(["train", config, f"--workdir={copy(raw, tmp_path / 'run')}", *flags]) == 2
     assert "those in 8x64x64 are of another autoencoder;" in capsys.readouterr().err
 
 

@@ -128,6 +128,22 @@ def test_clips_that_hang_crash_or_eat_memory_are_quarantined_and_the_others_go_o
         assert reasons[text].startswith(says)
 
 
+def slow_at_first(row):
+    flag = Path(row["path"])
+    if not flag.exists():
+        flag.touch()
+        time.sleep(600)
+    return [{**row, "fine": True}]
+
+
+@pytest.mark.parametrize(("load", "fine"), [(900.0, True), (0.0, False)], ids=["busy", "idle"])
+def test_a_clip_that_is_late_on_a_busy_machine_is_tried_again(load, fine, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, load, load))
+    with Pool(Limits(seconds=3, per_second=0, workers=1)) as pool:
+        (row,) = pool.each(slow_at_first, [{"path": str(tmp_path / "seen"), "text": "a"}])
+    assert row.get("fine", False) == fine and bool(row.get("reason")) != fine
+
+
 def test_a_deadline_grows_with_the_video_but_not_for_ever():
     limits = Limits(seconds=10, per_second=2)
     assert limits.deadline({"duration": 5.0}) == 20 and limits.deadline({"num_frames": 48, "fps": 24.0}) == 14

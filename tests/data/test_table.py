@@ -35,6 +35,16 @@ def test_csv_and_parquet_give_the_same_rows(tmp_path):
     assert type(rows[0]["num_frames"]) is int
 
 
+@pytest.mark.parametrize("names", ["path,prompt", "file_name,caption", "video,text"])
+def test_what_other_tools_call_path_and_text_is_read_as_these(names, tmp_path):
+    (tmp_path / "t.csv").write_text(f"{names}\n/a.mp4,a cat\n")
+    assert table.read(tmp_path / "t.csv") == [{"path": "/a.mp4", "text": "a cat"}]
+    theirs = dict(zip(names.split(","), ["/a.mp4", "a cat"], strict=True))
+    pq.write_table(pa.Table.from_pylist([theirs]), tmp_path / "t.parquet")
+    (row,) = tables.rows(tmp_path / "t.parquet", "/")
+    assert (row["path"], row["text"]) == ("/a.mp4", "a cat")
+
+
 def test_absolute_paths_stay_and_relative_ones_start_at_the_table(tmp_path):
     table.write_csv(tmp_path / "t.csv", [ROW, {**ROW, "path": "/clips/b.mp4"}])
     assert [r["path"] for r in table.read(tmp_path / "t.csv")] == [str(tmp_path / "a.mp4"), "/clips/b.mp4"]
@@ -57,7 +67,13 @@ def test_rows_with_different_columns_are_written_whole(tmp_path):
         ("t.json", "{}", "neither .csv nor .parquet"),
         ("t.csv", "path,text\n", "no rows"),
         ("t.csv", "", "no rows"),
-        ("t.csv", "file,caption\na.mp4,a cat\n", "lacks the column path, text; it has file, caption"),
+        ("t.csv", "file,caption\na.mp4,a cat\n", "lacks the column path; it has file, caption"),
+        ("t.csv", "path,captoin\na.mp4,a cat\n", "lacks the column text; .* did you mean caption by captoin"),
+        (
+            "t.csv",
+            "path,prompt,caption\na.mp4,a,b\n",
+            "has the columns caption and prompt, either of which may be text",
+        ),
         ("t.csv", "path,fps\na.mp4,8\n", "lacks the column text; it has path, fps"),
         ("t.csv", "path,text,height\na.mp4,cat,tall\n", "line 2: height is 'tall'"),
         ("t.csv", b"path,text\na.mp4,\xff\xfe\n", "UTF-8"),

@@ -38,6 +38,15 @@ def test_sizes_that_do_not_fit_are_told_the_nearest_that_do(sizes, nearest):
     assert mesh.make(**{k: int(v) for k, v in (part.split("=") for part in nearest.split(", "))}).size == 8
 
 
+def test_sizes_that_may_give_way_become_the_nearest_that_fit():
+    four = jax.devices()[:4]
+    assert dict(mesh.make(data=-1, fsdp=8, devices=four[:1], fit=True).shape) == dict.fromkeys(mesh.AXES, 1)
+    assert dict(mesh.make(data=1, fsdp=3, sequence=2, fit=True).shape) == dict(data=2, fsdp=2, sequence=2, tensor=1)
+    fitting = dict(data=1, fsdp=2, sequence=2, tensor=1)
+    assert dict(mesh.make(**fitting, devices=four, fit=True).shape) == fitting
+    assert dict(mesh.absent(fsdp=8, count=6, fit=True).shape) == dict(data=1, fsdp=6, sequence=1, tensor=1)
+
+
 @pytest.mark.parametrize("sizes", [dict(data=-1, fsdp=-1), dict(data=0), dict(data=8, tensor=-2)])
 def test_impossible_sizes_are_refused(sizes):
     with pytest.raises(UserError, match="is not valid"):

@@ -46,3 +46,10 @@ def test_fewer_clips_a_step_take_more_steps():
 
 def test_stages_of_the_curriculum_are_known_by_name():
     assert {stage.config for stage in published.STAGES} <= set(curriculum.get_config().stages)
+
+
+@pytest.mark.parametrize(("family", "frames"), [("hunyuan", 41), ("dcae", 40)])
+def test_the_work_of_encoding_long_clips_follows_from_three_short_ones_exactly(family, frames):
+    direct = published.autoencoder_flops(family, frames, 32, "encode")
+    assert published.encoding_flops(family, frames, 32) == direct
+    assert direct != published.autoencoder_flops(family, 17 if family == "hunyuan" else 16, 32, "encode")

@@ -1,0 +1,136 @@
+"""A run that trained adapters on a release's model: sampled from its folder, beside others, and at any strength."""
+
+import json
+import shutil
+
+import av
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from osjax.__main__ import main
+from osjax.models import lora
+from osjax.parts import config
+from osjax.parts.pipeline import Pipeline
+from osjax.parts.video_model import checkpoints_of
+from osjax.sampling import workdir
+from osjax.weights import adapters
+from tests import tiny_release
+from tests.sampling import tiny
+
+pytestmark = pytest.mark.timeout(600)
+PROMPT = "--prompt=a red circle"
+TRAIN = {"steps": 6, "lora.rank": 2, "lora.alpha": 8.0, "optimizer.lr": 0.05, "optimizer.eps": 1e-8, "mesh.data": 8}
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory):
+    """(folder of the release, its config, workdir of a finished run of adapters)"""
+    folder = tmp_path_factory.mktemp("tuned")
+    path = tiny_release.write(folder)
+    flags = [f"--config.{key}={value}" for key, value in TRAIN.items()]
+    assert main(["train", f"--config={path}", f"--workdir={folder / 'run'}", *flags]) == 0
+    return folder, path, folder / "run"
+
+
+def latents(pipe: Pipeline) -> np.ndarray:
+    return pipe(["a red circle"], seeds=[3]).latents_BTHWC
+
+
+def test_a_finished_run_is_sampled_from_its_folder(tuned, tmp_path):
+    folder, _, run = tuned
+    assert main(["sample", f"--workdir={run}", PROMPT, f"--output={tmp_path}", "--steps=2"]) == 0
+    (made,) = tmp_path.glob("*.mp4")
+    with av.open(str(made)) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 8
+    said = json.loads((run / "model.json").read_text())
+    assert said["denoiser"]["checkpoints"] is None and said["denoiser"]["adapter"] == "tuned/checkpoints"
+    assert said["files"]["model"]["weights"] == str(folder / "video.safetensors")
+
+
+def test_the_adapters_of_a_run_change_what_is_sampled_and_strength_zero_nothing_at_all(tuned):
+    folder, _, run = tuned
+    plain = {"settings": {"steps": 2}, "autoencoder": None}
+    with_own = latents(Pipeline.from_checkpoint(run, **plain))
+    base = config.load(_sampling(folder), {"sample.steps": 2})
+    without = latents(Pipeline.from_config(base))
+    assert np.abs(with_own - without).max() > 1e-2
+    for strength, same in ((0.0, True), (1.0, False)):
+        asked = {"sample.steps": 2, "model.adapter": str(run), "model.adapter_strength": strength}
+        got = latents(Pipeline.from_config(config.load(_sampling(folder), asked)))
+        assert np.array_equal(got, without) == same
+        if strength:
+            np.testing.assert_array_equal(got, with_own)
+
+
+def test_merged_and_unmerged_adapters_give_the_same_within_1e_5(tuned):
+    _, _, run = tuned
+    pipe = Pipeline.from_checkpoint(run)
+    module, text = pipe.module, pipe.text_encoder
+    trained = adapters.read(checkpoints_of(str(run)), module.cfg)
+    beside = lora.Adapted(tiny.params(module.cfg), trained.tree, trained.cfg.scale)
+    txt, vec = text.encode_batch(["a red circle"])
+    rng = np.random.default_rng(0)
+    img = jnp.asarray(rng.standard_normal((1, 16, 8)), jnp.float32)
+    ids = jnp.zeros((1, 16, 3)), jnp.zeros((1, txt.shape[1], 3))
+    inputs = (img, ids[0], txt, ids[1], jnp.full((1,), 0.5), vec)
+    cond = jnp.zeros((1, 16, 9))
+
+    def velocity(variables):
+        return np.asarray(jax.jit(module.apply)(variables, *inputs, cond=cond))
+
+    unmerged = velocity(lora.variables(beside))
+    merged = velocity({"params": nn.unbox(lora.merged(beside))})
+    base = velocity({"params": tiny.params(module.cfg)})
+    assert np.abs(unmerged - merged).max() < 1e-5 < 1e-2 < np.abs(merged - base).max()
+
+
+def test_several_adapters_are_added_with_strengths_that_the_json_names(tuned, tmp_path):
+    folder, _, run = tuned
+    other = shutil.copytree(run, tmp_path / "other")
+    rows = f'(("{other}",0.25),("{other}",0.25))'
+    argv = ["sample", f"--config={_sampling(folder)}", PROMPT, "--steps=2", f"--config.model.adapter={run}"]
+    half = [*argv, "--config.model.adapter_strength=0.5", f"--config.model.adapters={rows}"]
+    assert main([*half, f"--output={tmp_path / 'three'}"]) == 0
+    assert main([*argv, f"--output={tmp_path / 'one'}"]) == 0
+    told = {name: json.loads(next((tmp_path / name).glob("*.json")).read_text()) for name in ("three", "one")}
+    assert told["three"]["model"]["adapters"] == [
+        {"path": str(run), "strength": 0.5},
+        {"path": str(other), "strength": 0.25},
+        {"path": str(other), "strength": 0.25},
+    ]
+    asked = {"sample.steps": 2, "model.adapter": str(run)}
+    one = latents(Pipeline.from_config(config.load(_sampling(folder), asked)))
+    asked |= {"model.adapter_strength": 0.5, "model.adapters": ((str(other), 0.25), (str(other), 0.25))}
+    three = latents(Pipeline.from_config(config.load(_sampling(folder), asked)))
+    np.testing.assert_allclose(three, one, atol=1e-4)
+
+
+def test_a_run_of_a_whole_model_takes_adapters_of_another_run(tuned, tmp_path):
+    folder, path, run = tuned
+    whole = tmp_path / "whole"
+    assert main(["train", f"--config={path}", f"--workdir={whole}", "--config.optimizer.lr=1e-30"]) == 0
+    plain = latents(Pipeline.from_checkpoint(whole))
+    added = latents(Pipeline.from_checkpoint(whole, adapter=str(run)))
+    assert np.abs(added - plain).max() > 1e-2
+    np.testing.assert_allclose(added, latents(Pipeline.from_checkpoint(run)), atol=1e-4)
+
+
+def test_what_a_run_names_and_what_is_not_there_is_said(tuned, tmp_path, capsys):
+    _, _, run = tuned
+    moved = shutil.copytree(run, tmp_path / "moved")
+    said = json.loads((moved / workdir.FILE).read_text())
+    said["files"]["model"]["weights"] = "/nowhere.safetensors"
+    (moved / workdir.FILE).write_text(json.dumps(said))
+    assert main(["sample", f"--workdir={moved}", PROMPT, f"--output={tmp_path / 'out'}"]) == 2
+    assert "files.model.weights is '/nowhere.safetensors', which does not exist" in capsys.readouterr().err
+    for flag in ("--config.model.adapter=/nowhere", '--config.model.adapters=(("/nowhere",1.0),)'):
+        assert main(["sample", f"--workdir={run}", PROMPT, f"--output={tmp_path / 'out'}", flag]) == 2
+        assert "'/nowhere', which does not exist" in capsys.readouterr().err
+
+
+def _sampling(folder):
+    """A config that samples the release's model from its files."""
+    return tiny_release.sampling_config(folder / "sampling.py", folder)

@@ -2,7 +2,7 @@
 
 Command:   osjax demo            (or osjax demo --config.workdir=DIR; osjax demo --quick for a first look)
 Hardware:  2 CPU cores, 3 GB
-Time:      20 minutes of processor time, 13 by the clock on two cores of an EPYC beside other work
+Time:      20 minutes of processor time; 13 to 15 by the clock on two cores of an EPYC beside other work
 """
 
 from ml_collections import ConfigDict

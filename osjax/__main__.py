@@ -21,7 +21,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from types import ModuleType
 
@@ -161,7 +161,7 @@ def _dispatch(argv: list[str]) -> None:
     local_paths.check(name, {"config": config_path, **vars(args)}, labels)
     if config_path is None and hasattr(module, "default_config"):
         config_path = module.default_config(args)
-    cfg = _load_config(name, verb, config_path, overrides)
+    cfg = _load_config(name, _with_options(verb, module, args, config_path), config_path, overrides)
     local_paths.check_config(name, cfg)
     module.run(cfg, args)
 
@@ -252,6 +252,14 @@ def _parse(name: str, module: ModuleType, argv: list[str]) -> argparse.Namespace
         flag = unknown[0].partition("=")[0]
         raise UserError(f"osjax {name}: unknown {kind} {flag}{_suggest(flag, options_of(name))}", status=2)
     return args
+
+
+def _with_options(verb: Verb, module: ModuleType, args: argparse.Namespace, config_path: str | None) -> Verb:
+    """The verb with the default config that its options ask for, where its module has a `config_of(args)`."""
+    asked = module.config_of(args) if hasattr(module, "config_of") else None
+    if asked and config_path:
+        raise UserError(f"--config={config_path} and an option that stands for {asked}: give one of them", status=2)
+    return replace(verb, default_config=asked) if asked else verb
 
 
 def _load_config(name: str, verb: Verb, path: str | None, overrides: list[tuple[str, str]]):

@@ -111,6 +111,18 @@ def test_bad_usage_is_one_line_with_status_2(osjax, argv, says):
     assert says in _one_line(osjax(*argv), 2)
 
 
+def test_an_option_that_stands_for_a_config_takes_its_place_and_not_beside_another(osjax, tmp_path):
+    with (tmp_path / "echo_verb.py").open("a") as file:
+        file.write(
+            f"\n\ndef config_of(args):\n    return {str(tmp_path / 'other.py')!r} if args.times == 3 else None\n"
+        )
+    (tmp_path / "other.py").write_text(CONFIG.replace("small", "other"))
+    assert osjax("echo", "--config=my.py", "--times=1").stdout == "64 0.001 small\n"
+    chosen = osjax("echo", "--times=3", "--config.lr=2.0")
+    assert chosen.stdout == " ".join(["64 2.0 other"] * 3) + "\n", chosen.stderr
+    assert "give one of them" in _one_line(osjax("echo", "--config=my.py", "--times=3"), 2)
+
+
 def test_failures_are_one_line_with_status_1_and_traceback_shows_the_rest(osjax):
     assert "give at least 5 frames" in _one_line(osjax("echo", "--config=my.py", "--fail=user"), 1)
     assert "interrupted" in _one_line(osjax("echo", "--config=my.py", "--fail=interrupt"), 1)

@@ -8,6 +8,8 @@ import json
 import resource
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,8 +20,10 @@ from tqdm import tqdm
 
 from osjax import atomic, json_file
 from osjax.data import clips, video
+from osjax.data.clips import ClipSpec
 from osjax.errors import UserError
-from osjax.evals import prompt_match
+from osjax.evals import edges, prompt_match
+from osjax.evals.prompt_match import Reading
 from osjax.evals.recon import psnr
 from osjax.pages import demo as page
 from osjax.pages import figures
@@ -33,6 +37,9 @@ from osjax.stages import stage
 from osjax.stages.curriculum import Curriculum
 
 SAMPLE_CRF = 18  # of x264: samples are judged by their pixels, so little is lost on the way to a file
+SHOWN = 24  # samples on the page
+SHEET_I2V = "contact_sheet_i2v.png"
+I2V_SCORE = 4  # a first frame tells nothing of its clip's speed
 
 
 def run(checked: Run, asked: DemoReport, started: float) -> None:
@@ -54,31 +61,43 @@ def run(checked: Run, asked: DemoReport, started: float) -> None:
 
 
 class Stopwatch:
-    """Seconds spent on each part, over all the runs that it took."""
+    """Seconds spent on each part, over all the runs that it took: by the clock, and of processors.
+
+    The second ones are of all threads together, and do not depend on what else the machine does.
+    """
 
     def __init__(self, path: Path, started: float):
-        self.path, self.last = path, started
-        self.seconds: dict[str, float] = {}
+        self.path, self.last = path, (started, 0.0)
+        self.seconds: dict[str, list[float]] = {}
         with contextlib.suppress(UserError, ValueError, TypeError):  # of a first start, or damaged: counted from now on
-            self.seconds = {part: float(took) for part, took in json_file.read(path, "-").items()}
+            told = json_file.read(path, "-").items()
+            self.seconds = {part: [float(clock), float(processors)] for part, (clock, processors) in told}
 
     def mark(self, part: str) -> None:
-        now = time.monotonic()
-        self.seconds[part] = self.seconds.get(part, 0.0) + now - self.last
+        now = time.monotonic(), time.process_time()
+        before = self.seconds.get(part, [0.0, 0.0])
+        self.seconds[part] = [old + new - last for old, new, last in zip(before, now, self.last, strict=True)]
         self.last = now
         atomic.write_text(self.path, json.dumps(self.seconds))
 
     @property
-    def total(self) -> float:
-        return sum(self.seconds.values())
+    def total(self) -> tuple[float, float]:
+        """Seconds of everything, by the clock and of processors."""
+        clock, processors = zip(*self.seconds.values(), strict=True)
+        return sum(clock), sum(processors)
 
 
 class Made(NamedTuple):
-    """Samples of one kind: the clips that they are of, their videos, and the MP4 files of these in the same order."""
+    """Samples of one kind in one order: what they are of, their videos, their MP4 files, and what these show."""
 
-    specs: Sequence[clips.ClipSpec]
+    specs: Sequence[ClipSpec]
     videos_BTHWC: np.ndarray
     files: Sequence[Path]
+    readings: Sequence[Reading]
+
+    @property
+    def score(self) -> dict[str, float | int]:
+        return prompt_match.score(self.readings, self.specs)
 
 
 class Report:
@@ -99,37 +118,26 @@ class Report:
         cfg = self.cfg
         specs = [self.held_out[i % len(self.held_out)] for i in range(cfg.prompts)]
         real = np.stack([clips.render(s, self.size, self.frames) for s in self.held_out])
-        seeds = range(self.seed, self.seed + cfg.prompts)  # or all prompts would start from one noise
-        captions = [s.caption for s in specs]
-        t2v = self.pipe(captions, seeds=seeds, progress=_bar("sample t2v"))
-        i2v_specs = self.held_out[: cfg.i2v]
+        # The same prompts and noise at every motion score.
+        by_motion = [self._sample(f"t2v-motion-{score}", specs, score) for score in clips.SPEEDS]
         first = real[: cfg.i2v, :1]
-        i2v_captions = [s.caption for s in i2v_specs]
-        i2v = self.pipe(
-            i2v_captions,
-            refs=first,
-            seeds=seeds[: cfg.i2v],
-            mode="i2v_head",
-            guidance=cfg.i2v_guidance,
-            progress=_bar("sample i2v"),
-        )
-
-        folder = self.place.workdir / "samples"
-        files = write_samples(folder / "t2v", t2v.videos_BTHWC, captions, t2v.settings, self.fps, SAMPLE_CRF)
-        i2v_files = write_samples(folder / "i2v", i2v.videos_BTHWC, i2v_captions, i2v.settings, self.fps, SAMPLE_CRF)
-        # Judged on what a viewer gets: the MP4 files, decoded again.
-        match = prompt_match.score([video.decode(f) for f in files], specs)
-        first_frames = np.stack([video.decode(f, 1) for f in i2v_files])
+        given = {"refs": first, "mode": "i2v_head", "guidance": cfg.i2v_guidance}
+        i2v = self._sample("i2v", self.held_out[: cfg.i2v], I2V_SCORE, **given)
         encode, decode = self.autoencoder.encode, self.autoencoder.decode
         rebuilt = np.concatenate([to_uint8(decode(encode(v))) for v in _in_batches(real, cfg.batch)])
+        t2v = Made(*(list(chain(*columns)) for columns in zip(*by_motion, strict=True)))
         self.spent.mark("samples")
         lines = {name: stage.lines_of(name, self.place) for name in self.names}
+        seconds, processor_seconds = self.spent.total
         result = {
-            "prompt_match": match,
+            "prompt_match": t2v.score,
+            "motion_order": prompt_match.motion_order([*zip(*(made.readings for made in by_motion), strict=True)]),
             "ae_psnr_db": float(psnr(rebuilt, real).mean()),
-            "i2v_first_frame_psnr_db": float(psnr(first_frames, first).mean()),
-            "i2v_prompt_match": prompt_match.score([video.decode(f) for f in i2v_files], i2v_specs),
-            "seconds": self.spent.total,
+            "ae_edges": edges.kept(rebuilt, real, self.held_out),
+            "i2v_first_frame_psnr_db": float(psnr(np.stack([video.decode(f, 1) for f in i2v.files]), first).mean()),
+            "i2v_prompt_match": i2v.score,
+            "seconds": seconds,
+            "processor_seconds": processor_seconds,
             "seconds_by_part": self.spent.seconds,
             "peak_rss_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
             "stages": [
@@ -137,13 +145,32 @@ class Report:
                     "name": name,
                     "steps": len(of_stage),
                     "final_loss": float(np.mean([line["loss"] for line in of_stage[-50:]])),
-                    "seconds": self.spent.seconds[name],
+                    "seconds": self.spent.seconds[name][0],
+                    "processor_seconds": self.spent.seconds[name][1],
                 }
                 for name, of_stage in lines.items()
             ],
         }
-        of_text, of_images = Made(specs, t2v.videos_BTHWC, files), Made(i2v_specs, i2v.videos_BTHWC, i2v_files)
-        self._write_report(result, lines, of_text, of_images, first)
+        self._write_report(result, lines, t2v, i2v, first)
+
+    def _sample(self, name: str, of: Sequence[ClipSpec], score: int, **given: Any) -> Made:
+        """Samples of the captions of specifications, written to samples/NAME and read back from the files.
+
+        score: of the motion that is asked for instead of their own. given: references, and settings for them.
+        """
+        specs = [replace(spec, motion=score) for spec in of]
+        captions = [spec.caption for spec in specs]
+        seeds = range(self.seed, self.seed + len(specs))  # or all prompts would start from one noise
+        bar = _bar(f"sample {name}")
+        made = self.pipe(captions, seeds=seeds, motion_score=score, progress=bar, **given)
+        folder = self.place.workdir / "samples" / name
+        files = write_samples(folder, made.videos_BTHWC, captions, made.settings, self.fps, SAMPLE_CRF)
+        # Judged on what a viewer gets: the MP4 files, decoded again.
+        return Made(specs, made.videos_BTHWC, files, [prompt_match.read(video.decode(file)) for file in files])
+
+    def _shown(self, made: Made, i: int) -> page.Shown:
+        file = made.files[i].relative_to(self.place.workdir.absolute())
+        return page.Shown(str(file), _words(made.specs[i], made.readings[i]))
 
     def _write_report(
         self,
@@ -155,28 +182,46 @@ class Report:
     ) -> None:
         """Write pictures, report.json and the page, and print the figures. lines: metrics of each stage."""
         folder = self.place.workdir
-        shown = list(t2v.videos_BTHWC[:12])
-        figures.contact_sheet(folder / "contact_sheet.png", shown, [s.caption for s in t2v.specs[:12]])
+        prompts, scores = self.cfg.prompts, len(clips.SPEEDS)
+        at = [n % scores * prompts + n for n in range(min(prompts, SHOWN))]  # a prompt each, at all scores in turn
+        captions = [f"{t2v.specs[i].caption}, motion {t2v.specs[i].motion}" for i in at[: SHOWN // 2]]
+        figures.contact_sheet(folder / "contact_sheet.png", [t2v.videos_BTHWC[i] for i in at[: SHOWN // 2]], captions)
         given = [np.concatenate([f, v]) for f, v in zip(first_B1HWC[:6], i2v.videos_BTHWC[:6], strict=True)]
         captions = [f"given frame, then: {s.caption}" for s in i2v.specs[:6]]
-        figures.contact_sheet(folder / "contact_sheet_i2v.png", given, captions)
-        figures.plots(folder / "training.png", lines)
+        figures.contact_sheet(folder / SHEET_I2V, given, captions)
+        figures.curves(folder / "training.svg", lines)
         atomic.write_text(folder / "report.json", json.dumps(result, indent=2) + "\n")
-        pictures = {
-            "Held-out prompts": "contact_sheet.png",
-            "From a given first frame": "contact_sheet_i2v.png",
-            "Training": "training.png",
+        samples = {
+            "Held-out prompts": [self._shown(t2v, i) for i in at],
+            "From a given first frame": [self._shown(i2v, i) for i in range(min(len(i2v.specs), SHOWN // 4))],
         }
-        pairs = zip([*t2v.specs[:8], *i2v.specs[:4]], [*t2v.files[:8], *i2v.files[:4]], strict=True)
-        videos = [(spec.caption, str(file.relative_to(folder.absolute()))) for spec, file in pairs]
-        page.write(folder / "report.html", result, pictures, videos)
+        pictures = {"Training": "training.svg", "Frames": "contact_sheet.png", "Frames after given ones": SHEET_I2V}
+        commands = {
+            "Sample more": f'osjax sample --config.workdir={folder} --motion-score=7 --prompt "{t2v.specs[0].caption}"',
+            "Change it": "osjax demo --help; every key is in configs/demo.py",
+        }
+        page.write(folder / "report.html", result, samples, pictures, commands)
         match = result["prompt_match"]
+        words = ", ".join(f"{word} {match[word]:.1%}" for word in clips.WORDS)
         print(
-            f"held-out prompts: colour {match['colour']:.1%}, direction {match['direction']:.1%}, shape "
-            f"{match['shape']:.1%}; autoencoder {result['ae_psnr_db']:.1f} dB; first frame "
-            f"{result['i2v_first_frame_psnr_db']:.1f} dB; {result['seconds'] / 60:.1f} min"
+            f"held-out prompts: {words}; all of them {match['all']:.1%}; 1, 4, 7 in order {result['motion_order']:.1%}"
+            f"\nautoencoder {result['ae_psnr_db']:.1f} dB, edges {result['ae_edges']:.0%}; first frame "
+            f"{result['i2v_first_frame_psnr_db']:.1f} dB; {result['seconds'] / 60:.1f} min, "
+            f"{result['processor_seconds'] / 60:.1f} min of processors"
             f"\nsee {folder / 'report.html'}"
         )
+
+
+def _words(spec: ClipSpec, reading: Reading) -> list[page.Word]:
+    """The prompt of a sample in pieces, each word judged by what was read."""
+    right = reading.right(spec)
+
+    def judged(word: str) -> page.Word:
+        return page.Word(str(getattr(spec, word)), right[word], str(getattr(reading, word) or "nothing"))
+
+    scene = judged("tint"), page.Word(" "), judged("background"), page.Word(" background, motion score ")
+    what = page.Word("a "), judged("colour"), page.Word(" "), judged("shape"), page.Word(" moves ")
+    return [*what, judged("direction"), page.Word(" over a "), *scene, judged("motion")]
 
 
 def _in_batches(videos_uint8: np.ndarray, size: int) -> Iterator[jax.Array]:

@@ -11,9 +11,17 @@ from osjax.parts import run as runs
 from osjax.parts.demo import DemoReport
 from osjax.parts.groups import to_dataclass
 
+QUICK = "configs/demo_quick.py"
+
 
 def add_options(parser) -> None:
     parser.add_argument("--workdir", help="folder of the run, instead of config.workdir")
+    parser.add_argument("--quick", action="store_true", help=f"a first look, in minutes: {QUICK} is the config")
+
+
+def config_of(args) -> str | None:
+    """The shipped config that the options ask for; None: the verb's."""
+    return QUICK if args.quick else None
 
 
 def run(cfg: ConfigDict, args) -> None:

@@ -1,6 +1,6 @@
-"""Procedural captioned clips: a coloured shape moves over a textured background that pans a little.
+"""Procedural captioned clips: a coloured shape moves, slowly or fast, over a patterned background that pans a little.
 
-Drawn from signed distances, so one specification renders at any size with smooth edges.
+Drawn from signed distances and waves, so one specification renders at any size with smooth edges.
 """
 
 from collections.abc import Sequence
@@ -23,21 +23,28 @@ COLOURS = {
     "white": (248, 248, 248),
 }
 SHAPES = ("circle", "bar", "pillar", "slash")  # a bar lies, a pillar stands, a slash leans
+SOFT_EDGE = 2  # pixels from an object's colour to the background's, as a lens draws them
 LONGEST = 1.17  # of all shapes' reaches, in radii
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}  # x right, y down
-BACKGROUNDS = {"striped": 1, "wavy": 2, "cloudy": 5}  # waves that are added up
+BACKGROUNDS = ("plain", "striped", "wavy", "cloudy")
+TINTS = {"warm": ((66, 50, 38), (134, 102, 76)), "cold": ((36, 54, 72), (82, 112, 138))}  # darkest and lightest
+SPEEDS = {1: (0.1, 0.14), 4: (0.24, 0.29), 7: (0.4, 0.46)}  # motion score -> way over the whole clip, from and to
+WORDS = ("colour", "shape", "direction", "tint", "background", "motion")  # of a ClipSpec: what captions say
+DRAWING = 2  # raised where the same specification begins to look different, so that old clips are not taken for new
 
 Combination = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
 class ClipSpec:
-    """What a clip shows; lengths as fractions of the side. seed: of the background."""
+    """What a clip shows; lengths as fractions of the side. motion: its score, a key of SPEEDS. seed: of the pattern."""
 
     colour: str
     shape: str
     direction: str
     background: str
+    tint: str
+    motion: int
     radius: float  # half of the shape's size
     travel: float  # way of the centre over the whole clip
     centre: tuple[float, float]  # of the way, x and y
@@ -46,8 +53,9 @@ class ClipSpec:
 
     @property
     def caption(self) -> str:
-        """What the clip shows, in a sentence."""
-        return f"a {self.colour} {self.shape} moves {self.direction} over a {self.background} background"
+        """What the clip shows, in a sentence; data sets state the motion score behind it."""
+        scene = f"{self.tint} {self.background} background"
+        return f"a {self.colour} {self.shape} moves {self.direction} over a {scene}"
 
 
 def combinations() -> list[Combination]:
@@ -77,7 +85,9 @@ def specs(count: int, seed: int, chosen: Sequence[Combination]) -> list[ClipSpec
 
 def _draw(combination: Combination, rng: np.random.Generator) -> ClipSpec:
     colour, shape, direction = combination
-    radius, travel = rng.uniform(0.18, 0.25), rng.uniform(0.26, 0.4)
+    background, tint = BACKGROUNDS[rng.integers(len(BACKGROUNDS))], list(TINTS)[rng.integers(len(TINTS))]
+    motion = list(SPEEDS)[rng.integers(len(SPEEDS))]
+    radius, travel = rng.uniform(0.17, 0.22), rng.uniform(*SPEEDS[motion])
     half_way = np.abs(DIRECTIONS[direction]) * travel / 2
     margin = LONGEST * radius + half_way
     centre = rng.uniform(margin, 1 - margin)
@@ -85,7 +95,9 @@ def _draw(combination: Combination, rng: np.random.Generator) -> ClipSpec:
         colour,
         shape,
         direction,
-        list(BACKGROUNDS)[rng.integers(len(BACKGROUNDS))],
+        background,
+        tint,
+        motion,
         float(radius),
         float(travel),
         tuple(float(x) for x in centre),
@@ -99,29 +111,63 @@ def render(spec: ClipSpec, size: int, frames: int = 8) -> np.ndarray:
     y, x = (np.mgrid[0:size, 0:size] + 0.5) / size
     texture = _texture(spec)
     colour = np.array(COLOURS[spec.colour], np.float64)
-    step = np.array(DIRECTIONS[spec.direction])
     out = np.empty((frames, size, size, 3), np.uint8)
-    for i, at in enumerate(np.linspace(-0.5, 0.5, frames)):
-        cx, cy = np.array(spec.centre) + step * spec.travel * at
+    covers = np.clip(0.5 - outlines(spec, size, frames) * size / SOFT_EDGE, 0, 1)
+    for i, (at, cover) in enumerate(zip(_moments(frames), covers, strict=True)):
         px, py = np.array(spec.pan) * at
-        outline = distance(spec.shape, x - cx, y - cy, spec.radius)
-        cover = np.clip(0.5 - outline * size, 0, 1)[..., None]  # one pixel of soft edge
-        out[i] = np.round(texture(x + px, y + py) * (1 - cover) + colour * cover)
+        out[i] = np.round(texture(x + px, y + py) * (1 - cover[..., None]) + colour * cover[..., None])
     return out
 
 
+def outlines(spec: ClipSpec, size: int, frames: int = 8) -> np.ndarray:
+    """Distance of every pixel to the object's outline, (frames, size, size) in sides, negative inside the object.
+
+    spec: what the clip shows. size: pixels of a side.
+    """
+    y, x = (np.mgrid[0:size, 0:size] + 0.5) / size
+    step = np.array(DIRECTIONS[spec.direction])
+    centres = [np.array(spec.centre) + step * spec.travel * at for at in _moments(frames)]
+    return np.stack([distance(spec.shape, x - cx, y - cy, spec.radius) for cx, cy in centres])
+
+
+def _moments(frames: int) -> np.ndarray:
+    """Where on its way a clip is in each frame: from -1/2, its beginning, to 1/2."""
+    return np.linspace(-0.5, 0.5, frames)
+
+
 def _texture(spec: ClipSpec):
-    """A smooth grey pattern with a slight tint, dark enough to tell from white, too grey to be a colour."""
-    rng = np.random.default_rng(spec.seed)
-    base, contrast = rng.uniform(70, 120), rng.uniform(7, 12)
-    waves = rng.uniform([-1.5, -1.5, 0], [1.5, 1.5, 2 * np.pi], (BACKGROUNDS[spec.background], 3))
-    tint = 1 + rng.uniform(-0.06, 0.06, 3)
+    """The background as a function of place: its pattern between the two shades of its tint, none of them a colour."""
+    pattern, (dark, light) = _pattern(spec.background, np.random.default_rng(spec.seed)), np.array(TINTS[spec.tint])
 
     def at(x, y):
-        pattern = sum(np.sin(2 * np.pi * (a * x + b * y) + phase) for a, b, phase in waves) / np.sqrt(len(waves))
-        return np.clip((base + contrast * pattern)[..., None] * tint, 0, 255)
+        return dark + (light - dark) * np.clip(0.5 + 0.5 * pattern(x, y), 0, 1)[..., None]
 
     return at
+
+
+def _pattern(background: str, rng: np.random.Generator):
+    """A kind of background as a function of place, about from -1 to 1."""
+    turn, phase, other = rng.uniform(0, 2 * np.pi, 3)
+    if background == "plain":
+        level = rng.uniform(-0.3, 0.3)
+        return lambda x, y: np.full_like(x, level)
+    if background == "cloudy":
+        # Directions all around, so that clouds never line up to stripes.
+        turns = turn + np.pi / 5 * (np.arange(5) + rng.uniform(-0.2, 0.2, 5))
+        waves = [(a, rng.uniform(1.2, 2.0), rng.uniform(0, 2 * np.pi)) for a in turns]
+        return lambda x, y: 0.75 * sum(np.sin(_phase(x, y, a, cycles) + p) for a, cycles, p in waves) / np.sqrt(5 / 2)
+    cycles = rng.uniform(3.2, 3.8)
+    if background == "striped":
+        lean = rng.uniform(-0.1, 0.1)
+        return lambda x, y: np.sin(_phase(x, y, lean, cycles) + phase)
+    # Wavy: stripes that lie and whose line swings up and down.
+    swing = rng.uniform(0.055, 0.065)
+    return lambda x, y: np.sin(2 * np.pi * cycles * (y + swing * np.sin(4 * np.pi * x + other)) + phase)
+
+
+def _phase(x: np.ndarray, y: np.ndarray, turn: float, cycles: float) -> np.ndarray:
+    """Of a plane wave: so many cycles a side along the direction at an angle."""
+    return 2 * np.pi * cycles * (np.cos(turn) * x + np.sin(turn) * y)
 
 
 def distance(shape: str, u: np.ndarray, v: np.ndarray, r: float) -> np.ndarray:
@@ -141,6 +187,8 @@ def distance(shape: str, u: np.ndarray, v: np.ndarray, r: float) -> np.ndarray:
 def write_clips(folder: Path, clips: Sequence[ClipSpec], size: int, frames: int, fps: int) -> Path:
     """Render every clip to `folder/NNNNN.mp4` and list them in `folder/clips.csv`; returns the CSV's path.
 
+    Its column motion has the scores, as `osjax data score` gives them to clips that were filmed.
+
     size: pixels of a side. frames: of a clip. fps: frames per second.
     """
     folder = Path(folder)
@@ -150,6 +198,6 @@ def write_clips(folder: Path, clips: Sequence[ClipSpec], size: int, frames: int,
         path = folder / f"{i:05d}.mp4"
         write_mp4(path, render(spec, size, frames), fps, crf=12)
         values = (path.name, spec.caption, frames, size, size, 1.0, size * size, fps)
-        rows.append(dict(zip(COLUMNS, values, strict=True)))
+        rows.append({**dict(zip(COLUMNS, values, strict=True)), "motion": spec.motion})
     write_csv(folder / "clips.csv", rows)
     return folder / "clips.csv"

@@ -1,45 +1,91 @@
-"""Reads colour, shape and direction of a procedural clip back from its pixels, by plain image analysis.
+"""Reads what the caption of a procedural clip says back from its pixels, by plain image analysis.
 
-Nothing is learned, so a model cannot fool it by being trained on it: the object is what stands out from the blurred
+Nothing is learned, so a model cannot fool it by being trained on it: the object is what stands out from the
 background in every frame, its colour the nearest of the palette, its shape the nearest of drawn templates, its
-direction the way its centre goes.
+direction the way its centre goes, its motion score how far. What lies around it is the background's (`background.py`).
 """
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
 
-from osjax.data.clips import COLOURS, DIRECTIONS, SHAPES, ClipSpec, distance
+from osjax.data.clips import COLOURS, DIRECTIONS, SHAPES, SPEEDS, WORDS, ClipSpec, distance
+from osjax.evals import background
 
 TEMPLATE = 24  # side of the grid that masks are compared on
+STILL = 0.04  # of the side: an object whose centre goes no farther has no direction
 
 
-def match(video_THWC: np.ndarray) -> dict[str, str | None]:
-    """{"colour", "shape", "direction"} of a clip, video_THWC in uint8; None where nothing stands out."""
+class Reading(NamedTuple):
+    """What a clip shows; a word is None where nothing stands out, or nothing that is known.
+
+    motion: the score whose way is nearest. way: of the object's centre, in sides of the picture; NaN without an object.
+    first_shape, last_shape: shapes in the first and the last frame.
+    """
+
+    colour: str | None = None
+    shape: str | None = None
+    direction: str | None = None
+    tint: str | None = None
+    background: str | None = None
+    motion: int | None = None
+    way: float = float("nan")
+    first_shape: str | None = None
+    last_shape: str | None = None
+
+    def right(self, spec: ClipSpec) -> dict[str, bool]:
+        """Whether each of WORDS is as a clip of `spec` shows it."""
+        return {word: getattr(self, word) == getattr(spec, word) for word in WORDS}
+
+
+def read(video_THWC: np.ndarray) -> Reading:
+    """What a clip shows, video_THWC in uint8."""
     objects = [_find(frame) for frame in video_THWC]
+    nothing = np.zeros(video_THWC.shape[1:3], bool)
+    masks = [nothing if one is None else one[1] > 0 for one in objects]
+    around = background.match(video_THWC, masks)
     frames = [one for one in objects if one is not None]
     if len(frames) < 2:
-        return {"colour": None, "shape": None, "direction": None}
-    return {
-        "colour": _majority([colour for colour, _, _ in frames]),
-        "shape": _shape([mask for _, mask, _ in frames]),
-        "direction": _direction([centre for _, _, centre in frames], video_THWC.shape[1]),
-    }
+        return Reading(**around)
+    x, y = _way([centre for _, _, centre in frames], len(frames)) / video_THWC.shape[1]
+    first, last = (one and _shape([one[1]]) for one in (objects[0], objects[-1]))
+    return Reading(
+        colour=_majority([colour for colour, _, _ in frames]),
+        shape=_shape([mask for _, mask, _ in frames]),
+        direction=_direction(x, y),
+        motion=_motion(x, y),
+        way=float(np.hypot(x, y)),
+        first_shape=first,
+        last_shape=last,
+        **around,
+    )
 
 
-def score(videos: Sequence[np.ndarray], specs: Sequence[ClipSpec]) -> dict[str, float | int]:
-    """Fraction of clips whose colour, direction and shape are read as specified, and the number of clips, `samples`.
+def score(readings: Sequence[Reading], specs: Sequence[ClipSpec]) -> dict[str, float | int]:
+    """The fraction of clips of which each of WORDS is read as specified, `all` of them at once, those whose shape stays
+    (`steady`: the same in the first and the last frame), and the number of clips, `samples`.
 
-    videos: uint8 (T, H, W, 3). specs: what each should show.
+    readings: of the clips. specs: what each should show.
     """
-    read = [match(video) for video in videos]
-    hits = {
-        name: float(np.mean([r[name] == getattr(s, name) for r, s in zip(read, specs, strict=True)]))
-        for name in ("colour", "direction", "shape")
+    right = [one.right(spec) for one, spec in zip(readings, specs, strict=True)]
+    return {
+        **{word: float(np.mean([hits[word] for hits in right])) for word in WORDS},
+        "all": float(np.mean([all(hits.values()) for hits in right])),
+        "steady": float(np.mean([r.first_shape is not None and r.first_shape == r.last_shape for r in readings])),
+        "samples": len(readings),
     }
-    return {**hits, "samples": len(read)}
+
+
+def motion_order(readings: Sequence[Sequence[Reading]]) -> float:
+    """The fraction of prompts whose clips go farther with every higher motion score.
+
+    readings: for each prompt those of its clips, by rising score. A clip without an object is in no order.
+    """
+    ways = np.array([[one.way for one in clips] for clips in readings])
+    return float((np.diff(ways, axis=1) > 0).all(1).mean())
 
 
 def _find(frame: np.ndarray) -> tuple[str, np.ndarray, np.ndarray] | None:
@@ -81,13 +127,22 @@ def _majority(values: Sequence[str]) -> str:
     return max(sorted(set(values)), key=values.count)
 
 
-def _direction(centres: Sequence[np.ndarray], side: int) -> str | None:
-    """The direction whose axis the centre's least-squares way follows best; None if it hardly moves."""
-    time = np.arange(len(centres)) - (len(centres) - 1) / 2
-    way = (time[:, None] * np.stack(centres)).sum(0) / (time**2).sum() * (len(centres) - 1)
-    if np.abs(way).max() < 0.05 * side:
+def _way(centres: Sequence[np.ndarray], frames: int) -> np.ndarray:
+    """How far a centre goes from the first frame to the last, (x, y) in pixels: a least-squares line's way."""
+    time = np.arange(frames) - (frames - 1) / 2
+    return (time[:, None] * np.stack(centres)).sum(0) / (time**2).sum() * (frames - 1)
+
+
+def _direction(x: float, y: float) -> str | None:
+    """The direction whose axis a way follows best; None if it hardly moves."""
+    if max(abs(x), abs(y)) < STILL:
         return None
-    return max(DIRECTIONS, key=lambda name: way @ np.array(DIRECTIONS[name]))
+    return max(DIRECTIONS, key=lambda name: np.dot((x, y), DIRECTIONS[name]))
+
+
+def _motion(x: float, y: float) -> int:
+    """The motion score whose clips go about so far."""
+    return min(SPEEDS, key=lambda score: abs(np.hypot(x, y) - np.mean(SPEEDS[score])))
 
 
 def _normalised(mask: np.ndarray) -> np.ndarray:

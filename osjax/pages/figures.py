@@ -54,6 +54,26 @@ def plots(path: Path, histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> N
         figure.savefig(partial, dpi=90, format=_format(path).lower())
 
 
+def curves(path: Path, histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Write a picture of the losses of stages that follow each other: a colour a stage, raw and smoothed.
+
+    path: of the picture; `.svg` scales. histories: stage -> lines of its metrics.jsonl.
+    """
+    figure = Figure(figsize=(9, 4), layout="tight")
+    axes, begin = figure.subplots(), 0
+    for number, (name, lines) in enumerate(histories.items()):
+        steps, loss = begin + np.arange(len(lines)), np.array([line["loss"] for line in lines])
+        width = max(1, len(loss) // 25)
+        smooth = np.convolve(loss, np.ones(width) / width, "valid")
+        axes.plot(steps, loss, color=f"C{number}", alpha=0.2, linewidth=0.6)
+        axes.plot(steps[len(steps) - len(smooth) :], smooth, color=f"C{number}", label=name)
+        begin += len(lines)
+    axes.set(yscale="log", xlabel="step, stage after stage", ylabel="loss")
+    axes.legend(frameon=False)
+    with atomic.complete(path) as partial:
+        figure.savefig(partial, format=_format(path).lower())
+
+
 def _format(path: Path) -> str:
     """What Pillow and matplotlib call the format of a file by its suffix: the unfinished one has another."""
     return {".jpg": "JPEG", ".jpeg": "JPEG"}.get(path.suffix.lower(), path.suffix.removeprefix(".").upper())

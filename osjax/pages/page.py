@@ -9,7 +9,7 @@ from pathlib import Path
 from osjax import atomic
 
 STYLE = """
-body{font:15px sans-serif;margin:2em;max-width:75em;overflow-wrap:anywhere}
+body{font:15px sans-serif;margin:clamp(.8em,3vw,2em);max-width:75em;overflow-wrap:anywhere}
 table{display:block;overflow-x:auto;border-collapse:collapse}
 td,th{padding:.2em 1em;text-align:left}
 td+td,th+th{text-align:right}
@@ -17,13 +17,14 @@ img,video{max-width:100%}
 pre{overflow-x:auto}
 figure{display:inline-block;margin:.4em;vertical-align:top;max-width:100%}
 """
+VIEWPORT = '<meta name="viewport" content="width=device-width,initial-scale=1">'  # phones show it at its size
 
 
 def write(path: Path, title: str, body: str) -> None:
     """Write one page, whole or not at all. path: of the file. title: text. body: HTML, its texts escaped already."""
-    head = f'<!doctype html><meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
+    head = f'<!doctype html><html lang="en"><meta charset="utf-8">{VIEWPORT}<title>{html.escape(title)}</title>'
     # Names of files may hold bytes that are no UTF-8.
-    atomic.write_bytes(path, f"{head}{body}\n".encode("utf-8", "backslashreplace"))
+    atomic.write_bytes(path, f"{head}<style>{STYLE}</style>{body}\n".encode("utf-8", "backslashreplace"))
 
 
 def heading(text: object, level: int = 2) -> str:

@@ -38,6 +38,8 @@ def of_boxed(boxed: Tree, mesh: Mesh, rules: Mapping[str, MeshAxes] = TRANSFORME
     def one(leaf):
         if not _is_boxed(leaf):
             return NamedSharding(mesh, PartitionSpec())
+        if not jax.tree.leaves(leaf.value):  # what an update rule keeps of a parameter that another one takes: nothing
+            return leaf.value
         return NamedSharding(mesh, _fit(spec(leaf.names, rules), leaf.value.shape, mesh))
 
     return jax.tree.map(one, boxed, is_leaf=_is_boxed)

@@ -9,7 +9,7 @@ from osjax.errors import UserError
 class DemoReport:
     """The `report` group of the demo's config: what is sampled for its report."""
 
-    prompts: int = 96  # held-out prompts
+    prompts: int = 64  # held-out prompts, each sampled at every motion score
     i2v: int = 16  # given first frames
     i2v_guidance: float = 1.5  # on the text with a given frame: more of it pulls away from the frame
     batch: int = 32  # videos at a time through the autoencoder

@@ -3,6 +3,7 @@
 Training makes it for the devices that are there, `osjax plan` for those of a target: both refuse the same.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,6 +50,7 @@ class DiffusionKeys(StageKeys):
         default_factory=dict
     )  # of the family's config; attention auto: what the devices have
     loss_on_given: bool = True  # False: a lone frame that is given at an end of a clip adds nothing to the loss
+    shift: float | None = None  # of the times that are drawn, 1 or more towards noise; none: what sizes imply
     guidance: float = 4.0  # what a model with guidance_embed is told while it trains
     autoencoder: StageAutoencoderKeys = StageAutoencoderKeys()
     lora: LoRAKeys = LoRAKeys()
@@ -154,6 +156,8 @@ def _check_told(given: DiffusionKeys, model: VideoConfig, words: TextPart) -> No
         raise UserError("loss_on_given is off, but no mode gives the model a frame: leave it on, or set modes")
     if not inputs.guidance and given.guidance != DiffusionKeys.guidance:
         raise UserError("guidance is for a model with guidance_embed: leave it out, or set model.guidance_embed")
+    if given.shift is not None and not 0 < given.shift < math.inf:
+        raise UserError(f"shift is {given.shift}: give a positive one, or none to follow size and duration")
     if not given.guidance >= 0:
         raise UserError(f"guidance is {given.guidance}: give 0 or more")
 

@@ -1,6 +1,6 @@
 """A batch of samples on disk: what is finished stays, what was interrupted goes on where it was."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 

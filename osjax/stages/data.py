@@ -123,6 +123,7 @@ class OwnData:
         cfg, folder = self.cfg, self.folder / name
         done = folder / DONE  # written last; holds what the data was made from
         made_from = {"clips": len(specs), "frames": cfg.frames, "size": cfg.size, "fps": cfg.fps, "seed": cfg.seed}
+        made_from["drawing"] = clips.DRAWING
         told = None
         if done.exists():
             try:

@@ -56,7 +56,7 @@ class DiffusionStage:
         dropout = keys.text_dropout.t5, keys.text_dropout.clip
         work = stage.Work(
             lambda module, tx, opt: diffusion.make_step(
-                module, tx, opt, self._draw(read(), *dropout), skip_given=not keys.loss_on_given
+                module, tx, opt, self._draw(read(), *dropout), not keys.loss_on_given, keys.shift
             ),
             lambda: self._batches(data.training_source(keys.data, own), read()),
             evaluate=self._evaluation(own, read) if keys.evaluate.steps else None,

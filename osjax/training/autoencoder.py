@@ -61,6 +61,7 @@ class AutoencoderLosses:
     """Weights of the losses of the reconstruction phase, each beside an L1 of weight 1, and what they are taken on.
 
     perceptual_weight: of LPIPS; the report's is 0.5. mse_weight: of the squared error of pixels in [-1, 1].
+    edge_weight: of the error of the differences between neighbouring pixels (`ae_losses.edges`).
     image_weight: of the same losses on one random frame of each clip, taken as an image, so that given first frames
     encode well too. alignment_weight: of latent distillation. Weights have no unit; 0 leaves a loss out.
     crop: side in pixels of a square cut at random from the clips, the same for the whole batch; 0 takes them whole. The
@@ -70,6 +71,7 @@ class AutoencoderLosses:
 
     perceptual_weight: float = 0.0
     mse_weight: float = 0.0
+    edge_weight: float = 0.0
     image_weight: float = 0.0
     alignment_weight: float = 0.0
     crop: int = 0
@@ -92,12 +94,15 @@ def make_step(
 
     tx: the update rule that cfg describes. lpips: the module of the perceptual distance, whose parameters the state
     holds; teaching: the teacher of latent distillation. Each may be None where its weight in `losses` is 0.
-    metrics: those of `update.apply`, and l1, lpips and alignment where they take part.
+    metrics: those of `update.apply`, and l1, edges, lpips and alignment where they take part.
     """
 
     def distance(perceptual, got, video):
         terms = {"l1": ae_losses.l1(got, video)}
         total = terms["l1"] + losses.mse_weight * ae_losses.mse(got, video)
+        if losses.edge_weight:
+            terms["edges"] = ae_losses.edges(got, video)
+            total += losses.edge_weight * terms["edges"]
         if losses.perceptual_weight:
             terms["lpips"] = lpips.apply({"params": perceptual}, video, got).mean()
             total += losses.perceptual_weight * terms["lpips"]

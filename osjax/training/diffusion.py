@@ -65,18 +65,21 @@ def by_time(losses_B: jax.Array, t_B: jax.Array) -> update.Sums:
     return sums
 
 
-def make_loss(module: nn.Module, prepare: Prepare | None = None, skip_given: bool = False) -> update.LossFn:
+def make_loss(
+    module: nn.Module, prepare: Prepare | None = None, skip_given: bool = False, alpha: float | None = None
+) -> update.LossFn:
     """The training loss `(params, batch, key) -> (float32 scalar, its sums by time)`, for `update.apply`.
 
     It draws conditions, times and noise from the key. module: the velocity model. prepare(batch, key) -> LatentBatch:
     draws conditions and drops text, a `draw.Draw`; None takes the batch as it is. skip_given: as `losses` takes it.
+    alpha: shift strength of the times that are drawn; None: what the latents' size and duration imply.
     """
 
     def loss_fn(params, batch, key):
         key_prepare, key_t, key_noise = jax.random.split(key, 3)
         batch = batch if prepare is None else prepare(batch, key_prepare)
         B, T, H, W, _ = batch.latents_BTHWC.shape
-        t_B = path.draw_timesteps(key_t, B, shift.training_alpha(T, H, W))
+        t_B = path.draw_timesteps(key_t, B, alpha or shift.training_alpha(T, H, W))
         losses_B = losses(module, params, batch, path.draw_noise(key_noise, batch.latents_BTHWC), t_B, skip_given)
         return losses_B.mean(), by_time(losses_B, t_B)
 
@@ -89,13 +92,15 @@ def make_step(
     cfg: OptimizerConfig,
     prepare: Prepare | None = None,
     skip_given: bool = False,
+    alpha: float | None = None,
 ) -> Callable[[TrainState, Tree, jax.Array], tuple[TrainState, dict[str, jax.Array]]]:
     """The pure step `(state, batch, run_key) -> (state, metrics)`; jit it with donation of the state.
 
-    module, prepare, skip_given: see `make_loss`. tx: the update rule that cfg describes. metrics: see `update.apply`.
+    module, prepare, skip_given, alpha: see `make_loss`. tx: the update rule that cfg describes.
+    metrics: see `update.apply`.
     All randomness comes from fold_in(run_key, state.step), so a resumed run draws what the first one would have.
     """
-    loss_fn = make_loss(module, prepare, skip_given)
+    loss_fn = make_loss(module, prepare, skip_given, alpha)
 
     def step(state, batch, run_key):
         return update.apply(state, batch, jax.random.fold_in(run_key, state.step), loss_fn, tx, cfg)

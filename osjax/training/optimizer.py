@@ -1,4 +1,4 @@
-"""AdamW with clipping, learning-rate schedules and the moving average of the parameters."""
+"""AdamW or Muon with clipping, learning-rate schedules and the moving average of the parameters."""
 
 import math
 from dataclasses import dataclass
@@ -9,9 +9,11 @@ import jax.numpy as jnp
 import optax
 
 from osjax.errors import UserError
+from osjax.training import muon
 from osjax.training.freeze import Freeze
 
 Same = TypeVar("Same")
+NAMES = ("adamw", "muon")
 SCHEDULES = ("constant", "cosine", "step")
 MOMENT_DTYPES = ("float32", "bfloat16")
 
@@ -20,6 +22,7 @@ MOMENT_DTYPES = ("float32", "bfloat16")
 class OptimizerConfig:
     """Defaults are the report's (section 4.2): AdamW, eps 1e-15, no weight decay, gradients clipped to norm 1.
 
+    name: adamw, or muon, which takes the matrices between layers (`training/muon.py`) and leaves the rest to AdamW.
     lr: peak learning rate. schedule: constant, cosine to `final_lr_ratio * lr` over `decay_steps` (0: all of a stage),
     or step, which takes the learning rate of each of `milestones` (update, learning rate) from that update on; each
     after a linear warm-up from `initial_lr`. accumulate: micro-batches per update. ema_decay: per update; 0 keeps no
@@ -30,6 +33,7 @@ class OptimizerConfig:
     freeze: parameters that stay as they are.
     """
 
+    name: str = "adamw"
     lr: float = 5e-5
     b1: float = 0.9
     b2: float = 0.999
@@ -48,6 +52,8 @@ class OptimizerConfig:
     freeze: Freeze = Freeze()
 
     def __post_init__(self):
+        if self.name not in NAMES:
+            raise UserError(f"unknown name {self.name!r} of an optimizer: use one of {', '.join(NAMES)}")
         if self.moment_dtype not in MOMENT_DTYPES:
             raise UserError(f"unknown moment_dtype {self.moment_dtype!r}: use one of {', '.join(MOMENT_DTYPES)}")
         updates = [update for update, _ in self.milestones]
@@ -105,11 +111,13 @@ def _after_warmup(cfg: OptimizerConfig) -> optax.Schedule:
 
 def make(cfg: OptimizerConfig) -> optax.GradientTransformation:
     """The update rule that `cfg` describes. Clipping divides by norm + 1e-6, as torch's clip_grad_norm_ does."""
+    adam = learning_rate(cfg), cfg.b1, cfg.b2, cfg.eps
+    if cfg.name == "muon":
+        rule = muon.make(*adam, cfg.weight_decay, cfg.moment_dtype)
+    else:
+        rule = optax.adamw(*adam, weight_decay=cfg.weight_decay, mu_dtype=cfg.moment_dtype)
     return optax.chain(
-        optax.stateless(lambda updates, _: _clip(updates, cfg.clip_norm)) if cfg.clip_norm else optax.identity(),
-        optax.adamw(
-            learning_rate(cfg), cfg.b1, cfg.b2, cfg.eps, weight_decay=cfg.weight_decay, mu_dtype=cfg.moment_dtype
-        ),
+        optax.stateless(lambda updates, _: _clip(updates, cfg.clip_norm)) if cfg.clip_norm else optax.identity(), rule
     )
 
 

@@ -1,4 +1,4 @@
-"""`osjax demo` in miniature, as a user runs it: real MP4 files, every stage, killed and started again, bad input."""
+"""`osjax demo --quick` in miniature, as a user runs it: MP4 files, every stage, killed and started again, bad input."""
 
 import json
 import os
@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from osjax.__main__ import main
+from osjax.data.clips import WORDS
 from osjax.data.video import decode
 from osjax.training.metrics import read
 from tests import compiler_flags
@@ -22,7 +23,7 @@ TINY = {
     "clips.train": 12,
     "clips.held_out": 4,
     "clips.size": 64,
-    "report.prompts": 4,
+    "report.prompts": 2,
     "report.i2v": 2,
     "report.batch": 4,
     "stages.autoencoder.steps": 4,
@@ -53,7 +54,7 @@ for _name in STAGES:
 
 def argv(workdir, **overrides):
     settings = {**TINY, "workdir": workdir, **overrides}
-    return ["demo", *(f"--config.{key}={value}" for key, value in settings.items())]
+    return ["demo", "--quick", *(f"--config.{key}={value}" for key, value in settings.items())]
 
 
 def run_as_users_do(arguments):
@@ -90,13 +91,18 @@ def finished(tmp_path_factory, compiled):
 def test_report_holds_every_figure(finished):
     workdir, _ = finished
     report = json.loads((workdir / "report.json").read_text())
-    assert report["prompt_match"].keys() == {"colour", "direction", "shape", "samples"}
-    assert report["prompt_match"]["samples"] == 4
+    assert report["prompt_match"].keys() == {*WORDS, "all", "steady", "samples"}
+    assert report["prompt_match"]["samples"] == 3 * 2  # each prompt at every motion score
+    assert 0 <= report["motion_order"] <= 1 and 0 < report["ae_edges"] < 0.5
     assert [stage["name"] for stage in report["stages"]] == ["autoencoder", *STAGES]
     assert [stage["steps"] for stage in report["stages"]] == [4, 3, 3, 3]
     assert 5 < report["ae_psnr_db"] < 25  # four steps teach an autoencoder nothing
     assert 3 < report["i2v_first_frame_psnr_db"] < 25
-    assert 0 < report["peak_rss_gb"] < 6 and report["seconds"] > 0
+    assert 0 < report["peak_rss_gb"] < 6 and 0 < report["processor_seconds"]
+    parts = report["seconds_by_part"]
+    assert set(parts) == {"data", "autoencoder", *STAGES, "samples"} and report["seconds"] == sum(
+        p[0] for p in parts.values()
+    )
 
 
 def test_metrics_have_one_line_a_step_after_a_kill(finished):
@@ -108,12 +114,14 @@ def test_metrics_have_one_line_a_step_after_a_kill(finished):
 def test_samples_are_playable_and_pages_name_files_that_exist(finished):
     workdir, _ = finished
     files = sorted((workdir / "samples").rglob("*.mp4"))
-    assert len(files) == 6
+    assert len(files) == 3 * 2 + 2
     assert decode(files[0]).shape == (8, 64, 64, 3)
     settings = json.loads(files[0].with_suffix(".json").read_text())
     assert settings["mode"] == "i2v_head" and settings["steps"] == 2
+    asked = {json.loads(file.with_suffix(".json").read_text())["motion_score"] for file in files}
+    assert asked == {1, 4, 7}
     page = (workdir / "report.html").read_text()
-    for name in ("contact_sheet.png", "contact_sheet_i2v.png", "training.png"):
+    for name in ("contact_sheet.png", "contact_sheet_i2v.png", "training.svg"):
         assert name in page and (workdir / name).stat().st_size > 1000
 
 
@@ -128,7 +136,7 @@ def test_a_finished_demo_only_reports_again(finished, compiled):
 @pytest.mark.parametrize(
     "overrides,message",
     [
-        ({"stages.stage3_i2v_high.sample.height": 40}, "height 40 is not a multiple of the autoencoder's spatial"),
+        ({"stages.stage3_i2v_high.sample.height": 36}, "height 36 is not a multiple of the autoencoder's spatial"),
         ({f"stages.{STAGES[0]}.data.buckets": '(("64px",6,1.0,8),)'}, "6 frames do not fit the autoencoder's temporal"),
         ({f"stages.{STAGES[0]}.data.buckets": '(("64qx",8,1.0,8),)'}, "resolution '64qx' is not understood"),
         ({"stages.autoencoder.mesh.fsdp": 3}, "does not fit 8 devices"),

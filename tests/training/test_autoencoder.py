@@ -40,6 +40,14 @@ def test_losses_are_means_over_every_pixel_value():
     assert float(ae_losses.l1(VIDEO, VIDEO)) == 0
 
 
+def test_the_edge_loss_is_the_error_of_differences_between_neighbours_and_knows_no_brightness():
+    down, across = np.abs(np.diff(VIDEO / 2, axis=2)).mean(), np.abs(np.diff(VIDEO / 2, axis=3)).mean()
+    assert float(ae_losses.edges(VIDEO / 2, VIDEO)) == pytest.approx((down + across) / 2, rel=1e-5)
+    assert float(ae_losses.edges(VIDEO + 0.5, VIDEO)) < 1e-6 < float(ae_losses.l1(VIDEO + 0.5, VIDEO))
+    state, metrics = metrics_of(edge_weight=2.0)
+    assert float(metrics["loss"]) == pytest.approx(float(metrics["l1"] + 2 * metrics["edges"]), rel=1e-5)
+
+
 def test_losses_are_float32_for_bfloat16_reconstructions():
     low = jnp.asarray(VIDEO, jnp.bfloat16)
     assert ae_losses.l1(low, VIDEO).dtype == ae_losses.mse(low, VIDEO).dtype == jnp.float32

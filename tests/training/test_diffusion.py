@@ -32,6 +32,19 @@ def test_the_loss_of_fixed_draws_is_the_mean_squared_error_of_the_velocity(loss_
     assert float(got) != pytest.approx(float(fixed(tiny.host_params(), batch, noise, t_B * 0.9)), rel=1e-4)
 
 
+def test_a_shift_that_is_asked_for_replaces_the_one_of_the_size():
+    batch, key = tiny.batch(4), jax.random.key(5)
+    _, key_t, key_noise = jax.random.split(key, 3)
+    noise = path.draw_noise(key_noise, batch.latents_BTHWC)
+    got = float(jax.jit(diffusion.make_loss(MODULE, alpha=6.0))(tiny.host_params(), batch, key)[0])
+    fixed = jax.jit(lambda *a: diffusion.loss(MODULE, *a))
+    by_shift = [
+        float(fixed(tiny.host_params(), batch, noise, path.draw_timesteps(key_t, 4, alpha)))
+        for alpha in (6.0, shift.training_alpha(2, 4, 8))
+    ]
+    assert got == pytest.approx(by_shift[0], rel=1e-6) and got != pytest.approx(by_shift[1], rel=1e-3)
+
+
 def test_a_model_that_answers_zero_has_the_loss_of_the_target_itself(loss_fn):
     batch = tiny.batch(4)
     params = {**tiny.host_params(), "final_layer": jax.tree.map(np.zeros_like, tiny.host_params()["final_layer"])}

@@ -23,7 +23,7 @@ def few_clips(cfg: ConfigDict, resolution: str, frames: int) -> ConfigDict:
     cfg.data.fill = True
     cfg.data.cached = cfg.data.cached_text = True
     cfg.data.held_out_share = 0.05
-    cfg.data.threads = 4
+    cfg.data.threads = 2
     cfg.evaluate.every = 100
     cfg.checkpoint.update(every=250, keep_every=0)
     cfg.optimizer.update(schedule="cosine", warmup_steps=20, milestones=(), decay_steps=0, final_lr_ratio=0.1)

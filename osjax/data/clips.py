@@ -178,6 +178,12 @@ def distance(shape: str, u: np.ndarray, v: np.ndarray, r: float) -> np.ndarray:
     """
     if shape == "circle":
         return np.hypot(u, v) - r
+    if shape == "star":  # of data/star.py; a fifth of it, folded in half, has one edge from a tip inwards
+        fifth = 2 * np.pi / 5
+        turn = abs((np.arctan2(u, -v) + fifth / 2) % fifth - fifth / 2)
+        tip, inner = np.array((1.15 * r, 0.0)), 0.45 * r * np.array((np.cos(fifth / 2), np.sin(fifth / 2)))
+        outward = np.array((inner[1], tip[0] - inner[0])) / np.hypot(*(tip - inner))
+        return outward[0] * (np.hypot(u, v) * np.cos(turn) - tip[0]) + outward[1] * np.hypot(u, v) * np.sin(turn)
     if shape == "slash":
         u, v = (u + v) / np.sqrt(2), (u - v) / np.sqrt(2)  # a pillar leaning to the right
     across, down = (1.15 * r, 0.5 * r) if shape == "bar" else (0.5 * r, 1.15 * r)

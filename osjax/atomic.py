@@ -24,11 +24,13 @@ def complete(path: Path | str) -> Iterator[Path]:
         yield partial
         place(partial, path)
     except OSError as error:
-        if error.filename in (None, str(partial)):  # so that it is said what could not be written
+        # So that it is said what could not be written.
+        if error.errno is not None and str(error.filename or partial) == str(partial):
             error.filename = str(path)
         raise
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # of a disk that is write-protected: it has been said
+            partial.unlink(missing_ok=True)
 
 
 def beside(path: Path) -> Path:

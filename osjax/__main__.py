@@ -14,6 +14,7 @@ Exit status: 0 on success, 2 on bad usage, 1 on failure; an error is one readabl
 
 import argparse
 import atexit
+import errno
 import gc
 import logging
 import os
@@ -62,6 +63,12 @@ VERBS = {
 }
 
 
+# What the machine may be at fault with, and how it is said of a file.
+MACHINE = {
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "cannot be written or read"),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "cannot be opened, as too many are open"),
+    errno.EIO: "cannot be read",
+}
 LONGEST = 600  # characters of an error that is no user's: compilers' run to pages
 COMPUTING = (
     "demo",
@@ -121,6 +128,9 @@ def _run(argv: list[str]) -> int:
         if atomic.is_full_disk(error):
             where = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
             told = f"osjax: no space is left on the disk{where}: make room and run it again"
+            return _report([told], 1, show_traceback)
+        if isinstance(error, OSError) and error.filename and error.errno in MACHINE:
+            told = f"osjax: {error.filename} {MACHINE[error.errno]} ({error.strerror}): mend it and run it again"
             return _report([told], 1, show_traceback)
         message = f"osjax: {type(error).__name__}: {error}" if str(error) else f"osjax: {type(error).__name__}"
         message = " ".join(message.split())

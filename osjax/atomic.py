@@ -23,8 +23,14 @@ def complete(path: Path | str) -> Iterator[Path]:
     try:
         yield partial
         place(partial, path)
+    except OSError as error:
+        # So that it is said what could not be written.
+        if error.errno is not None and str(error.filename or partial) == str(partial):
+            error.filename = str(path)
+        raise
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # of a disk that is write-protected: it has been said
+            partial.unlink(missing_ok=True)
 
 
 def beside(path: Path) -> Path:
@@ -48,12 +54,16 @@ def _to_disk(path: Path) -> None:
         os.close(opened)
 
 
+# How the system, and TFDS before it begins, say so.
+FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "Not enough disk space")
+
+
 def is_full_disk(error: BaseException | None) -> bool:
     """Whether `error`, or what it came from, says that a disk or a quota is full; libraries say so in words alone."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return True
-        if any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.EDQUOT)):
+        if any(words in str(error) for words in FULL):
             return True
         error = error.__cause__ or error.__context__
     return False

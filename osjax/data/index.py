@@ -45,7 +45,7 @@ def open_index(path: Path) -> np.ndarray:
     """The entries of the index file `path`, (clips,) of dtype ENTRY, mapped. UserError where it is none."""
     try:
         entries = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # NumPy reads the header as Python's tokens, whose errors are many
         raise UserError(f"index {path} cannot be read ({error}): delete it, it is made anew") from error
     if entries.dtype != ENTRY:
         raise UserError(f"index {path} has other columns: delete it, it is made anew")

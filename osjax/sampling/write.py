@@ -107,6 +107,9 @@ def write(
         try:
             unfinished.write_bytes(content)
             atomic.place(unfinished, place)
+        except OSError as error:
+            error.filename = error.filename or str(place)
+            raise
         finally:
             unfinished.unlink(missing_ok=True)
 

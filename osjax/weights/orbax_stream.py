@@ -44,7 +44,11 @@ class _LazyHandler(ocp.type_handlers.NumpyHandler):
     async def serialize(self, values, infos, args=None):
         budget = _Budget(IN_FLIGHT)
         # All leaves at once: what is written together becomes one commit of the store, and small leaves are many.
-        await asyncio.gather(*(self._write(*pair, budget) for pair in zip(values, infos, strict=True)))
+        writing = [self._write(*pair, budget) for pair in zip(values, infos, strict=True)]
+        # And all to their ends: what went on writing after the first error would come after the folder was removed.
+        for error in await asyncio.gather(*writing, return_exceptions=True):
+            if isinstance(error, BaseException):
+                raise error
         return []
 
     async def _write(self, value: _LazyArray, info: Any, budget: "_Budget") -> None:
@@ -61,6 +65,8 @@ class _LazyHandler(ocp.type_handlers.NumpyHandler):
         )
         store = await ts.open(ts.Spec(spec), create=True, open=True, context=info.ts_context)
         for window in windows:
+            if budget.spoiled:
+                return
             async with budget.of(math.prod(extent(window)) * value.dtype.itemsize):
                 piece = await asyncio.to_thread(value.read, window)
                 await store[window].write(piece, can_reference_source_data_indefinitely=True)
@@ -70,7 +76,7 @@ class _Budget:
     """Bytes that may be in memory at once; one piece always may, whatever its size."""
 
     def __init__(self, total: int):
-        self.total, self.taken, self.change = total, 0, asyncio.Condition()
+        self.total, self.taken, self.change, self.spoiled = total, 0, asyncio.Condition(), False
 
     @asynccontextmanager
     async def of(self, size: int):
@@ -79,6 +85,9 @@ class _Budget:
             self.taken += size
         try:
             yield
+        except BaseException:
+            self.spoiled = True  # nobody need go on
+            raise
         finally:
             async with self.change:
                 self.taken -= size

@@ -1,0 +1,31 @@
+"""Small disks of one's own, to fill up and to write-protect."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+
+class SmallDisk:
+    """A disk in memory at `place`. It must be closed."""
+
+    def __init__(self, place: Path):
+        self.place = place
+        place.mkdir()
+
+    def mount(self, kilobytes: int, *options: str) -> Path:
+        """Give it this size; what is on it stays. Skips the test where this process may not."""
+        asked = [f"size={kilobytes}k", *options, *(["remount"] if self.place.is_mount() else [])]
+        command = ["mount", "-t", "tmpfs", "-o", ",".join(asked), "tmpfs", str(self.place)]
+        if os.geteuid() or subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("mounting a small disk takes root")
+        return self.place
+
+    def used(self) -> int:
+        """Kilobytes that are taken."""
+        state = os.statvfs(self.place)
+        return (state.f_blocks - state.f_bfree) * state.f_frsize // 1024
+
+    def close(self) -> None:
+        subprocess.run(["umount", str(self.place)], capture_output=True)

@@ -10,7 +10,7 @@ from osjax.configs import demo
 
 
 def get_config() -> ConfigDict:
-    cfg = demo.of_steps(autoencoder=150, t2v_low=300, i2v_low=50, i2v_high=50)
+    cfg = demo.of_steps(autoencoder=130, t2v_low=540, i2v_low=25, i2v_high=50, side=64)
     cfg.workdir = "runs/demo_quick"
     cfg.clips.train = 768
     cfg.clips.held_out = 48

@@ -1,8 +1,9 @@
-"""The demo for a first look: fewer clips and updates, colour and direction only.
+"""The demo for a first look: fewer and smaller clips, fewer updates; colour and direction come out, shape in part.
 
 Command:   osjax demo --quick
-Hardware:  2 CPU cores, 6 GB
-Time:      three minutes
+Hardware:  2 CPU cores, 2 GB
+Time:      3.4 minutes by the clock, 5.4 of processor time, on two cores of an EPYC beside other work
+Expected:  colour 100 %, direction 96 %, background 90 %, motion in order 100 %, shape 73 %, of 48 samples of one run
 """
 
 from ml_collections import ConfigDict

@@ -16,9 +16,9 @@ def get_config() -> ConfigDict:
     return of_steps(autoencoder=800, t2v_low=400, i2v_low=200, i2v_high=1100)
 
 
-def of_steps(autoencoder: int, t2v_low: int, i2v_low: int, i2v_high: int) -> ConfigDict:
-    """The demo with so many updates of each stage."""
-    low, high = "64px", "80px"
+def of_steps(autoencoder: int, t2v_low: int, i2v_low: int, i2v_high: int, side: int = 80) -> ConfigDict:
+    """The demo with so many updates of each stage. side: of the clips and samples, in pixels."""
+    low, high = "64px", f"{side}px"
     stages = {
         "autoencoder": autoencoder_stage(high, autoencoder, 8, 1.2e-3),
         "stage1_t2v_low": stage(low, t2v_low, 8e-3),
@@ -30,11 +30,14 @@ def of_steps(autoencoder: int, t2v_low: int, i2v_low: int, i2v_high: int) -> Con
     stages["stage2_i2v_low"].modes = ConfigDict(mix)
     stages["stage3_i2v_high"].modes = ConfigDict(mix)
 
+    for name in list(stages)[1:]:
+        stages[name].sample.update(height=side, width=side)
+
     cfg = base.curriculum("demo", stages)
     cfg.clips.train = 1536
     cfg.clips.held_out = 96
     cfg.clips.frames = 8
-    cfg.clips.size = 80  # pixels of the rendered clips
+    cfg.clips.size = side  # pixels of the rendered clips
     cfg.clips.fps = 8
 
     cfg.report = group(DemoReport)

@@ -139,7 +139,7 @@ def open_leaves(folder: Path) -> Leaves:
         stores = _open_all(folder)
         for path, store in stores.items():
             # TensorStore allocates a whole chunk, and ends the process where it cannot.
-            chunk, shape = store.chunk_layout.read_chunk.shape, store.shape
+            chunk, shape = store.chunk_layout.read_chunk.shape or (), store.shape  # None for a scalar
             if any(side > max(1, most) for side, most in zip(chunk, shape, strict=True)):
                 raise ValueError(f"{'/'.join(path)} of {tuple(shape)} is in chunks of {tuple(chunk)}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

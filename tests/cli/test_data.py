@@ -76,9 +76,9 @@ def test_bad_input_is_one_line(folder, monkeypatch, capsys, argv, status, messag
 
 
 def test_table_without_a_caption_column_names_what_is_missing(tmp_path, capsys):
-    (tmp_path / "clips.csv").write_text("path,caption\na.mp4,hello\n")
+    (tmp_path / "clips.csv").write_text("path,words\na.mp4,hello\n")
     assert main(["data", "probe", str(tmp_path / "clips.csv"), str(tmp_path / "out.csv")]) == 1
-    assert "lacks the column text; it has path, caption" in capsys.readouterr().err
+    assert "lacks the column text; it has path, words" in capsys.readouterr().err
 
 
 @pytest.fixture

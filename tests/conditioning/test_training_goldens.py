@@ -41,7 +41,8 @@ def trained_on(parts, video, name):
     autoencoder, one = parts
     no_text = np.zeros((len(video), 1, 1), np.float32), np.zeros((len(video), 1), np.float32)
     encoders = Encoders(autoencoder.module, lambda: autoencoder, None, "float32", one, {name: 1.0})
-    rows = encoders.of_videos({"video": video, "txt": no_text[0], "vec": no_text[1]})
+    levels = (np.asarray(video, np.float32) + 1) * np.float32(127.5)  # as the loader gives them
+    rows = encoders.of_videos({"video": levels, "txt": no_text[0], "vec": no_text[1]})
     takes = VideoInputs(video.shape[-1], 1, 1, 1, condition=True, guidance=False)
     draw = Draw(takes, {name: 1.0}, autoencoder.module.stride, (no_text[0][0], no_text[1][0]))
     batch = draw(rows, jax.random.key(0))

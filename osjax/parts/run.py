@@ -149,11 +149,16 @@ def _recipe(name: str, cfg: ConfigDict, before: Mapping[str, Recipe], make_mesh:
         raise Problems([f"{name}: {line}" for line in error.lines]) from error
 
 
-def missing_inputs(run: Run) -> list[str]:
-    """What the run names and what is not there: data sets and weights, one sentence each."""
+def missing_inputs(run: Run, finished: Collection[str] = (), resumed: Collection[str] = ()) -> list[str]:
+    """What the run names and what is not there: data sets and weights, one sentence each.
+
+    finished: stages that read nothing any more. resumed: stages whose checkpoints hold what they started from.
+    """
     problems: list[str] = []
     lost: list[str] = []
     for name, stage in run.stages.items():
+        if name in finished:
+            continue
         data, source = stage.keys.data, stage.keys.data.source or run.keys.source
         given = {"data.source": source, "data.held_out": data.held_out, "start.weights": stage.keys.start.weights}
         if stage.kind == "autoencoder":
@@ -161,6 +166,8 @@ def missing_inputs(run: Run) -> list[str]:
         else:
             given |= {"autoencoder.weights": stage.autoencoder.weights, "lora.start": stage.keys.lora.start}
             given |= {"data.features": data.features, "text.t5": stage.text.t5, "text.clip": stage.text.clip}
+        if name in resumed:
+            given = {key: path for key, path in given.items() if key not in _kept(stage)}
         absent = {key: path for key, path in given.items() if path and not epath.Path(path).exists()}
         problems += [f"{name}: {key} {path} does not exist" for key, path in absent.items()]
         lost += absent.values()
@@ -168,3 +175,9 @@ def missing_inputs(run: Run) -> list[str]:
             problems.append(f"{name}: no data.source, a data set of `osjax data build`")
     problems += [f"missing files are published: {command}" for command in released.fetching(lost)]
     return problems
+
+
+def _kept(stage: Recipe) -> set[str]:
+    """Keys whose files a checkpoint of a stage holds, so that going on needs them no more."""
+    kept = {"lpips.weights", "dinov2.weights", "lora.start"}
+    return kept if stage.adapters is not None else kept | {"start.weights"}  # the model beneath adapters is read again

@@ -27,13 +27,15 @@ def check(run: Run, own: data.OwnData, stages: Collection[str] | None = None) ->
     own: the run's data, for stages that name none; clips that are not rendered yet are reckoned with. stages: only
     these. Finished stages are not looked at: they open nothing.
     """
-    problems, missing = Gathered(), runs.missing_inputs(run)
+    finished = {name for name, recipe in run.stages.items() if is_finished(run, recipe)}
+    resumed = {name for name, recipe in run.stages.items() if _has_begun(run, recipe)}
+    problems, missing = Gathered(), runs.missing_inputs(run, finished, resumed)
     problems.add(missing)
     with problems:
         _check_folder(run.place.workdir)
     later: set[str] = set()
     for name, recipe in run.stages.items():
-        if is_finished(run, recipe) or name not in (run.stages if stages is None else stages):
+        if name in finished or name not in (run.stages if stages is None else stages):
             continue
         problems.prefix = f"{name}: "
         lost = {line.removeprefix(problems.prefix).split()[0] for line in missing if line.startswith(problems.prefix)}
@@ -47,6 +49,12 @@ def is_finished(run: Run, recipe: Recipe) -> bool:
     return (run.place.of(recipe.name) / str(recipe.keys.steps)).exists()
 
 
+def _has_begun(run: Run, recipe: Recipe) -> bool:
+    """Whether a stage of a run has any checkpoint, from which it goes on."""
+    folder = run.place.of(recipe.name)
+    return folder.exists() and any(path.name.isdigit() for path in folder.iterdir())
+
+
 def _check_stage(
     run: Run, recipe: Recipe, own: data.OwnData, problems: Gathered, later: Collection[str], lost: Collection[str]
 ) -> None:
@@ -58,7 +66,7 @@ def _check_stage(
                 build(recipe.model).check_attention()
     if not lost & {"start.weights", "lora.start"}:
         with problems:
-            start.check(recipe, run.place, later)
+            start.check(recipe, run.place, later, _has_begun(run, recipe))
     if "://" not in run.place.checkpoints:
         with problems:
             start.check_resumed(recipe, Path(run.place.of(recipe.name)))

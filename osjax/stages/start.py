@@ -57,15 +57,18 @@ def leaves_of(recipe: Recipe, place: Place) -> Leaves | None:
     return init.from_model(recipe.model, source, recipe.keys.seed)
 
 
-def check(recipe: Recipe, place: Place, later: Collection[str]) -> None:
+def check(recipe: Recipe, place: Place, later: Collection[str], resumed: bool = False) -> None:
     """UserError for weights to start from that do not fit the stage; names and shapes are read, no tensors.
 
     recipe: of the stage. place: where the run keeps things. later: stages of the run that have not left weights yet.
+    resumed: the stage goes on from its checkpoints, which need the model beneath adapters alone.
     """
     if recipe.keys.start.stage in later:
         return
     if recipe.adapters is not None:
         base_leaves(recipe, place)
+    if resumed:
+        return
     leaves = leaves_of(recipe, place)
     if leaves is not None:
         _check_shapes(leaves.shapes, recipe, "what it starts from does not fit its model")

@@ -113,7 +113,7 @@ def test_what_was_trained_is_measured_by_its_workdir_and_cannot_be_sampled_from(
     kept = json.loads((whole / "gan" / "held_out.json").read_text())
     assert len(found["videos"]) == 16 and abs(found["mean"]["psnr"] - kept["eval_psnr_db"]) < 2  # of eight of them
     capsys.readouterr()
-    assert main(["sample", f"--workdir={whole}", "--prompt=a red circle", f"--output={tmp_path}"]) == 1
+    assert main(["sample", f"--workdir={whole}", "--prompt=a red circle", f"--output={tmp_path}"]) == 2
     assert f"trained an autoencoder alone: osjax eval recon --workdir={whole}" in capsys.readouterr().err
 
 

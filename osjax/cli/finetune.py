@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
+from osjax import lock
 from osjax.cli import train
 from osjax.curation import folder
 from osjax.curation.captions import Words
@@ -52,7 +53,9 @@ def run(cfg: ConfigDict, args) -> None:
         cfg.workdir = args.workdir
     if jax.process_count() > 1:
         raise UserError("osjax finetune runs on one host: build the data set, then osjax train --multihost", status=2)
-    built = folder.build(Path(args.clips), Path(cfg.workdir) / "clips", Words(args.caption, args.prefix, args.trigger))
+    place, words = Path(cfg.workdir) / "clips", Words(args.caption, args.prefix, args.trigger)
+    with lock.held(place, "osjax finetune"):
+        built = folder.build(Path(args.clips), place, words)
     print(f"{args.clips}: {built.kept} clips in {built.path}")
     _tell("left out", built.dropped)
     _tell("not taken, as neither clip nor picture nor caption", built.others)

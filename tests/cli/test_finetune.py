@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from osjax import lock
 from osjax.__main__ import main
 from osjax.data import dataset, video
 from osjax.training import metrics
@@ -145,3 +146,11 @@ def test_what_cannot_be_fine_tuned_is_refused(here, tmp_path, capsys):
     ):
         assert main([*argv, *([f"--workdir={tmp_path / 'w'}"])]) == 2
         assert says in capsys.readouterr().err
+
+
+def test_two_that_build_in_one_folder_at_once_are_not_let_in(here, tmp_path, capsys):
+    command = ["finetune", "my_clips", "--config=tiny.py", f"--workdir={tmp_path}"]
+    with lock.held(tmp_path / "clips", "osjax finetune"):
+        assert main(command) == 2
+    assert "clips is in use by osjax finetune, process" in capsys.readouterr().err
+    assert not list((tmp_path / "clips").glob("*.csv"))

@@ -14,6 +14,8 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
+
 EXIT_STATUS = os.EX_TEMPFAIL
 WARN_FACTOR, WARN_LEAST_S = 10.0, 10.0  # median steps, seconds: with several processes a wait this long is reported
 BEATS_BEFORE = 3  # the first intervals hold compilation
@@ -25,7 +27,7 @@ class Watchdog:
 
     factor: how many median steps without a beat mean a hang; 0 never does. least_s: seconds that are always allowed,
     for saving, evaluating and compiling another shape. folder: where `hang-PROCESS.txt` goes. processes: of the run;
-    where there are several, a long wait is reported, because it may be for one that is gone.
+    where there are several, a long wait or a step that fails is reported, because it may be for one that is gone.
     """
 
     def __init__(
@@ -49,10 +51,13 @@ class Watchdog:
             self._thread.start()
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: object) -> None:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
+        if self.processes > 1 and isinstance(error, jax.errors.JaxRuntimeError):
+            reason = str(error).splitlines()[0][:200]
+            self._say(f"a step failed ({reason}): one of the {self.processes} processes is slow or gone")
 
     def beat(self) -> None:
         """A step is done."""

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import pytest
 
 from osjax.training.watchdog import EXIT_STATUS, Watchdog
@@ -49,3 +50,12 @@ def test_slow_first_steps_are_compilation_and_no_hang(tmp_path):
         dog.beat()
         assert dog.allowed_s() is None
     assert not ended
+
+
+@pytest.mark.parametrize("processes, said", [(2, True), (1, False)])
+def test_a_step_that_fails_beside_other_processes_is_told_as_one_that_may_be_gone(tmp_path, capsys, processes, said):
+    with pytest.raises(jax.errors.JaxRuntimeError):
+        with Watchdog(factor=0, least_s=1, folder=tmp_path, processes=processes):
+            raise jax.errors.JaxRuntimeError("UNKNOWN: Gloo all-reduce failed: reset by peer")
+    error = capsys.readouterr().err
+    assert ("reset by peer): one of the 2 processes is slow or gone" in error) == said

@@ -3,7 +3,6 @@
 import csv
 import os
 import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from osjax.__main__ import main
 from osjax.curation import tables
 from osjax.data import clips, dataset, fingerprints
 from osjax.data.video import write_mp4
+from tests.small_disk import SmallDisk
 
 
 @pytest.fixture
@@ -84,19 +84,9 @@ def test_table_without_a_caption_column_names_what_is_missing(tmp_path, capsys):
 @pytest.fixture
 def small_disk(tmp_path):
     """A function that mounts a disk of so many kilobytes, where this process may."""
-    place = tmp_path / "disk"
-    place.mkdir()
-
-    def mount(kilobytes):
-        options = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(place)]
-        if place.is_mount():
-            options[4] += ",remount"
-        if os.geteuid() or subprocess.run(options, capture_output=True).returncode:
-            pytest.skip("mounting a small disk takes root")
-        return place
-
-    yield mount
-    subprocess.run(["umount", str(place)], capture_output=True)
+    disk = SmallDisk(tmp_path / "disk")
+    yield disk.mount
+    disk.close()
 
 
 @pytest.fixture

@@ -67,9 +67,11 @@ VERBS = {
 MACHINE = {
     **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "cannot be written or read"),
     **dict.fromkeys((errno.EMFILE, errno.ENFILE), "cannot be opened, as too many are open"),
+    **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR), "cannot be opened"),
     errno.EIO: "cannot be read",
 }
 LONGEST = 600  # characters of an error that is no user's: compilers' run to pages
+NAME = 200  # characters of a file that such a line names
 COMPUTING = (
     "demo",
     "train",
@@ -130,7 +132,8 @@ def _run(argv: list[str]) -> int:
             told = f"osjax: no space is left on the disk{where}: make room and run it again"
             return _report([told], 1, show_traceback)
         if isinstance(error, OSError) and error.filename and error.errno in MACHINE:
-            told = f"osjax: {error.filename} {MACHINE[error.errno]} ({error.strerror}): mend it and run it again"
+            name, why = str(error.filename)[:NAME], f"{MACHINE[error.errno]} ({error.strerror})"
+            told = f"osjax: {name} {why}: mend it and run it again"
             return _report([told], 1, show_traceback)
         message = f"osjax: {type(error).__name__}: {error}" if str(error) else f"osjax: {type(error).__name__}"
         message = " ".join(message.split())

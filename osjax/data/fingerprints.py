@@ -4,7 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from osjax import atomic, json_file
+from osjax import atomic, file_name, json_file
 from osjax.errors import UserError
 
 FILE = "fingerprints.json"
@@ -33,7 +33,9 @@ def read(folder: Path) -> dict[str, dict[str, int | str]]:
     mend = "copy the data set again, or build it anew"
     listed = json_file.read(path, mend)
     try:
-        return {str(Path(name).name): {"bytes": int(x["bytes"]), "sha256": x["sha256"]} for name, x in listed.items()}
+        if wrong := [name for name in listed if not file_name.is_plain(name)]:
+            raise ValueError(f"{wrong[0][:40]!r} is no file's name")
+        return {name: {"bytes": int(x["bytes"]), "sha256": x["sha256"]} for name, x in listed.items()}
     except (ValueError, LookupError, TypeError, OverflowError) as error:
         raise UserError(f"{path} is damaged ({error}): {mend}") from error
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from osjax import atomic, json_file
+from osjax import atomic, file_name, json_file
 from osjax.errors import UserError
 from osjax.weights import safetensors_file, torch_file
 from osjax.weights.tensor_file import FileTensor
@@ -90,8 +90,8 @@ def _from_index(path: Path) -> dict[str, FileTensor]:
         raise UserError(f"{path} is no index of weight files ({error}): fetch it again") from error
     tensors: dict[str, FileTensor] = {}
     for name in sorted(set(places.values())):
-        if Path(name).name != name or name in ("", ".", "..") or "\0" in name or "\\" in name:
-            raise UserError(f"{path} names {name!r}, which does not lie beside it: fetch the index again")
+        if not file_name.is_plain(name):
+            raise UserError(f"{path} names {name[:60]!r}, which does not lie beside it: fetch the index again")
         if not (path.parent / name).is_file():
             raise UserError(f"{path.parent / name} is missing, though {path.name} names it: fetch it, too")
         shard = _open_file(path.parent / name)

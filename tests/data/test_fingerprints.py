@@ -1,11 +1,13 @@
 """Damaged shards are named, and data sets are found at URLs as in folders."""
 
+import json
 from pathlib import Path
 
 import fsspec
 import numpy as np
 import pytest
 
+from osjax import atomic, json_file
 from osjax.data import clips, dataset, fingerprints, loader, remote, table
 from osjax.errors import UserError
 
@@ -64,6 +66,15 @@ def test_a_damaged_list_of_fingerprints_is_a_user_error(folder):
     (folder / fingerprints.FILE).write_text("[1]")
     with pytest.raises(UserError, match="fingerprints.json cannot be read"):
         dataset.open_source(folder)
+
+
+@pytest.mark.parametrize("name", ["[" * 5000, "a/b", "..", "", "a\0b", "é" * 200], ids=lambda name: name[:4])
+def test_a_list_with_a_name_that_no_file_can_have_is_a_user_error(folder, name):
+    listed = json_file.read(folder / fingerprints.FILE, "")
+    atomic.write_text(folder / fingerprints.FILE, json.dumps({**listed, name: {"bytes": 1, "sha256": ""}}))
+    with pytest.raises(UserError, match="fingerprints.json is damaged .*no file's name") as error:
+        dataset.open_source(folder)
+    assert len(str(error.value)) < 400
 
 
 def test_the_index_tells_what_the_records_tell(folder):

@@ -13,7 +13,7 @@ def options() -> ConfigDict:
 def released(resolution: int, frames: int) -> ConfigDict:
     """The 11B model as its stages train it. resolution: pixels of a square's side."""
     cfg = options()
-    cfg.model.attention = "flash"
+    cfg.model.attention = "auto"
     cfg.model.remat = "full"
     cfg.mesh.fsdp = -1
     cfg.mesh.data = 1

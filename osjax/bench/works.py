@@ -18,10 +18,10 @@ from osjax.ops import flops as flop_count
 from osjax.parallel import rules, sharding
 from osjax.parts import autoencoder as autoencoders
 from osjax.parts import dtype as dtypes
+from osjax.parts import video_model
 from osjax.parts.bench import BenchKeys
 from osjax.parts.diffusion import check_latent
 from osjax.parts.groups import to_dataclass
-from osjax.parts.video_model import model_config
 from osjax.planning import program
 from osjax.training import autoencoder, optimizer
 from osjax.types import LatentBatch, ModelConfig, Tree, VideoBatch
@@ -162,7 +162,7 @@ class Bench:
     def _model(self) -> velocity.VideoConfig:
         double, single = self.blocks
         fields = {**self.cfg.model, "depth": double, "depth_single_blocks": single}
-        return model_config(self.cfg.family, fields, "model")
+        return video_model.resolved(self.cfg.family, fields, "model", self.mesh)
 
     def _autoencoder_part(self) -> autoencoders.AutoencoderPart:
         return autoencoders.of_keys(self.cfg.autoencoder, "autoencoder")

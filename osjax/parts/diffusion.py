@@ -17,13 +17,13 @@ from osjax.data.buckets import Buckets
 from osjax.errors import Gathered, UserError
 from osjax.models.lora import LoRAConfig
 from osjax.models.velocity import VideoConfig
-from osjax.parts import autoencoder, buckets, data, lora, stage, start, text
+from osjax.parts import autoencoder, buckets, data, lora, stage, start, text, video_model
 from osjax.parts.autoencoder import AutoencoderPart, StageAutoencoderKeys
 from osjax.parts.groups import group, located, to_dataclass
 from osjax.parts.lora import LoRAKeys
 from osjax.parts.stage import StageKeys
 from osjax.parts.text import TextKeys, TextPart
-from osjax.parts.video_model import automatic_attention, check_kernel, model_config
+from osjax.parts.video_model import check_kernel
 from osjax.sampling.settings import SampleSettings
 from osjax.training.optimizer import OptimizerConfig
 
@@ -108,7 +108,7 @@ def recipe(
     with problems:
         mesh = make_mesh(**vars(given.mesh))
     with problems:
-        model = model_config(given.family, _chosen(given.model, mesh), "model")
+        model = video_model.resolved(given.family, given.model, "model", mesh)
         check_kernel(model, "model")
     with problems:
         part = autoencoder.of_keys(given.autoencoder, "autoencoder", stage.autoencoders(before))
@@ -130,14 +130,6 @@ def recipe(
         _check_told(given, model, words)
     problems.end()
     return DiffusionRecipe(name, given, mesh, model, part, words, table, adam, adapters, stage.plain(cfg))
-
-
-def _chosen(fields: Mapping[str, Any], mesh: Mesh | AbstractMesh | None) -> Mapping[str, Any]:
-    """The fields of a model, with the attention of the mesh's devices where it is `auto`: flash but for CPUs."""
-    if fields.get("attention") != "auto":
-        return fields
-    platform = mesh.devices.flat[0].platform if isinstance(mesh, Mesh) else "gpu"
-    return {**fields, "attention": automatic_attention(platform)}
 
 
 def _check_told(given: DiffusionKeys, model: VideoConfig, words: TextPart) -> None:

@@ -56,10 +56,9 @@ def of_keys(keys: SamplingKeys, mesh: Mesh | None = None) -> Pipeline:
     if not keys.model.weights:
         raise UserError("nothing to sample from: give config.workdir, or config.model.weights", status=2)
     settings = to_dataclass(SampleSettings, said(keys.sample), "sample")
-    device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
     computes = keys.dtype or "bfloat16"
     words = text.of_keys(keys.text).encoder(computes, keys.offload)
-    velocity = video_model.of_keys(keys.model, "model", computes, keys.attention, device.platform)
+    velocity = video_model.of_keys(keys.model, "model", computes, keys.attention, *_devices(mesh))
     return Pipeline(*velocity, _autoencoder(keys.autoencoder, "autoencoder"), words, settings=settings, **options)
 
 
@@ -94,7 +93,8 @@ def from_checkpoint(folder: Path | str, **options: Unpack[RunOptions]) -> Pipeli
     strength, more = options.get("adapter_strength", 1.0), tuple(options.get("adapters", ()))
     added = VideoModelKeys(adapter=options.get("adapter"), adapter_strength=strength, adapters=more)
     video_model.check_adapter(added, "model")
-    denoiser = replace(denoiser, config=_changed(denoiser.config, dtype, options.get("attention", "auto")))
+    changed = _changed(denoiser.config, dtype, options.get("attention", "auto"), options.get("mesh"))
+    denoiser = replace(denoiser, config=changed)
     run = replace(run, denoiser=denoiser)
     return Pipeline(
         models.build(denoiser.config),
@@ -114,12 +114,17 @@ Pipeline.from_config = staticmethod(from_config)
 Pipeline.from_checkpoint = staticmethod(from_checkpoint)
 
 
-def _changed(cfg: VideoConfig, dtype: str | None, attention: str) -> VideoConfig:
-    """The config of a trained model with another dtype or attention, where one is asked for."""
+def _changed(cfg: VideoConfig, dtype: str | None, attention: str, mesh: Mesh | None) -> VideoConfig:
+    """The config of a trained model with another dtype or attention, where one is asked for or the devices need it."""
     if dtype is not None:
         dtypes.named(dtype, "config key dtype")
-    changes = {"dtype": dtype, "attention": None if attention == "auto" else attention}
-    return replace(cfg, **said(changes))
+        cfg = replace(cfg, dtype=dtype)
+    return video_model.suited(cfg, *_devices(mesh)) if attention == "auto" else replace(cfg, attention=attention)
+
+
+def _devices(mesh: Mesh | None) -> tuple[str, int]:
+    """The platform of the devices that sample, and how many of them share a sequence."""
+    return (jax.devices()[0].platform, 1) if mesh is None else (mesh.devices.flat[0].platform, mesh.shape["sequence"])
 
 
 def _of_workdir(folder: str, keys: SamplingKeys, options: Options) -> Pipeline:

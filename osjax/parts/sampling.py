@@ -56,7 +56,7 @@ class SamplingKeys:
     text: TextKeys = TextKeys()
     image: ImageKeys = ImageKeys()
     dtype: str | None = None  # of velocity models: weights and computation; none: bfloat16 of files, a run's as trained
-    attention: str = "auto"  # flash on GPU and TPU, blockwise on a CPU, a run's as trained; or one by name
+    attention: str = "auto"  # what the devices and the mesh have, a run as trained where it can; or one by name
     sample: Mapping[str, Any] = field(default_factory=dict)  # keys of SampleSettings
     output: OutputKeys = OutputKeys()
     mesh: MeshKeys = MeshKeys(data=1)  # of the video model; -1: devices left

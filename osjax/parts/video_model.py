@@ -1,12 +1,13 @@
 """A video model from config keys, for every verb that reads one from a file."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
+from jax.sharding import AbstractMesh, Mesh
 
 from osjax import models, weights
 from osjax.errors import UserError
@@ -53,11 +54,14 @@ def model_config(family: str, fields: Mapping[str, Any], key: str, of_family: st
     return to_dataclass(models.config_class(family), fields, key)
 
 
-def of_keys(keys: VideoModelKeys, key: str, computes: str, attention: str, platform: str) -> tuple[nn.Module, Stored]:
+def of_keys(
+    keys: VideoModelKeys, key: str, computes: str, attention: str, platform: str, sequence: int = 1
+) -> tuple[nn.Module, Stored]:
     """The module of a group of keys and its parameters, which are read when they are first used.
 
     key: the group's dotted name. computes: "float32" or "bfloat16", of weights and computation. attention: one by name,
-    or "auto". platform: of the devices, such as "cpu" or "gpu". UserError for a file that is not there.
+    or "auto". platform: of the devices, such as "cpu" or "gpu". sequence: how many of them share a sequence. UserError
+    for a file that is not there.
     """
     layout = weights.layout_named(keys.layout, f"config key {key}.layout")
     dtype.named(computes, "config key dtype")
@@ -67,15 +71,54 @@ def of_keys(keys: VideoModelKeys, key: str, computes: str, attention: str, platf
     if attention != "auto":
         fields["attention"] = attention
     elif "attention" not in fields:
-        fields["attention"] = automatic_attention(platform)
+        heads = getattr(model_config(keys.family, fields, f"{key}.config", f"{key}.family"), "num_heads", 1)
+        fields |= automatic_attention(platform, sequence, heads)
     cfg = model_config(keys.family, fields, f"{key}.config", f"{key}.family")
     open_base = partial(load.open_leaves, cfg, keys.weights, layout=layout)
     return models.build(cfg), stored.of_leaves(cfg, adapted(open_base, cfg, keys, layout), computes)
 
 
-def automatic_attention(platform: str) -> str:
-    """The attention that sampling takes where none is asked for: flash on GPU and TPU, blockwise on a CPU."""
-    return "blockwise" if platform == "cpu" else "flash"
+def automatic_attention(platform: str, sequence: int = 1, heads: int = 1) -> dict[str, str]:
+    """The fields of a model's attention where none is asked for.
+
+    platform: of the devices; flash on GPU and TPU, blockwise on a CPU. sequence: devices that share one; with several
+    Ulysses, or with a ring around it where the heads do not divide. heads: of the model.
+    """
+    kernel = "blockwise" if platform == "cpu" else "flash"
+    if sequence == 1:
+        return {"attention": kernel}
+    return {"attention": "ulysses" if heads % sequence == 0 else "ulysses_ring", "attention_kernel": kernel}
+
+
+def suited(cfg: VideoConfig, platform: str, sequence: int) -> VideoConfig:
+    """The config of a trained model with its own attention, or where that cannot run here the devices' automatic one.
+
+    cfg: as it was trained, perhaps on other devices. platform, sequence: see `automatic_attention`.
+    """
+    if not isinstance(cfg, MMDiTConfig):
+        return cfg
+    split = cfg.attention in SPLIT
+    kernel = cfg.attention_kernel if split else cfg.attention
+    if split == (sequence > 1) and not (kernel == "flash" and platform == "cpu"):
+        return cfg
+    return replace(cfg, **automatic_attention(platform, sequence, cfg.num_heads))
+
+
+def resolved(
+    family: str, fields: Mapping[str, Any], key: str, mesh: Mesh | AbstractMesh | None, of_family: str = "family"
+) -> VideoConfig:
+    """The config of a video model, with the attention that suits the devices where its fields say `auto`.
+
+    family, fields, key, of_family: see `model_config`. mesh: of the devices, one of a plan's is of GPUs; None: of one
+    GPU.
+    """
+    if fields.get("attention") != "auto":
+        return model_config(family, fields, key, of_family)
+    fields = {name: value for name, value in fields.items() if name != "attention"}
+    platform = mesh.devices.flat[0].platform if isinstance(mesh, Mesh) else "gpu"
+    sequence = 1 if mesh is None else mesh.shape["sequence"]
+    heads = getattr(model_config(family, fields, key, of_family), "num_heads", 1)
+    return model_config(family, {**fields, **automatic_attention(platform, sequence, heads)}, key, of_family)
 
 
 def adapted(

@@ -12,6 +12,7 @@ from osjax.models import video_flops
 from osjax.pages import plan as plan_page
 from osjax.parallel import mesh as device_mesh
 from osjax.parts.diffusion import DiffusionRecipe
+from osjax.parts.video_model import SPLIT, automatic_attention
 from osjax.planning import cost, memory, program, published, targets
 from osjax.planning.stage import FULL, Bucket, Stage, encode_flops, encoder_bytes, expected_mfu
 from osjax.stages.stage import count_parameters
@@ -59,14 +60,10 @@ def _with(planned: Stage, **changes: Any) -> Stage:
 
 
 def _attention(planned: Stage, sizes: Mapping[str, int]) -> str:
-    """Ulysses where the heads divide over `sequence`, else both; what the config says where nothing is split."""
-    if sizes["sequence"] == 1:
-        return (
-            "flash"
-            if planned.model_cfg.attention in ("ring", "ulysses", "ulysses_ring")
-            else planned.model_cfg.attention
-        )
-    return "ulysses" if planned.model_cfg.num_heads % sizes["sequence"] == 0 else "ulysses_ring"
+    """What suits the mesh; what the config says where nothing is split."""
+    if sizes["sequence"] == 1 and planned.model_cfg.attention not in SPLIT:
+        return planned.model_cfg.attention
+    return automatic_attention("gpu", sizes["sequence"], planned.model_cfg.num_heads)["attention"]
 
 
 def _meshes(planned: Stage) -> Iterator[dict[str, int]]:

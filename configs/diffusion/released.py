@@ -20,7 +20,7 @@ def stage(steps: int, lr: float) -> ConfigDict:
     cfg.mesh.fsdp = 8  # weights, gradients and Adam in float32 take 22 GB a device
     cfg.model.attention = "flash"
     cfg.model.time_dtype = "bfloat16"  # as the original trains
-    cfg.model.remat = "full"
+    cfg.model.remat = "save_attention"  # of each block its input and what attention gave
     cfg.autoencoder.family = "hunyuan"
     cfg.autoencoder.weights = "ckpts/hunyuan_vae.safetensors"
     cfg.autoencoder.config = ConfigDict({"use_spatial_tiling": True})  # as the original

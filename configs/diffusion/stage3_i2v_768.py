@@ -28,7 +28,6 @@ def stage() -> ConfigDict:
     cfg = released.stage(steps=13_000, lr=1e-5)
     cfg.mesh.fsdp, cfg.mesh.sequence = 2, 4
     cfg.model.attention = "ulysses"  # 24 heads divide over four; ring where they would not
-    cfg.model.remat = "offload"
     cfg.data.buckets = VIDEOS + IMAGES
     cfg.modes = ConfigDict({"t2v": 1.0, "i2v_head": 5.0, "i2v_loop": 1.0, "i2v_tail": 1.0})
     return cfg

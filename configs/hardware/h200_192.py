@@ -10,4 +10,4 @@ from osjax.configs.hardware import on
 
 
 def get_config() -> ConfigDict:
-    return on.devices(fsdp=8, sequence=4, remat_blocks=(8, 100))
+    return on.devices(fsdp=8, sequence=4, remat="save_attention", whole=(15, 11, 11))

@@ -10,4 +10,4 @@ from osjax.configs.hardware import on
 
 
 def get_config() -> ConfigDict:
-    return on.devices(fsdp=8, sequence=4, remat_blocks=None)
+    return on.devices(fsdp=8, sequence=4, remat="save_attention", whole=(8, 5, 5))

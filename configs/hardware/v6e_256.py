@@ -10,4 +10,4 @@ from osjax.configs.hardware import on
 
 
 def get_config() -> ConfigDict:
-    return on.devices(fsdp=32, sequence=4, remat_blocks=None, remat="offload")
+    return on.devices(fsdp=32, sequence=4, remat="offload")

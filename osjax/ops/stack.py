@@ -34,6 +34,12 @@ REMAT_POLICIES = {
         offload_src="device",
         offload_dst="pinned_host",
     ),
+    "offload_save_attention": POLICIES.save_and_offload_only_these_names(  # both
+        names_which_can_be_saved=[ATTENTION_OUT],
+        names_which_can_be_offloaded=[BLOCK_INPUT],
+        offload_src="device",
+        offload_dst="pinned_host",
+    ),
 }
 
 

@@ -54,7 +54,7 @@ def write(
     pictures: file by title. commands: what to run next, by what it does.
     """
     match = report["prompt_match"]
-    body = f"<style>{STYLE}</style><main>{page.heading('osjax demo', 1)}"
+    body = f"<style>{STYLE}</style>{page.heading('osjax demo', 1)}"
     body += page.paragraph(
         f"Prompts of combinations that training never showed. Every word was read back from the MP4 by image analysis: "
         f"green is right, red and underlined is wrong, with what is shown instead. All words at once are right in "
@@ -74,7 +74,7 @@ def write(
     body += page.heading("Go on") + "".join(
         f"<p>{html.escape(what)}: <code>{html.escape(command)}</code></p>" for what, command in commands.items()
     )
-    page.write(path, "osjax demo", f"{body}</main>")
+    page.write(path, "osjax demo", body)
 
 
 def _words(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:

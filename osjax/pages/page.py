@@ -24,7 +24,7 @@ def write(path: Path, title: str, body: str) -> None:
     """Write one page, whole or not at all. path: of the file. title: text. body: HTML, its texts escaped already."""
     head = f'<!doctype html><html lang="en"><meta charset="utf-8">{VIEWPORT}<title>{html.escape(title)}</title>'
     # Names of files may hold bytes that are no UTF-8.
-    atomic.write_bytes(path, f"{head}<style>{STYLE}</style>{body}\n".encode("utf-8", "backslashreplace"))
+    atomic.write_bytes(path, f"{head}<style>{STYLE}</style><main>{body}</main>\n".encode("utf-8", "backslashreplace"))
 
 
 def heading(text: object, level: int = 2) -> str:
@@ -41,9 +41,15 @@ def table(head: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
     """A table: the texts of its head, then those of its rows; all columns but the first are set to the right."""
 
     def row(cells: Sequence[object], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in cells) + "</tr>"
+        tags = [tag if str(cell) else "td" for cell in cells]  # a head without a text is none
+        return "<tr>" + "".join(f"<{t}>{html.escape(str(x))}</{t}>" for t, x in zip(tags, cells, strict=True)) + "</tr>"
 
     return f"<table>{row(head, 'th')}{''.join(row(cells, 'td') for cells in rows)}</table>"
+
+
+def preformatted(text: str, title: str) -> str:
+    """Text as it stands, which scrolls sideways, by keys too. title: what it is, for who does not see it."""
+    return f'<pre tabindex="0" role="region" aria-label="{html.escape(title)}">{html.escape(text)}</pre>'
 
 
 def picture(source: str, title: str) -> str:

@@ -1,6 +1,5 @@
 """A training run as a page: its losses, rates and newest samples."""
 
-import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,8 @@ def write(workdir: Path, by_stage: Mapping[str, Sequence[Mapping[str, Any]]]) ->
     body += page.picture("run.png", "losses and rates")
     for name in by_stage:
         if (table := workdir / name / "clips.txt").is_file():
-            body += page.heading(f"Clips of {name}") + f"<pre>{html.escape(table.read_text())}</pre>"
+            title = f"Clips of {name}"
+            body += page.heading(title) + page.preformatted(table.read_text(), title)
     videos = sorted((workdir / "samples").rglob("*.mp4"), key=lambda p: p.stat().st_mtime)[-NEWEST:]
     if videos:
         body += page.heading("Samples")

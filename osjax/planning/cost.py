@@ -44,11 +44,11 @@ def executed_flops(model_cfg: MMDiTConfig, forward_flops: int, rows: int, tokens
     """FLOPs of a step of all devices: three forward passes, and what rematerialisation computes again.
 
     model_cfg: of the video model. forward_flops: of one forward pass over the whole batch. rows: clips of that batch.
-    tokens: of one row, text included; attention's part, which `save_attention` keeps, grows with their square.
+    tokens: of one row, text included; attention's part, which some policies keep, grows with their square.
     """
     blocks = model_cfg.depth + model_cfg.depth_single_blocks
     again = forward_flops * memory.recomputed_blocks(model_cfg) / blocks
-    if model_cfg.remat == "save_attention":
+    if model_cfg.remat in memory.ATTENTION_ONCE:
         attention = 4 * rows * tokens**2 * model_cfg.hidden_size * memory.recomputed_blocks(model_cfg)
         again -= attention
     return 3 * forward_flops + again
@@ -75,17 +75,25 @@ def bound(
     here = rows * tokens / target.devices
     blocks = model_cfg.depth + model_cfg.depth_single_blocks
     activations = runs * blocks * PASSES * 2 * here * model_cfg.hidden_size
-    links = 0.0
+    return Bound(
+        executed / (target.devices * target.chip.tflops * 1e12),
+        (activations + 3 * state_bytes) / (target.chip.hbm_gbps * 1e9),  # state is read, written, and read as weights
+        sending(collectives, ways, target),
+    )
+
+
+def sending(collectives: Sequence[Collective], ways: dict[str, int], target: Target) -> float:
+    """Seconds that collectives take one after the other, at the published speed of the links.
+
+    collectives: of one step. ways: sizes of the mesh axes. target: the devices.
+    """
+    seconds = 0.0
     for collective in collectives:
         group = 1
         for axis in collective.axes:
             group *= ways[axis]
-        links += collective.bytes / target.sends(group * _inner(ways, collective.axes))
-    return Bound(
-        executed / (target.devices * target.chip.tflops * 1e12),
-        (activations + 3 * state_bytes) / (target.chip.hbm_gbps * 1e9),  # state is read, written, and read as weights
-        links,
-    )
+        seconds += collective.bytes / target.sends(group * _inner(ways, collective.axes))
+    return seconds
 
 
 def _inner(ways: dict[str, int], axes: Sequence[str]) -> int:

@@ -9,7 +9,11 @@ from dataclasses import dataclass
 from osjax.models.mmdit.config import MMDiTConfig
 
 WORKING = 40.0  # bfloat16 tensors (tokens, width) alive in the backward pass of one block
-SAVED = {"none": 22.0, "full": 1.0, "save_attention": 2.0, "offload": 0.0}  # kept of each block until its gradient
+# Of the same, kept on the device until a block's gradient: of a block that is run again, and of one that is not.
+SAVED = {"none": 0.0, "full": 1.0, "save_attention": 2.0, "offload": 0.0, "offload_save_attention": 1.0}
+WHOLE_DOUBLE, WHOLE_SINGLE = 22.0, 17.0
+ATTENTION_ONCE = ("save_attention", "offload_save_attention")  # policies that never run attention's forward pass again
+OFFLOADED = ("offload", "offload_save_attention")  # policies that keep block inputs in the host's memory
 
 
 @dataclass(frozen=True)
@@ -41,10 +45,10 @@ def estimate(
     shards = ways["fsdp"] * ways["sequence"] * ways["tensor"]
     here = -(-rows // (ways["data"] * ways["fsdp"])) * -(-tokens // ways["sequence"])
     tensor = 2 * here * model_cfg.hidden_size
-    blocks = model_cfg.depth + model_cfg.depth_single_blocks
-    again = recomputed_blocks(model_cfg)
-    saved = tensor * (SAVED[model_cfg.remat] * again + SAVED["none"] * (blocks - again))
-    host = tensor * again if model_cfg.remat == "offload" else 0
+    double, single = recomputed(model_cfg)
+    whole = WHOLE_DOUBLE * (model_cfg.depth - double) + WHOLE_SINGLE * (model_cfg.depth_single_blocks - single)
+    saved = tensor * (SAVED[model_cfg.remat] * (double + single) + whole)
+    host = tensor * (double + single) if model_cfg.remat in OFFLOADED else 0
     width = model_cfg.hidden_size
     largest = 2 * (4 + 2 * model_cfg.mlp_ratio + 6) * width**2  # weights of a double block
     gathered = 2 * 2 * largest / ways["tensor"] if shards > 1 else 0  # this block's and the next one's, bfloat16
@@ -58,12 +62,15 @@ def estimate(
     )
 
 
+def recomputed(model_cfg: MMDiTConfig) -> tuple[int, int]:
+    """Numbers of double and of single blocks whose forward pass is run again. model_cfg: of the video model."""
+    if model_cfg.remat == "none":
+        return 0, 0
+    double, single = model_cfg.depth, model_cfg.depth_single_blocks
+    most = model_cfg.remat_blocks or (double, single)
+    return min(double, most[0]), min(single, most[1])
+
+
 def recomputed_blocks(model_cfg: MMDiTConfig) -> int:
     """Number of blocks whose forward pass is run again for their gradient. model_cfg: of the video model."""
-    if model_cfg.remat == "none":
-        return 0
-    double, single = model_cfg.depth, model_cfg.depth_single_blocks
-    if model_cfg.remat_blocks is None:
-        return double + single
-    most = model_cfg.remat_blocks
-    return min(double, most[0]) + min(single, most[1])
+    return sum(recomputed(model_cfg))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from osjax.models import video_flops
+from osjax.models.mmdit.config import MMDiTConfig
 from osjax.pages import plan as plan_page
 from osjax.parallel import mesh as device_mesh
 from osjax.parts.diffusion import DiffusionRecipe
@@ -17,17 +18,22 @@ from osjax.planning import cost, memory, program, published, targets
 from osjax.planning.stage import FULL, Bucket, Stage, encode_flops, encoder_bytes, expected_mfu
 from osjax.stages.stage import count_parameters
 
-REMAT = ("none", "save_attention", "full", "offload")
+REMAT = ("none", "save_attention", "full", "offload", "offload_save_attention")
+WHOLE = (0, 8, 16)  # single blocks that keep everything, whatever the others do
 LARGEST = 512  # clips of one data-parallel group
 SHOWN = 8
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A mesh and a policy with the batch of each bucket. clips_per_s, seconds: of the longest bucket."""
+    """A mesh and a policy with the batch of each bucket. clips_per_s, seconds: of the longest bucket.
+
+    whole: blocks that keep everything although the policy is another.
+    """
 
     mesh: Mapping[str, int]
     remat: str
+    whole: int
     batches: Mapping[Bucket, int]
     seconds: float
     clips_per_s: float
@@ -47,9 +53,8 @@ def best(recipe: DiffusionRecipe, target: targets.Target, mfu: float | None) -> 
         model_cfg = replace(planned.model_cfg, remat_blocks=None, attention=_attention(planned, sizes))
         here = _with(planned, mesh=mesh, model=model_cfg)
         shapes = program.train_step(model_cfg, recipe.optimizer, mesh, here.batch(here.buckets()[0])).state
-        for remat in REMAT:
-            policy = _with(here, model=replace(model_cfg, remat=remat))
-            candidate = _candidate(policy, program.bytes_per_device(shapes), mfu)
+        for policy in _policies(model_cfg):
+            candidate = _candidate(_with(here, model=policy), program.bytes_per_device(shapes), mfu)
             if candidate:
                 candidates.append(candidate)
     return sorted(candidates, key=lambda c: (-round(c.clips_per_s, 4), -c.bound_mfu, c.peak_bytes))[:SHOWN]
@@ -57,6 +62,16 @@ def best(recipe: DiffusionRecipe, target: targets.Target, mfu: float | None) -> 
 
 def _with(planned: Stage, **changes: Any) -> Stage:
     return replace(planned, recipe=replace(planned.recipe, **changes))
+
+
+def _policies(model_cfg: MMDiTConfig) -> Iterator[MMDiTConfig]:
+    """The model with each policy, and with some of its single blocks left out of it."""
+    for remat in REMAT:
+        yield replace(model_cfg, remat=remat, remat_blocks=None)
+        for whole in WHOLE[1:]:
+            if remat != "none" and whole < model_cfg.depth_single_blocks:
+                some = model_cfg.depth, model_cfg.depth_single_blocks - whole
+                yield replace(model_cfg, remat=remat, remat_blocks=some)
 
 
 def _attention(planned: Stage, sizes: Mapping[str, int]) -> str:
@@ -111,12 +126,19 @@ def _candidate(planned: Stage, state: int, mfu: float | None) -> Candidate | Non
     return Candidate(
         planned.ways,
         planned.model_cfg.remat,
+        _whole(planned.model_cfg),
         batches,
         limit,
         rows / limit,
         bound.mfu(forward, planned.target),
         peak(longest, each),
     )
+
+
+def _whole(model_cfg: MMDiTConfig) -> int:
+    """Blocks that keep everything although the policy is another."""
+    blocks = model_cfg.depth + model_cfg.depth_single_blocks
+    return 0 if model_cfg.remat == "none" else blocks - memory.recomputed_blocks(model_cfg)
 
 
 def _largest(fits: Callable[[int], bool]) -> int:
@@ -136,7 +158,7 @@ def table(found: list[Candidate]) -> str:
     rows = [
         (
             ", ".join(f"{axis} {size}" for axis, size in c.mesh.items() if size > 1) or "one device",
-            c.remat,
+            c.remat + (f", {c.whole} single blocks not" if c.whole else ""),
             str(next(iter(c.batches.values()))),
             f"{c.seconds:.2f}",
             f"{c.clips_per_s:.3g}",

@@ -12,7 +12,7 @@ from osjax.models import velocity, video_flops
 from osjax.models.mmdit.config import MMDiTConfig
 from osjax.parallel import mesh as device_mesh
 from osjax.parts.diffusion import DiffusionRecipe
-from osjax.planning import aot, cost, memory, program, published, targets
+from osjax.planning import aot, cost, kernels, memory, program, published, targets
 from osjax.stages.stage import count_parameters
 from osjax.types import Json, LatentBatch
 
@@ -126,7 +126,8 @@ def plan(recipe: DiffusionRecipe, target: targets.Target, compiled: bool, mfu: f
         else cost.collectives_of(planned.model_cfg, parameters, *size, planned.ways, planned.target.chip.platform)
     )
     state_bytes = row["estimate"]["state"]
-    bound = cost.bound(planned.model_cfg, row["forward_flops"], *size, state_bytes, planned.ways, sent, planned.target)
+    work = (planned.model_cfg, row["forward_flops"], *size, state_bytes, planned.ways, sent, planned.target)
+    bound, by_kernel = cost.bound(*work), kernels.expected(*work)
     encoders = encoder_bytes(planned)
     peak = whole.peak if whole else row["estimate"]["peak"]
     if encoding:  # between two steps: beside the state, instead of what a step works with
@@ -152,6 +153,12 @@ def plan(recipe: DiffusionRecipe, target: targets.Target, compiled: bool, mfu: f
             "seconds": bound.seconds,
             "by": bound.by,
             "mfu": bound.mfu(row["forward_flops"], planned.target),
+        },
+        "kernels": {
+            **asdict(by_kernel),
+            "seconds": by_kernel.seconds,
+            "mfu": by_kernel.mfu(row["forward_flops"], planned.target),
+            "rates": kernels.rates(planned.target).says,
         },
         "buckets": rows,
         "seconds": seconds,

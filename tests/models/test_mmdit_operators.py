@@ -45,14 +45,17 @@ def equations(jaxpr, repeated=False):
             yield from equations(inner, repeated or equation.primitive.name in ("scan", "while"))
 
 
-def kept_of_every_block(found):
-    """What the loop over single blocks leaves for the gradients, whole tensors of tokens or kernels: (dtype, shape)."""
+def kept_of_every_block(found, depth=DEPTH[1], least=WIDTH * WIDTH):
+    """What the loop over `depth` blocks leaves for the gradients: (dtype, shape) of tensors of `least` values and more.
+
+    By default of single blocks, whole tensors of tokens or kernels.
+    """
     loops = [e for e, repeated in found if e.primitive.name == "scan" and not repeated]
-    forward = next(e for e in loops if e.params["length"] == DEPTH[1])
+    forward = next(e for e in loops if e.params["length"] == depth)
     (body,) = jaxprs_in_params(forward.params)  # what a turn leaves lies stacked; what it carries does not
     pairs = zip(forward.outvars, body.outvars, strict=True)
-    kept = [all_.aval for all_, one in pairs if all_.aval.shape == (DEPTH[1], *one.aval.shape)]
-    return [(x.dtype.name, x.shape[1:]) for x in kept if x.size >= DEPTH[1] * WIDTH * WIDTH]
+    kept = [all_.aval for all_, one in pairs if all_.aval.shape == (depth, *one.aval.shape)]
+    return [(x.dtype.name, x.shape[1:]) for x in kept if x.size >= depth * least]
 
 
 def casts_to_bfloat16(found, of):
@@ -83,13 +86,16 @@ def test_blocks_do_not_keep_their_kernels_a_second_time():
 
 
 def test_what_a_block_keeps_is_what_the_planner_counts():
-    def tensors(remat):
-        shapes = [shape for _, shape in kept_of_every_block(traced(dtype="float32", remat=remat))]
+    def tensors(remat, depth):
+        shapes = [shape for _, shape in kept_of_every_block(traced(dtype="float32", remat=remat), depth, WIDTH * TEXT)]
         return sum(math.prod(shape) for shape in shapes) / (TOKENS * WIDTH)
 
-    assert tensors("none") == pytest.approx(memory.SAVED["none"], rel=0.25)
-    assert tensors("full") == memory.SAVED["full"]
-    assert tensors("save_attention") == memory.SAVED["save_attention"]
+    double, single = DEPTH
+    assert tensors("none", double) == pytest.approx(memory.WHOLE_DOUBLE, rel=0.05)
+    assert tensors("none", single) == memory.WHOLE_SINGLE
+    for depth in DEPTH:
+        assert [tensors(remat, depth) for remat in ("full", "save_attention")] == [1, 2]
+    assert memory.SAVED["full"] == 1 and memory.SAVED["save_attention"] == 2
 
 
 @pytest.mark.parametrize("remat", ["none", "full"])

@@ -39,7 +39,7 @@ class MMDiTConfig:
     attention: str = "dense"  # see ops/attention.py
     attention_kernel: str = "flash"  # inside ring, ulysses and ulysses_ring: flash, blockwise or dense
     text_tokens: str = "sharded"  # over `sequence`, like video; "replicated": whole on each device (docs in tokens.py)
-    remat: str = "none"  # none, full, save_attention or offload: see ops/stack.py
+    remat: str = "none"  # none, full, save_attention, offload or offload_save_attention: see ops/stack.py
     remat_blocks: tuple[int, int] | None = None  # only the first so many double and single blocks, such as (8, 100)
     grad_reduce: str = "float32"  # in what gradients of kernels are summed over tokens and devices; or "bfloat16"
 

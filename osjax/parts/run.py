@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from osjax import json_file
 from osjax.data.remote import is_url
 from osjax.errors import Gathered, Problems, UserError, usage
+from osjax.parallel import compiled
 from osjax.parallel import mesh as device_mesh
 from osjax.parts import autoencoder_stage, diffusion, hub, released
 from osjax.parts.autoencoder_stage import AutoencoderRecipe
@@ -34,7 +35,7 @@ class RunKeys:
     checkpoints: str | None = None  # folder for checkpoints elsewhere, such as gs://bucket/run; none: in the workdir
     source: str | None = None  # data set of `osjax data build`, for all stages that name none in data.source
     clips: ClipSet = ClipSet()  # procedural clips for runs that bring no data; made in workdir/data
-    compilation_cache: str = "~/.cache/osjax"  # compiled steps are kept here; empty keeps none
+    compilation_cache: str = compiled.FOLDER  # compiled steps are kept here; empty keeps none
     tensorboard: bool = False  # also write workdir/tensorboard; needs osjax[tensorboard]
     wandb: str | None = None  # project of Weights & Biases to write to as well; needs osjax[wandb]
     name: str = ""  # of the one stage of a run that has one

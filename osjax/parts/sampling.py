@@ -7,6 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from osjax.errors import UserError, usage
+from osjax.parallel import compiled
 from osjax.parts import hub
 from osjax.parts.autoencoder import AutoencoderKeys
 from osjax.parts.groups import group, optional, said, to_dataclass
@@ -62,7 +63,7 @@ class SamplingKeys:
     mesh: MeshKeys = MeshKeys(data=1)  # of the video model; -1: devices left
     offload: bool = False  # weights wait on the host; the models visit the device one after the other
     int8: bool = False  # int8 weights in the blocks of the video model; needs osjax[int8]
-    compilation_cache: str = "~/.cache/osjax"  # compiled programs are kept here; empty keeps none
+    compilation_cache: str = compiled.FOLDER  # compiled programs are kept here; empty keeps none
 
 
 def keys() -> ConfigDict:

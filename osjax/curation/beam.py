@@ -1,6 +1,7 @@
 """The shards of a step as an Apache Beam pipeline: in this process by default, elsewhere by Beam's own options."""
 
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,11 +64,23 @@ def run(step: engine.Step, work: Path, names: Sequence[str], limits: Limits, opt
                 | "spread" >> beam.Reshuffle()
                 | step.name >> beam.ParDo(_Work(step, work, limits).do_fn())
             )
-    except (UserError, RuntimeError) as error:  # a worker elsewhere sends the text of a traceback
-        words = str(error).rpartition("osjax.errors.UserError: ")
-        if isinstance(error, UserError) or words[1]:
-            raise UserError(words[2].split("\n")[0].split(" [while running")[0]) from error  # which Beam adds
-        raise
+    except UserError as error:
+        raise UserError(_told(str(error))) from error
+    except RuntimeError as error:  # a worker elsewhere sends the text of a traceback
+        kind, told = cause(str(error))
+        if kind == "osjax.errors.UserError":
+            raise UserError(told) from error
+        raise RuntimeError(f"{kind}: {told}" if kind else str(error)) from error
+
+
+def cause(trace: str) -> tuple[str, str]:
+    """The kind and the words of the error that ends a traceback in a worker's text, empty where there is none."""
+    lines = re.findall(r"^([A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit|Lost)): (.*)$", trace, re.MULTILINE)
+    return (lines[-1][0], _told(lines[-1][1])) if lines else ("", "")
+
+
+def _told(line: str) -> str:
+    return line.split(" [while running")[0]  # which Beam adds
 
 
 @contextmanager

@@ -93,7 +93,7 @@ def _run(
     elif left:
         from osjax.curation import beam
 
-        beam.run(step, work, left, limits, beam_options)
+        beam.run(step, work.absolute(), left, limits, beam_options)  # workers have folders of their own
     parts = [work / "out" / name for name in names]
     dropped = tables.merge(dropped_table, parts, kept=False)
     kept = tables.merge(out, parts, kept=True)
@@ -181,6 +181,8 @@ def shard(step: Step, work: Path, name: str, pool: Pool) -> None:
     work: folder of the run. pool: where clips are worked on.
     """
     done = work / "out" / name
+    if not (work / "in").is_dir():
+        raise UserError(f"{work} cannot be seen where clips are worked on: write to a folder that all machines share")
     if not done.exists():
         made = step.work(tables.read(work / "in" / name), pool)
         tables.write(done, [{**row, "stage": step.name} if row.get("reason") else row for row in made])

@@ -31,6 +31,7 @@ def measure(cfg: BenchKeys, mesh: Mesh) -> Measured:
             clips += shapes[-1][0]
     mean = sum(seconds) / len(seconds)
     B, T, H, W, _ = shapes[-1]
-    readers = f"{cfg.data.workers} processes" if cfg.data.workers else f"{cfg.data.threads} threads"
+    reads = data.readers(cfg.data, source)
+    readers = f"{reads.workers} processes" if reads.workers else f"{reads.threads} threads"
     size = f"{B} x {T} frames of {W}x{H}, {readers}"
     return Measured("data", size, mean, min(seconds), max(seconds), cfg.repeats, per_s=1 / mean)

@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from osjax import models
 from osjax.curation import probe, tables
-from osjax.data import dataset, loader, table, transforms
-from osjax.data.opened import SUFFIXES
+from osjax.curation.isolate import Limits, Pool
+from osjax.data import bucketed, dataset, loader, transforms
 from osjax.errors import UserError
 from osjax.evals import recon, seams
 from osjax.evals.latents import LatentStatistics
@@ -157,7 +157,8 @@ def _clips(cfg: VideoKeys, workdir: str | None) -> Iterator[Clip]:
         raise UserError(f"no video has {cfg.frames} frames: lower --config.data.frames")
     if len(records) < len(source):
         print(f"{len(source) - len(records)} of {len(source)} videos are shorter than {cfg.frames} frames: left out")
-    read = loader.ClipReader(records, loader.Window(cfg.frames, cfg.height, cfg.width, fps_max=cfg.fps_max, exact=True))
+    window = loader.Window(cfg.frames, cfg.height, cfg.width, fps_max=cfg.fps_max, exact=True)
+    read = loader.ClipReader(records, window, bucketed.Readers(workers=1).of(records))
     return (_clip(read, n, cfg.fps_max) for n in range(min(cfg.limit or len(records), len(records))))
 
 
@@ -182,13 +183,13 @@ def _source(source: str | None, workdir: str | None) -> Sequence[Json]:
         raise UserError(f"{path} does not exist: give a video, a folder, a table or a data set", status=2)
     if (path / "dataset_info.json").is_file():
         return dataset.open_source(path)
-    if path.is_dir():
-        files = [str(p) for p in tables.videos(path)]
-        if not files:
-            raise UserError(f"{path} holds no video ({', '.join(SUFFIXES)})", status=2)
-    else:
-        files = [row["path"] for row in table.read(path)] if path.suffix in (".csv", ".parquet") else [str(path)]
-    return [{**probe.measure(Path(f)), "video": f, "path": f.encode(), "text": b""} for f in files]
+    several = path.is_dir() or path.suffix in (".csv", ".parquet")
+    with Pool(Limits()) as pool:
+        looked = pool.each(probe.look, list(tables.rows(path)) if several else [{"path": str(path)}])
+    kept = [{**row, "video": row["path"], "path": row["path"].encode(), "text": b""} for row in looked if "fps" in row]
+    if not kept:
+        raise UserError(f"no video of {path} can be measured: {looked[0]['reason']}", status=2)
+    return kept
 
 
 def _latents(statistics: LatentStatistics, autoencoder: Autoencoder) -> Json:

@@ -14,7 +14,7 @@ from osjax import atomic, json_file
 from osjax.curation import captions, tables
 from osjax.curation.captions import Words
 from osjax.curation.isolate import Limits, Pool
-from osjax.curation.probe import measure
+from osjax.curation.probe import look
 from osjax.curation.tables import Row
 from osjax.data import dataset, table
 from osjax.errors import UserError
@@ -45,7 +45,7 @@ def build(source: Path, out: Path, words: Words) -> Built:
         return before
     rows, others = (list(tables.rows(source)), []) if source.is_file() else _of_folder(source)
     with Pool(Limits()) as pool:
-        looked = pool.each(_look, [_worded(row, words) for row in rows])
+        looked = pool.each(look, [_worded(row, words) for row in rows])
     kept = [row for row in looked if not row.get("reason")]
     dropped = tuple(f"{row['path']}: {row['reason']}" for row in looked if row.get("reason"))
     if not kept:
@@ -71,10 +71,6 @@ def _worded(row: Row, words: Words) -> Row:
         return {**row, "text": text}
     why = row.get("text_reason") or "it has no caption: write one beside it, or give --caption for those that have none"
     return {**row, "text": "", "reason": why}
-
-
-def _look(row: Row) -> list[Row]:
-    return [{**row, **measure(Path(row["path"]))}]
 
 
 def _state(source: Path, words: Words) -> str:

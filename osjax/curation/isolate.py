@@ -3,7 +3,6 @@
 import errno
 import logging
 import os
-import resource
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -54,7 +53,8 @@ class Pool:
 
     def __enter__(self) -> "Pool":
         count = self.limits.workers or len(os.sched_getaffinity(0))
-        self._workers = Workers(count, partial(_limit_memory, self.limits.memory_gb))
+        start = partial(os.nice, 5)  # the loop that feeds the workers stays responsive
+        self._workers = Workers(count, start, self.limits.memory_gb)
         self._threads = ThreadPoolExecutor(count)  # one for each process, which waits for it
         return self
 
@@ -100,7 +100,7 @@ def machine_is_busy() -> bool:
     return os.getloadavg()[0] > len(os.sched_getaffinity(0)) + 0.5
 
 
-def _guarded(held: None, function: Callable[[Row], list[Row]], row: Row) -> tuple[list[Row], str | None, str | None]:
+def _guarded(niceness: int, function: Callable[[Row], list[Row]], row: Row) -> tuple[list[Row], str | None, str | None]:
     """(rows, the clip's fault, the machine's fault), of which one counts."""
     try:
         return function(row), None, None
@@ -112,13 +112,6 @@ def _guarded(held: None, function: Callable[[Row], list[Row]], row: Row) -> tupl
         return [], f"quarantined: {type(error).__name__}: {error}", None
     except Exception as error:  # native libraries raise all sorts of things on damaged files
         return [], f"quarantined: {type(error).__name__}: {error}", None
-
-
-def _limit_memory(gigabytes: float) -> None:
-    os.nice(5)  # the loop that feeds the workers stays responsive
-    if gigabytes:
-        size = int(gigabytes * 1024**3)
-        resource.setrlimit(resource.RLIMIT_AS, (size, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
 def need(module: str, extra: str) -> ModuleType:

@@ -3,17 +3,20 @@
 import logging
 import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
 from osjax.curation import tables
+from osjax.curation.isolate import Limits, Pool
 from osjax.curation.tables import Row
 from osjax.data import opened, picture, seek
 from osjax.data.shown import Viewer
 from osjax.errors import UserError
 
 log = logging.getLogger(__name__)
+AT_ONCE = 64  # clips between two movements of the bar
 
 
 @dataclass(frozen=True)
@@ -31,29 +34,34 @@ def probe(source: Path | str, min_frames: int = 1, root: Path | str | None = Non
     lie in, see `tables.rows`.
 
     A clip that cannot be opened, holds no video or is shorter than `min_frames` is dropped, counted and named in the
-    log. UserError when the table is not readable or the folder has no video.
+    log, as is one that ends or stops the process that looks at it. UserError when the table is not readable or the
+    folder has no video.
     """
-    kept, dropped = [], []
     rows = list(tables.rows(source, root))  # their errors come before a bar, and the bar knows how many there are
-    for row in tqdm(rows, desc="probe", unit="clip", mininterval=1):
-        if row.get("reason"):
-            dropped.append(row)
-            continue
-        try:
-            measured = measure(Path(row["path"]))
-            if measured["num_frames"] < min_frames:
-                raise UserError(f"{row['path']} has {measured['num_frames']} frames, needs {min_frames}")
-            if not str(row["text"] or "").strip():
-                why = f": {row['text_reason']}" if row.get("text_reason") else ""
-                raise UserError(f"{row['path']} has no caption{why}")
-            kept.append({**row, **measured})
-        except (UserError, *opened.BROKEN) as error:
-            reason = str(error) if isinstance(error, UserError) else f"{row['path']}: {type(error).__name__}: {error}"
-            dropped.append({**row, "reason": reason})
-            log.warning("dropped: %s", reason)
+    kept, dropped = [], []
+    with Pool(Limits()) as pool, tqdm(total=len(rows), desc="probe", unit="clip", mininterval=1) as bar:
+        for chunk in tables.shards(rows, AT_ONCE):
+            for row in pool.each(partial(_fitting, min_frames=min_frames), chunk):
+                (dropped if row.get("reason") else kept).append(row)
+            bar.update(len(chunk))
     if dropped:
         log.warning("%d of %d clips dropped", len(dropped), len(dropped) + len(kept))
     return Probed(kept, dropped)
+
+
+def _fitting(row: Row, min_frames: int) -> list[Row]:
+    (measured,) = look(row)
+    if measured["num_frames"] < min_frames:
+        raise UserError(f"{row['path']} has {measured['num_frames']} frames, needs {min_frames}")
+    if not str(row["text"] or "").strip():
+        why = f": {row['text_reason']}" if row.get("text_reason") else ""
+        raise UserError(f"{row['path']} has no caption{why}")
+    return [measured]
+
+
+def look(row: Row) -> list[Row]:
+    """The row with what `measure` gives of its `path`. row, UserError: as `Pool.each` takes and expects them."""
+    return [{**row, **measure(Path(row["path"]))}]
 
 
 def measure(path: Path) -> Row:

@@ -23,6 +23,7 @@ from osjax.types import Row
 log = logging.getLogger(__name__)
 CAPTION = 1 << 20  # bytes of a file beside a video that is still read
 GROUP = 1 << 16  # rows of a Parquet row group
+MEND = "give --root=FOLDER, the folder that holds the clips"
 OWN_SUFFIXES = (".work", ".clips")  # folders that steps write, which may lie among their input
 
 
@@ -88,8 +89,8 @@ def _beside(path: Path, root: Path) -> str:
     return plain_text.decode(file.read_bytes())
 
 
-def inside(path: Path | str, root: Path | str) -> Path:
-    """`path` as an absolute one, links followed; UserError when it lies outside of the folder `root`."""
+def inside(path: Path | str, root: Path | str, mend: str = MEND) -> Path:
+    """`path` as an absolute one, links followed; UserError, which ends with `mend`, outside of the folder `root`."""
     try:
         resolved, root = Path(path).resolve(), Path(root).resolve()
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # whoever reads it says so
@@ -97,7 +98,7 @@ def inside(path: Path | str, root: Path | str) -> Path:
     except (OSError, ValueError, RuntimeError) as error:  # a loop of links, too long a name, NUL
         raise UserError(f"{path} is no path ({error})") from error
     if not resolved.is_relative_to(root):
-        raise UserError(f"{path} lies outside of {root}: give --root=FOLDER, the folder that holds the clips")
+        raise UserError(f"{path} lies outside of {root}: {mend}")
     return resolved
 
 

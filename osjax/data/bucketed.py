@@ -28,6 +28,10 @@ class Readers:
     timeout_s: float = 60.0
     ahead_gb: float = 4.0
 
+    def of(self, source: Sequence[Row]) -> ClipWorkers | None:
+        """The processes that read the clips of `source`; None where threads do."""
+        return ClipWorkers(source, self.workers, self.timeout_s) if self.workers else None
+
     def __post_init__(self):
         if self.threads < 1 or self.workers < 0 or self.timeout_s <= 0:
             raise UserError(
@@ -69,7 +73,7 @@ def batches(
     bucket. UserError when a batch size does not divide over the hosts, or MAX_REPLACEMENTS clips in a row do not
     decode.
     """
-    workers = ClipWorkers(source, readers.workers, readers.timeout_s) if readers.workers else None
+    workers = readers.of(source)
     read = {bucket: ClipReader(source, windows[bucket], workers) for bucket in plan.buckets}
 
     def read_one(batch: Batch, index: int, rng: np.random.Generator) -> Row:

@@ -166,11 +166,13 @@ def build_clips(rows: Sequence[Row], folder: Path | str) -> Path | str:
 class Records(Sequence):
     """Random access to a data set's records: dicts of numpy values. A damaged shard is a UserError that names it.
 
-    folder: of the data set, local. source: its records, as TFDS gives them.
+    folder: of the data set, local. source: its records, as TFDS gives them. own: whether the run that reads them drew
+    the clips itself, so that no file of theirs is foreign. What a data set says of itself does not count: whoever made
+    it may have written that.
     """
 
-    def __init__(self, folder: Path, source: Sequence[Row]):
-        self.folder, self._source = folder, source
+    def __init__(self, folder: Path, source: Sequence[Row], own: bool = False):
+        self.folder, self.own, self._source = folder, own, source
 
     def __len__(self) -> int:
         return len(self._source)
@@ -219,10 +221,10 @@ def _identity(folder: Path) -> str:
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def open_source(folder: Path | str) -> Records:
+def open_source(folder: Path | str, own: bool = False) -> Records:
     """The records of a data set that `write` made, on this machine or at a URL.
 
-    UserError for a folder that holds none, and for shards that are missing or cut short.
+    own: see `Records`. UserError for a folder that holds none, and for shards that are missing or cut short.
     """
     folder = remote.local_folder(folder)
     if not (folder / "dataset_info.json").is_file():
@@ -232,6 +234,6 @@ def open_source(folder: Path | str) -> Records:
         fingerprints.check_file(folder, name)
     schema.check(folder, SPLIT)
     try:
-        return Records(folder, tfds.builder_from_directory(str(folder)).as_data_source(split=SPLIT))
+        return Records(folder, tfds.builder_from_directory(str(folder)).as_data_source(split=SPLIT), own)
     except Exception as error:  # the reader's own kinds differ by version
         raise UserError(f"{folder} holds no data set ({error}): build it first") from error

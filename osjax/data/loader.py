@@ -17,6 +17,7 @@ from osjax.types import Row
 
 log = logging.getLogger(__name__)
 MAX_REPLACEMENTS = 20  # clips tried in place of a broken one before giving up
+MEMORY_GB = 16.0  # address space of a process that reads clips
 TRIES = 2  # of a clip whose process died: one that ran out of memory, or was killed by hand, is no fault of the clip's
 
 
@@ -117,7 +118,7 @@ class ClipWorkers:
 
     @cached_property
     def _workers(self) -> Workers:
-        return Workers(self.count, partial(_hold, self.source))
+        return Workers(self.count, partial(_hold, self.source), MEMORY_GB)
 
     def read(self, window: Window, index: int, rng: np.random.Generator | None) -> Row | Undecodable:
         """What `read_record` gives for this window, index and rng, read in a process.

@@ -14,7 +14,7 @@ class Part(Sequence):
     """The records of a data set at some places, in the order of these. source: all records. places: rising numbers."""
 
     def __init__(self, source: Records, places: np.ndarray):
-        self.source, self.places = source, np.asarray(places, np.uint32)
+        self.source, self.own, self.places = source, source.own, np.asarray(places, np.uint32)
 
     def __len__(self) -> int:
         return len(self.places)

@@ -11,16 +11,24 @@ import mmap
 import os
 import pickle
 import queue
-import signal
+import resource
+import subprocess
+import sys
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process, reduction
+from multiprocessing import Pipe, reduction
 from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from typing import Any
 
+from osjax.errors import UserError
+
 LARGE = 1 << 20  # bytes of arrays that are worth a file in memory
+START_S = 120.0  # seconds that a process has to begin
+# A program, not a copy of this process: one of a process with JAX's threads may never wake up. And none by which
+# `multiprocessing` would run a user's script again.
+PROGRAM = "import sys; sys.path[:] = {path!r}; from osjax.data import workers; workers.serve({fd})"
 
 
 class Lost(Exception):
@@ -31,11 +39,11 @@ class Lost(Exception):
         self.late = late
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Worker:
     """A process that is ready, and this side's end of its pipe."""
 
-    process: BaseProcess
+    process: subprocess.Popen
     pipe: Connection
 
 
@@ -43,12 +51,15 @@ class Workers:
     """Up to `count` processes, started when they are first needed. Calls may come from several threads.
 
     count: processes, 1 or more. start: called once in each process, without arguments; what it returns is the first
-    argument of every call there. Must be picklable, as must be functions, arguments and results.
+    argument of every call there. Must be picklable, as must be functions, arguments and results, by the name of a
+    module that can be imported. memory_gb: address space of each, 0 for no limit. start_s: seconds that `start` has.
     """
 
-    def __init__(self, count: int, start: Callable[[], Any]):
-        self._start, self._closed, self._lock = start, False, threading.Lock()
+    def __init__(self, count: int, start: Callable[[], Any], memory_gb: float = 0.0, start_s: float = START_S):
+        self._start, self._memory_gb, self._start_s = start, memory_gb, start_s
+        self._closed, self._lock = False, threading.Lock()
         self._running: set[_Worker] = set()
+        weakref.finalize(self, _kill, self._running)  # also as this process ends
         self._free: queue.LifoQueue[_Worker | None] = queue.LifoQueue()  # None: a place without a process yet
         for _ in range(count):
             self._free.put(None)
@@ -81,21 +92,31 @@ class Workers:
         return result
 
     def _begun(self) -> _Worker:
-        # Not forked from here: a copy of a process with JAX's threads may never wake up.
-        context = get_context("forkserver")
-        pipe, other = context.Pipe()
-        process = context.Process(target=_serve, args=(other, self._start), daemon=True)
-        process.start()
-        other.close()  # so that the end of the process is the end of the pipe
+        pipe, other = Pipe()
+        program = PROGRAM.format(path=[os.path.abspath(folder) for folder in sys.path], fd=other.fileno())
+        # A group of its own: ctrl-c is for the process that this one works for.
+        command = [sys.executable, "-c", program]
+        try:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[other.fileno()], process_group=0)
+        except OSError as error:
+            raise UserError(f"no process can be started ({error}): end others, or raise their limit") from error
+        finally:
+            other.close()  # so that the end of the process is the end of the pipe
         worker = _Worker(process, pipe)
         with self._lock:
             self._running.add(worker)
             if self._closed:
                 process.kill()
         try:
+            pipe.send((self._start, self._memory_gb))
+            if not pipe.poll(self._start_s):
+                raise Lost("ran past its deadline as it started", late=True)
             error = pipe.recv()
         except (EOFError, ConnectionError) as gone:
             raise Lost(f"took its process down as it started (exit code {self._end(worker)})", late=False) from gone
+        except BaseException:
+            self._end(worker)
+            raise
         if error is not None:
             self._end(worker)
             raise error
@@ -106,18 +127,17 @@ class Workers:
         with self._lock:
             self._running.discard(worker)
         # One whose pipe has ended is about to exit by itself, with the status that tells why.
-        worker.process.join(1.0 if worker.pipe.poll(0) else 0.0)
+        with contextlib.suppress(subprocess.TimeoutExpired, EOFError, ConnectionError):
+            worker.process.wait(1.0 if worker.pipe.poll(0) else 0.0)
         worker.process.kill()
-        worker.process.join()
         worker.pipe.close()
-        return worker.process.exitcode
+        return worker.process.wait()
 
     def close(self) -> None:
         """Kill all processes. Calls under way are `Lost`."""
         with self._lock:
-            self._closed, running = True, list(self._running)
-        for worker in running:
-            worker.process.kill()
+            self._closed = True
+            _kill(self._running)
 
     def __enter__(self) -> "Workers":
         return self
@@ -125,25 +145,47 @@ class Workers:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def __del__(self):
-        self.close()
+
+def _kill(running: set[_Worker]) -> None:
+    for worker in list(running):
+        worker.process.kill()
+    for worker in list(running):
+        worker.process.wait()
 
 
-def _serve(pipe: Connection, start: Callable[[], Any]) -> None:
-    """The life of a process: say that it is ready, then answer calls until the other end of the pipe is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-c is for the process that this one works for
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    held, error = _outcome(start, ())
+def serve(fd: int) -> None:
+    """The life of a process: make what it holds, say so, then answer calls until the other end of the pipe is closed.
+
+    fd: number of the open socket to the process that it works for.
+    """
+    pipe, calls = Connection(fd), queue.SimpleQueue()
+    threading.Thread(target=_receive_calls, args=(pipe, calls), daemon=True).start()
+    held, error = _outcome(_begin, (calls.get(),))
     pipe.send(error)
-    with contextlib.suppress(EOFError, ConnectionError):
-        while error is None:
-            function, args = pipe.recv()
-            _send(pipe, _outcome(function, (held, *args)))
+    while error is None:
+        _send(pipe, _outcome(_called, (calls.get(), held)))
 
 
-def _end_with_parent() -> None:
-    parent_process().join()
-    os._exit(1)
+def _receive_calls(pipe: Connection, calls: queue.SimpleQueue) -> None:
+    """Put what comes into `calls`; end this process, whatever it does, with the one that it works for."""
+    try:
+        while True:
+            calls.put(pipe.recv_bytes())
+    finally:
+        os._exit(1)
+
+
+def _begin(message: bytes) -> Any:
+    start, memory_gb = pickle.loads(message)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if memory_gb:
+        resource.setrlimit(resource.RLIMIT_AS, (int(memory_gb * 1024**3), resource.getrlimit(resource.RLIMIT_AS)[1]))
+    return start()
+
+
+def _called(call: bytes, held: Any) -> Any:
+    function, args = pickle.loads(call)
+    return function(held, *args)
 
 
 def _outcome(function: Callable[..., Any], args: tuple) -> tuple[Any, Exception | None]:

@@ -49,7 +49,9 @@ class DataKeys:
     exact_resize: bool = False  # pixels between the levels of 8 bits, as the original has them; four times the memory
     ahead_gb: float = 4.0  # gigabytes of batches of the largest bucket that may wait to be used, per process
     threads: int = 2  # decoding, per process
-    workers: int = 0  # processes that decode instead; one that dies or hangs is replaced. 0: the threads do
+    # Processes that decode instead; one that dies or hangs is replaced. 0: the threads do. None: as many as threads for
+    # data sets, which may come from anywhere, and the threads for clips that the run made itself.
+    workers: int | None = None
     timeout_s: float = 60.0  # seconds that one clip may take in a worker; a clip beyond them counts as undecodable
     image_ratio: float = 0.0  # autoencoders: share of the batches that is cut to single frames: images
 
@@ -58,7 +60,7 @@ class DataKeys:
             raise UserError("data.choose.resolution chooses buckets: leave data.buckets empty", status=2)
         if self.threads < 1:
             raise UserError(f"threads is {self.threads}: give 1 or more", status=2)
-        if self.workers < 0 or not self.timeout_s > 0:
+        if (self.workers or 0) < 0 or not self.timeout_s > 0:
             raise UserError(f"workers {self.workers} must be 0 or more, timeout_s {self.timeout_s} above 0", status=2)
         if not self.ahead_gb > 0:
             raise UserError(f"ahead_gb is {self.ahead_gb}: give gigabytes, such as 4", status=2)
@@ -85,7 +87,7 @@ def check(keys: DataKeys, kind: str, evaluates: bool, key: str = "data") -> None
         refuse(keys, key, [k for k in everything if k != "image_ratio"], "images have buckets of their own (1 frame)")
         if not keys.cached:
             refuse(keys, key, [k for k in everything if k not in CACHED], f"{key}.cached is off")
-    if not keys.workers:
+    if keys.workers == 0:
         refuse(keys, key, [k for k in everything if k != "timeout_s"], f"{key}.workers is 0")
     if kind == "autoencoder":
         refuse(

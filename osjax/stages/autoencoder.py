@@ -106,9 +106,8 @@ class AutoencoderStage:
             log.warning("%s; it is measured anew", str(error).split(": delete")[0])
             (folder / latent_scale.FILE).unlink(missing_ok=True)
         source = data.training_source(keys.data, own)
-        reader = loader.ClipReader(
-            source, loader.Window(*recipe.measured, fps_max=keys.data.fps_max, exact=keys.data.exact_resize)
-        )
+        window = loader.Window(*recipe.measured, fps_max=keys.data.fps_max, exact=keys.data.exact_resize)
+        reader = loader.ClipReader(source, window, data.readers(keys.data, source).of(source))
         mesh = device_mesh.make(devices=jax.local_devices()[:1])
         part = autoencoder.AutoencoderPart(recipe.model, np.dtype("float32"), stage=recipe.name)
         bare = autoencoder.read(part, self.place, mesh)

@@ -11,7 +11,8 @@ import jax
 import numpy as np
 
 from osjax import atomic, json_file
-from osjax.curation.probe import probe
+from osjax.curation import tables
+from osjax.curation.probe import look
 from osjax.data import bucketed, buckets, clips, dataset, index, loader, part, schedule
 from osjax.errors import UserError
 from osjax.parts.clips import ClipSet
@@ -80,6 +81,8 @@ class SomeImages:
 class Unrendered(Sequence):
     """Procedural clips that are not made yet: how many there will be, and of what size, but no records."""
 
+    own = True
+
     def __init__(self, count: int, cfg: ClipSet):
         self.count, self.cfg = count, cfg
 
@@ -116,7 +119,7 @@ class OwnData:
     def open(self, name: str) -> Source:
         """The records of the `train` or `held_out` clips."""
         if self.renders or (self.folder / name / DONE).exists():
-            return dataset.open_source(self.path(name))
+            return dataset.open_source(self.path(name), own=True)
         return Unrendered(len(self.held_out) if name == "held_out" else self.cfg.train, self.cfg)
 
     def _made(self, name: str, specs: Sequence[clips.ClipSpec]) -> Path:
@@ -133,10 +136,10 @@ class OwnData:
         if told:
             if told["made_from"] != made_from:
                 raise UserError(f"{folder} was made with other settings of config.clips: use another --config.workdir")
-            return folder / str(told["data_set"])
+            return tables.inside(folder / str(told["data_set"]), folder, f"delete {folder}")
         table = clips.write_clips(folder / "mp4", specs, cfg.size, cfg.frames, cfg.fps)
-        kept = probe(table, min_frames=cfg.frames).kept
-        path = dataset.build_clips(kept, folder)
+        rows = [look(row)[0] for row in tables.rows(table)]  # in this process: it drew them itself
+        path = dataset.build_clips(rows, folder)
         atomic.write_text(done, json.dumps({"made_from": made_from, "data_set": str(path.relative_to(folder))}))
         return path
 
@@ -215,10 +218,10 @@ def check_batches(
     """
     source = source_of(cfg, OwnData(own.source, own.cfg, own.folder.parent, renders=False))
     planned = plan(source, table, seed, fill=cfg.fill)
-    if cfg.workers or isinstance(getattr(source, "source", source), Unrendered):  # workers survive any clip
+    if isinstance(getattr(source, "source", source), Unrendered):
         return
     first = planned.batch(0)
-    reader = loader.ClipReader(source, _window(table, first.bucket, cfg))
+    reader = loader.ClipReader(source, _window(table, first.bucket, cfg), readers(cfg, source).of(source))
     for at in first.indices[jax.process_index() :: jax.process_count()]:
         reader(at, np.random.default_rng((seed, 0, at)), first.members)
 
@@ -241,10 +244,20 @@ def video_batches(source: Source, table: buckets.Buckets, cfg: DataKeys, seed: i
         {bucket: _window(table, bucket, cfg) for bucket in planned.buckets},
         process_index=jax.process_index(),
         process_count=jax.process_count(),
-        readers=readers(cfg),
+        readers=readers(cfg, source),
     )
 
 
-def readers(cfg: DataKeys) -> bucketed.Readers:
-    """Who reads batches, and how far ahead. cfg: the `data` group."""
-    return bucketed.Readers(cfg.threads, cfg.workers, cfg.timeout_s, cfg.ahead_gb)
+def readers(cfg: DataKeys, source: Source) -> bucketed.Readers:
+    """Who reads batches, and how far ahead. cfg: the `data` group. source: the records that it is for."""
+    workers, own = cfg.workers, getattr(source, "own", False)
+    if workers is None:
+        workers = 0 if own else cfg.threads
+        if workers and not cfg.features:
+            log.info(
+                "%d processes read the clips, as a data set may hold files that end or stop a decoder (data.workers=0: "
+                "%d threads of this process)",
+                workers,
+                cfg.threads,
+            )
+    return bucketed.Readers(cfg.threads, workers, cfg.timeout_s, cfg.ahead_gb)

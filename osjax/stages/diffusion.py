@@ -73,7 +73,8 @@ class DiffusionStage:
         keys = self.recipe.keys.data
         source = data.training_source(keys, own)
         encoders = self._encoders()
-        made = features.make(self._cache, self._clips(source), encoders, self.recipe.mesh, keys.threads)
+        readers = data.readers(keys, source)
+        made = features.make(self._cache, self._clips(source), encoders, self.recipe.mesh, readers)
         encoders.cut_captions.tell()
         return made
 
@@ -103,14 +104,14 @@ class DiffusionStage:
         if not keys.cached:
             rows = data.video_batches(source, self.recipe.table, keys, self.recipe.keys.seed)
             return data.Mapped(rows, encoders.of_videos)
-        clips = self._clips(source)
+        clips, readers = self._clips(source), data.readers(keys, source)
         if keys.features:  # made by `osjax encode`: too much work to begin it here unasked
             made = features.find(self._cache, clips)
         else:
-            made = features.make(self._cache, clips, encoders, self.recipe.mesh, keys.threads)
+            made = features.make(self._cache, clips, encoders, self.recipe.mesh, readers)
         if made.null is not None:
             encoders.null = made.null
-        return data.Mapped(made.batches(data.readers(keys)), encoders.of_cached)
+        return data.Mapped(made.batches(readers), encoders.of_cached)
 
     def _draw(self, encoders: Encoders, drop_t5: float, drop_clip: float) -> Draw:
         inputs, stride, guidance = self.recipe.model.inputs, self.module.stride, self.recipe.keys.guidance

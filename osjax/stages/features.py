@@ -30,6 +30,7 @@ from osjax.types import Json, Row
 
 log = logging.getLogger(__name__)
 SHARD = 256  # clips of a file, about
+THREADS = bucketed.Readers()
 ABOUT, NULL = "about.json", "null.npz"
 
 
@@ -111,7 +112,7 @@ class Features:
     null: tuple[np.ndarray, np.ndarray] | None
 
     def batches(self, readers: bucketed.Readers) -> grain.DatasetIterator:
-        """Endless batches of this process: those of the videos. readers: how many, how far ahead."""
+        """Endless batches of this process: those of the videos. readers: how many threads, how far ahead."""
         # Members rise, so a clip's place is found without a table of them all.
         members = {bucket: np.asarray(self.plan.pass_of(0).members[bucket]) for bucket in self.records}
 
@@ -152,13 +153,21 @@ def find(root: Path, clips: Clips) -> Features:
     return Features(clips.plan, records, states, null)
 
 
-def make(root: Path, clips: Clips, encode: Encode, mesh: Mesh, threads: int = 2, shard: int = SHARD) -> Features:
+def make(
+    root: Path,
+    clips: Clips,
+    encode: Encode,
+    mesh: Mesh,
+    readers: bucketed.Readers = THREADS,
+    shard: int = SHARD,
+) -> Features:
     """The features of all clips of a plan, made where they are not there yet.
 
     All processes make them together, shard by shard, so a run that is killed goes on where it stood.
-    root: a folder that all processes see. encode: what makes them, on the mesh. threads: of each process, that decode
-    videos. shard: clips of a file, about.
+    root: a folder that all processes see. encode: what makes them, on the mesh. readers: who decodes videos on each
+    host. shard: clips of a file, about.
     """
+    workers = readers.of(clips.source)
     for bucket, members in clips.members.items():
         about = clips.about(bucket)
         folder, size = _folder(root, about), clips.table.batch_size(bucket)
@@ -172,8 +181,8 @@ def make(root: Path, clips: Clips, encode: Encode, mesh: Mesh, threads: int = 2,
             state_fps=clips.state_fps,
             state_motion=clips.state_motion,
         )
-        reader = partial(loader.ClipReader(clips.source, window), members=members)
-        work = _Work(reader, members, encode, mesh, threads, size // jax.process_count(), clips.has_text)
+        reader = partial(loader.ClipReader(clips.source, window, workers), members=members)
+        work = _Work(reader, members, encode, mesh, readers.count, size // jax.process_count(), clips.has_text)
         parts = cache.shards(len(members), size * max(1, shard // size))
         _make_shards(folder, parts, clips.kinds(bucket), work)
         multihost_utils.sync_global_devices(f"features {folder.name}")

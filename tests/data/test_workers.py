@@ -1,14 +1,15 @@
 """Worker processes: what one that dies or hangs costs, and that batches are those of threads. All with real ones."""
 
+import contextlib
 import functools
 import json
-import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -131,13 +132,14 @@ def test_processes_end_with_the_one_they_work_for_even_when_it_is_killed():
 class Source(list):
     """Records, of which that number `deadly` does `harm` when it is read in a worker: a decoder that misbehaves.
 
-    once: a file that the first reading makes; with it, only that one does harm, as when memory runs out.
+    once: a file that the first reading makes; with it, only that one does harm, as when memory runs out. reader: the
+    process that is no worker.
     """
 
-    deadly, harm, once = None, None, None
+    deadly, harm, once, reader = None, None, None, None
 
     def __getitem__(self, index):
-        if index == self.deadly and multiprocessing.parent_process() is not None:
+        if index == self.deadly and os.getpid() != self.reader:
             if self.once is None or not os.path.exists(self.once):
                 if self.once is not None:
                     open(self.once, "x").close()
@@ -162,7 +164,7 @@ def records():
 
 def harmful(records, harm, once=None):
     source = Source(records)
-    source.deadly, source.harm, source.once = 5, harm, once
+    source.deadly, source.harm, source.once, source.reader = 5, harm, once, os.getpid()
     return source
 
 
@@ -219,13 +221,49 @@ def test_a_clip_that_kills_or_hangs_its_process_is_replaced_as_one_that_does_not
     assert any("replaced" in r.getMessage() and "5" in r.getMessage() for r in caplog.records)
 
 
+def children():
+    """The processes that this one started and that have not ended."""
+    parents = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # gone by now
+            state, parent = path.read_text().rsplit(")", 1)[1].split()[:2]
+            parents[path.parent.name] = None if state == "Z" else int(parent)
+    return {pid for pid, parent in parents.items() if parent == os.getpid()}
+
+
 def test_processes_end_when_their_batches_are_no_longer_needed(records):
-    before = set(multiprocessing.active_children())
+    before = children()
     made = batches(records)
     next(made)
-    assert set(multiprocessing.active_children()) - before
+    assert children() - before
     del made
     deadline = time.monotonic() + 20
-    while set(multiprocessing.active_children()) - before and time.monotonic() < deadline:
+    while children() - before and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert not set(multiprocessing.active_children()) - before
+    assert not children() - before
+
+
+def test_processes_run_no_line_of_the_script_that_starts_them(tmp_path):
+    """As those of the standard library do: a script without a guard would start processes without end."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import functools\n"
+        "from osjax.data.workers import Workers\n"
+        "from tests.data.test_workers import echo, hold\n"
+        "print('ran', flush=True)\n"
+        "made = Workers(2, functools.partial(hold, 0))\n"
+        "print(made.call(echo, 1, timeout_s=60)[1])\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, env=env, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ran\n1\n", "")
+
+
+def test_memory_and_the_time_to_start_are_limited():
+    with Workers(1, functools.partial(hold, 0), memory_gb=1) as limited, pytest.raises(MemoryError):
+        limited.call(arrays, 1 << 30, timeout_s=60)
+    with (
+        Workers(1, functools.partial(time.sleep, 300), start_s=0.5) as late,
+        pytest.raises(Lost, match="as it started"),
+    ):
+        late.call(echo, 1, timeout_s=60)

@@ -1,17 +1,17 @@
 """The data of a stage as its config group asks for them."""
 
-import multiprocessing
-
 import numpy as np
 import pytest
 
 from osjax.curation.probe import probe
-from osjax.data import clips, dataset
+from osjax.data import clips, dataset, part
 from osjax.errors import UserError
 from osjax.parallel import mesh
 from osjax.parts import buckets
+from osjax.parts.clips import ClipSet
 from osjax.parts.data import DataKeys
 from osjax.stages import data
+from tests.data.test_workers import children
 
 SLOWER = {"state_fps": True, "fps_max": 4.0}
 
@@ -30,15 +30,30 @@ def batches(source, **keys):
 
 
 def test_workers_of_a_config_read_the_batches_that_its_threads_read(source):
-    threads, before = batches(source), set(multiprocessing.active_children())
+    threads, before = batches(source, workers=0), children()
     rows = [next(threads) for _ in range(3)]
-    assert set(multiprocessing.active_children()) == before
+    assert children() == before
     workers = batches(source, workers=2)
     for row in rows:
         np.testing.assert_array_equal(next(workers)["video"], row["video"])
-    assert set(multiprocessing.active_children()) - before
+    assert children() - before
     other = batches(source, workers=2, random_start=False)
     assert not all(np.array_equal(next(other)["video"], row["video"]) for row in rows)
+
+
+def test_processes_read_data_sets_and_threads_what_the_run_drew_itself_unless_a_config_says_otherwise(
+    source, tmp_path, caplog
+):
+    caplog.set_level("INFO")
+    assert data.readers(DataKeys(threads=3), source).workers == 3
+    assert "3 processes read the clips, as a data set may hold files" in caplog.text
+    assert data.readers(DataKeys(threads=3, workers=0), source).workers == 0
+    assert data.readers(DataKeys(held_out_share=0.5), part.split(source, 0.5)[1]).workers == 2
+    drawn = data.OwnData(None, ClipSet(train=2, held_out=1, frames=2, size=32), tmp_path)
+    assert data.readers(DataKeys(), drawn.open("train")).workers == 0
+    assert data.readers(DataKeys(workers=1), drawn.open("train")).workers == 1
+    # A data set that is copied into the place of the drawn one is the run's own, one that is named is not.
+    assert data.readers(DataKeys(), data.training_source(DataKeys(source=str(drawn.path("train"))), drawn)).workers == 2
 
 
 def test_captions_state_the_rate_that_their_clips_train_at_where_a_config_asks_for_it(source):

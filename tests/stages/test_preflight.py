@@ -49,7 +49,7 @@ WRONG = [
     ({"data.held_out": "/nowhere", "evaluate.every": 2}, "data.held_out /nowhere does not exist"),
     ({"data.held_out": "{large}", "evaluate.every": 2, "data.buckets": (("32px", 12, 1.0, 1),)}, "no bucket"),
     ({"data.threads": 0}, "threads is 0"),
-    ({"data.timeout_s": 5.0}, "data.workers is 0"),
+    ({"data.timeout_s": 5.0, "data.workers": 0}, "data.workers is 0"),
     ({"data.fps_max": 0.0}, "fps_max is 0"),
     ({"data.image_ratio": 0.5}, "images have buckets of their own"),
     ({"data.cached_text": True}, "data.cached is off"),

@@ -3,6 +3,7 @@
 Skipped where the two are not installed: `pip install 'transformers<5' && pip install --no-deps open_clip_torch`.
 """
 
+import functools
 import gzip
 import itertools
 import json
@@ -11,7 +12,7 @@ from importlib import metadata
 import numpy as np
 import pytest
 
-from osjax.data import tokenize
+from osjax.data import tokenize, tokenizer_process
 
 transformers = pytest.importorskip("transformers")
 
@@ -69,5 +70,6 @@ def test_two_hundred_prompts_have_the_ids_of_the_published_tokenizer(folder):
     got = tokenize.clip(folder)(prompts)
     wrong = [p for p, a, b in zip(prompts, got, want, strict=True) if list(a) != b]
     assert wrong == []
-    plain = tokenize.PromptTokenizer(tokenize._clip_from_vocabulary(folder), 77, "<|endoftext|>")
+    load = functools.partial(tokenizer_process.clip_from_vocabulary, folder)
+    plain = tokenize.PromptTokenizer(folder, load, 77, "<|endoftext|>")
     assert not np.array_equal(plain(HARD[:1]), got[:1])  # without mending they differ

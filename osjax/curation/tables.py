@@ -137,6 +137,7 @@ def _of_table(source: Path) -> Iterator[Row]:
 
 
 def _of_parquet(source: Path) -> Iterator[Row]:
+    table.try_parquet(source)
     try:
         file = pq.ParquetFile(source)
     except table.DAMAGED as error:

@@ -10,13 +10,15 @@ import pyarrow
 import pyarrow.parquet
 
 from osjax import atomic
-from osjax.data import columns, plain_text
+from osjax.data import columns, plain_text, workers
 from osjax.errors import UserError
 from osjax.types import Row
 
 COLUMNS = ("path", "text", "num_frames", "height", "width", "aspect_ratio", "resolution", "fps")
 # What a damaged Parquet file raises.
 DAMAGED = (pyarrow.ArrowException, OSError, ValueError, LookupError, OverflowError, MemoryError)
+MEMORY_GB = 8.0  # address space of the process that tries a Parquet file
+LEAST_BYTES, EXPANSION = 2**30, 64  # that its values may take, and how many times the bytes of the file
 LARGEST = 2.0**53  # of a number in a table: larger ones are not whole any more
 TEXTS = {*columns.REQUIRED, *(alias for aliases in columns.ALIASES.values() for alias in aliases)}
 _NUMBERS = {
@@ -116,7 +118,32 @@ def csv_rows(path: Path) -> Iterator[tuple[int, Row]]:
         ) from error
 
 
+def try_parquet(path: Path) -> None:
+    """UserError where a process of its own cannot read the Parquet file `path` whole, within limits.
+
+    Its parser is native code. A few bytes may also stand for very many values.
+    """
+    size = path.stat().st_size
+    most = max(LEAST_BYTES, EXPANSION * size)
+    try:
+        workers.apart(_read_through, path, most, timeout_s=60 + size / 1e6, memory_gb=MEMORY_GB)
+    except workers.Lost as error:
+        raise UserError(f"table {path} is not readable Parquet (it {error}): write it anew") from error
+    except DAMAGED as error:
+        raise UserError(f"table {path} is not readable Parquet ({error}): write it anew") from error
+
+
+def _read_through(path: Path, most: int) -> None:
+    read = 0
+    with pyarrow.parquet.ParquetFile(path) as file:
+        for batch in file.iter_batches(1024):
+            read += batch.nbytes
+            if read > most:
+                raise ValueError(f"it holds more than {most} bytes")
+
+
 def _read_parquet(path: Path) -> list[Row]:
+    try_parquet(path)
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             check_types(file.schema_arrow, path)

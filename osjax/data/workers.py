@@ -146,6 +146,19 @@ class Workers:
         self.close()
 
 
+def apart(function: Callable[..., Any], *args: Any, timeout_s: float, memory_gb: float) -> Any:
+    """function(*args) in a process of its own, that ends with it; raises what it raises.
+
+    timeout_s, memory_gb: seconds and address space that it has. `Lost` where there is no answer.
+    """
+    with Workers(1, dict, memory_gb) as workers:
+        return workers.call(_bare, function, args, timeout_s=timeout_s)
+
+
+def _bare(held: dict, function: Callable[..., Any], args: tuple) -> Any:
+    return function(*args)
+
+
 def _kill(running: set[_Worker]) -> None:
     for worker in list(running):
         worker.process.kill()

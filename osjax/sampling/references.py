@@ -12,13 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from osjax.conditioning import modes
-from osjax.data import opened, picture, seek, transforms
+from osjax.data import opened, picture, seek, transforms, workers
 from osjax.data.buckets import reduce_fps
 from osjax.errors import UserError
 from osjax.sampling.autoencoder import Autoencoder, to_float
 
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 SEPARATOR = ";"  # between the files of one prompt
+SECONDS, MEMORY_GB = 300.0, 16.0  # that a file has to be read
 
 One = np.ndarray | Path | str
 Given = One | Sequence[One]  # what `load` takes: arrays, paths, or text that names files
@@ -85,6 +86,17 @@ def read(path: Path, wanted: Taken = Taken()) -> np.ndarray:
     return seek.decode_at(path, at[start : start + count])
 
 
+def read_apart(path: Path, wanted: Taken = Taken()) -> np.ndarray:
+    """What `read` gives, by a process of its own: a file that ends or stops its decoder ends or stops nothing else.
+
+    path, wanted, UserError: as of `read`.
+    """
+    try:
+        return workers.apart(read, path, wanted, timeout_s=SECONDS, memory_gb=MEMORY_GB)
+    except workers.Lost as error:
+        raise UserError(f"reference {path} cannot be decoded (it {error}): give another") from error
+
+
 def load(reference: Given | None, height: int, width: int, wanted: Taken = Taken()) -> tuple[np.ndarray, ...]:
     """The clips (T, height, width, 3) that one prompt is given, scaled until they cover and centre-cropped.
 
@@ -96,7 +108,7 @@ def load(reference: Given | None, height: int, width: int, wanted: Taken = Taken
         reference = paths(reference)
     if isinstance(reference, list | tuple):
         return tuple(clip for part in reference for clip in load(part, height, width, wanted))
-    clip = read(*paths(str(reference)), wanted) if isinstance(reference, Path) else np.asarray(reference)
+    clip = read_apart(*paths(str(reference)), wanted) if isinstance(reference, Path) else np.asarray(reference)
     clip = clip[None] if clip.ndim == 3 else clip
     if clip.ndim != 4 or clip.shape[-1] != 3 or not len(clip):
         raise UserError(f"a reference has shape {clip.shape}: give frames, height, width and 3 colours")

@@ -1,5 +1,7 @@
 """Tables of clips in CSV and Parquet, and tables that cannot be used."""
 
+import resource
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -157,3 +159,17 @@ def test_every_parquet_type_of_text_is_read(tmp_path, kind):
     assert table.read(tmp_path / "t.parquet") == [{"path": "/a.mp4", "text": "a cat"}]
     pq.write_table(pa.table({"path": ["/a.mp4"], "text": pa.nulls(1)}), tmp_path / "t.parquet")
     assert table.read(tmp_path / "t.parquet") == [{"path": "/a.mp4", "text": None}]
+
+
+def test_a_small_parquet_file_that_stands_for_gigabytes_is_refused_before_it_is_read(tmp_path):
+    rows = pa.table({"path": ["a.mp4"] * 500, "text": ["x" * 100_000] * 500})
+    with pq.ParquetWriter(tmp_path / "bomb.parquet", rows.schema, compression="zstd") as writer:
+        for _ in range(40):  # 2 GB
+            writer.write_table(rows)
+    assert (tmp_path / "bomb.parquet").stat().st_size < 1_000_000
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UserError, match="holds more than 1073741824 bytes"):
+        table.read(tmp_path / "bomb.parquet")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
+    pq.write_table(rows[:2], tmp_path / "sound.parquet")
+    assert len(table.read(tmp_path / "sound.parquet")) == 2

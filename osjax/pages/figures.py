@@ -46,7 +46,7 @@ def plots(path: Path, histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> N
         smooth = np.convolve(loss, np.ones(width) / width, "valid")
         axes[0, column].plot(steps, loss, alpha=0.25)
         axes[0, column].plot(steps[len(steps) - len(smooth) :], smooth, color="C0")
-        axes[0, column].set(title=name, yscale="log", xlabel="step", ylabel="loss")
+        axes[0, column].set(title=_plain(name), yscale="log", xlabel="step", ylabel="loss")
         rate = [(line["step"], line["steps_per_s"]) for line in lines if _number(line.get("steps_per_s")) > 0]
         axes[1, column].plot(*zip(*rate, strict=True)) if rate else None
         axes[1, column].set(xlabel="step", ylabel="steps / s", ylim=(0, None))
@@ -66,7 +66,7 @@ def curves(path: Path, histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> 
         width = max(1, len(loss) // 25)
         smooth = np.convolve(loss, np.ones(width) / width, "valid")
         axes.plot(steps, loss, color=f"C{number}", alpha=0.2, linewidth=0.6)
-        axes.plot(steps[len(steps) - len(smooth) :], smooth, color=f"C{number}", label=name)
+        axes.plot(steps[len(steps) - len(smooth) :], smooth, color=f"C{number}", label=_plain(name))
         begin += len(lines)
     axes.set(yscale="log", xlabel="step, stage after stage", ylabel="loss")
     axes.legend(frameon=False)
@@ -77,6 +77,11 @@ def curves(path: Path, histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> 
 def _format(path: Path) -> str:
     """What Pillow and matplotlib call the format of a file by its suffix: the unfinished one has another."""
     return {".jpg": "JPEG", ".jpeg": "JPEG"}.get(path.suffix.lower(), path.suffix.removeprefix(".").upper())
+
+
+def _plain(text: str) -> str:
+    """A text as matplotlib draws it to the letter, and no formula of it."""
+    return text.replace("$", r"\$")
 
 
 def _number(value: Any) -> float:

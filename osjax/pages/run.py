@@ -23,15 +23,22 @@ def write(workdir: Path, by_stage: Mapping[str, Sequence[Mapping[str, Any]]]) ->
     body = page.heading(workdir, 1) + page.table(HEAD, [_row(name, lines) for name, lines in by_stage.items()])
     body += page.picture("run.png", "losses and rates")
     for name in by_stage:
-        if (table := workdir / name / "clips.txt").is_file():
-            title = f"Clips of {name}"
-            body += page.heading(title) + page.preformatted(table.read_text(), title)
-    videos = sorted((workdir / "samples").rglob("*.mp4"), key=lambda p: p.stat().st_mtime)[-NEWEST:]
+        if _is_own(workdir, table := workdir / name / CLIPS):
+            title, text = f"Clips of {name}", table.read_text(encoding="utf-8", errors="replace")
+            body += page.heading(title) + page.preformatted(text, title)
+    samples = workdir / "samples"
+    videos = [] if samples.is_symlink() else [p for p in samples.rglob("*.mp4") if _is_own(workdir, p)]
+    videos = sorted(videos, key=lambda p: p.stat().st_mtime)[-NEWEST:]
     if videos:
         body += page.heading("Samples")
         body += "".join(page.video(str(p.relative_to(workdir)), f"{p.parent.name}: {p.stem}") for p in videos)
     page.write(workdir / "run.html", str(workdir), body)
     return workdir / "run.html"
+
+
+def _is_own(workdir: Path, path: Path) -> bool:
+    """Whether a file lies in the workdir, links followed: one of a stranger must not show what else is here."""
+    return path.is_file() and path.resolve().is_relative_to(workdir.resolve())
 
 
 def _row(name: str, lines: Sequence[Mapping[str, Any]]) -> tuple[Any, ...]:

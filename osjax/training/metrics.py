@@ -6,11 +6,12 @@ import math
 from pathlib import Path
 from typing import Any
 
-from osjax import atomic, json_file
+from osjax import atomic, file_name, json_file
 from osjax.errors import UserError
 from osjax.types import Json
 
 log = logging.getLogger(__name__)
+MOST = 2.0**53  # of a number that is drawn
 
 
 class MetricsLog:
@@ -81,6 +82,12 @@ def read(path: Path) -> list[Json]:
     return lines
 
 
+def numbers(line: Json) -> Json:
+    """What a line says in numbers that can be drawn, and its stage. line: of `read`; a foreign file says anything."""
+    drawn = {k: v for k, v in line.items() if type(v) in (int, float) and abs(v) < MOST}  # NaN is not
+    return {**drawn, "stage": line["stage"], "step": line["step"]}
+
+
 def _parsed(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
     """The lines of a metrics file, and those that are none; a last one that was cut short is neither."""
     try:
@@ -93,7 +100,9 @@ def _parsed(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
     for number, text in enumerate(texts, 1):
         try:
             line = json_file.parse(text)
-            if not isinstance(line.get("stage"), str) or type(line.get("step")) is not int:
+            stage, step = line.get("stage"), line.get("step")
+            # A stage is a folder, too.
+            if not isinstance(stage, str) or not file_name.is_plain(stage) or type(step) is not int or abs(step) > MOST:
                 raise ValueError("no line of a stage")
             lines.append(line)
         except ValueError:

@@ -59,6 +59,9 @@ class Watch:
         (outside / "secret.ts").write_bytes(transport_stream())
         Image.new("RGB", (32, 32), "red").save(outside / "secret.png")
         (modules / "hostile_canary.py").write_text(f"open({str(folder / 'imported')!r}, 'w').close()\n")
+        os.utime(outside / "secret.txt", (0, 1))
+        (outside / "secret.txt").read_bytes()
+        self.forgets_times = (outside / "secret.txt").stat().st_atime == 0  # a file system may not keep them
         self.listener = socket.create_server(("127.0.0.1", 0))
         threading.Thread(target=self._listen, daemon=True).start()
         address = f"127.0.0.1:{self.listener.getsockname()[1]}"

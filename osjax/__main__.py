@@ -27,7 +27,7 @@ from importlib import import_module
 from types import ModuleType
 
 import osjax
-from osjax import atomic
+from osjax import atomic, plain_line
 from osjax.cli import huge_pages, local_paths
 from osjax.errors import UserError
 
@@ -147,7 +147,7 @@ def _report(messages: Sequence[str], status: int, show_traceback: bool, hint: st
     if show_traceback:
         traceback.print_exc()
     for message in messages:
-        print(" ".join(message.split()) + ("" if show_traceback else hint), file=sys.stderr)
+        print(plain_line.plain(" ".join(message.split())) + ("" if show_traceback else hint), file=sys.stderr)
     return status
 
 
@@ -166,7 +166,9 @@ def _dispatch(argv: list[str]) -> None:
         known = ("--help", "--version", "--traceback") if kind == "option" else VERBS
         raise UserError(f"unknown {kind} {name}{_suggest(name, known)}", status=2)
     verb = VERBS[name]
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(plain_line.Formatter("%(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     module = import_module(verb.module)
     config_path, overrides, rest = split_config_flags(rest)
     args = _parse(name, module, rest)

@@ -11,21 +11,20 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FLOORS = (
-    "types errors atomic file_name json_file lock integrity parallel flow data curation ops models conditioning".split()
-    + [
-        "weights",
-        "training",
-        "sampling",
-        "evals",
-        "parts",
-        "stages",
-        "planning",
-        "bench",
-        "pages",
-        "cli",
-    ]
-)
+FLOORS = [
+    *"types errors atomic file_name plain_line json_file lock integrity".split(),
+    *"parallel flow data curation ops models conditioning".split(),
+    "weights",
+    "training",
+    "sampling",
+    "evals",
+    "parts",
+    "stages",
+    "planning",
+    "bench",
+    "pages",
+    "cli",
+]
 
 
 def _lint(folder: Path) -> subprocess.CompletedProcess:

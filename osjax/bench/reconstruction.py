@@ -23,6 +23,7 @@ from osjax.parts import autoencoder as autoencoders
 from osjax.parts import dtype
 from osjax.parts.groups import refuse
 from osjax.parts.reconstruction import AutoencoderChoice, ReconstructionKeys, VideoKeys
+from osjax.plain_line import plain
 from osjax.sampling import workdir as finished_run
 from osjax.sampling.autoencoder import Autoencoder, to_uint8
 from osjax.types import Json
@@ -78,7 +79,7 @@ def run(keys: ReconstructionKeys) -> None:
         "videos": rows,
     }
     page.write(folder, result, shown)
-    print("\n".join(page.lines(result)))
+    print("\n".join(map(plain, page.lines(result))))
     print(f"see {folder / 'recon.html'}")
 
 

@@ -16,6 +16,7 @@ from osjax.curation import folder
 from osjax.curation.captions import Words
 from osjax.errors import UserError
 from osjax.parts import released
+from osjax.plain_line import plain
 
 # What is fine-tuned by default, by the names of `osjax convert --model`.
 MODELS = {
@@ -66,4 +67,4 @@ def run(cfg: ConfigDict, args) -> None:
 def _tell(what: str, lines: tuple[str, ...]) -> None:
     if lines:
         more = [f"... and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
-        print("\n".join([f"{what}, {len(lines)}:", *(f"  {line}" for line in (*lines[:SHOWN], *more))]))
+        print("\n".join([f"{what}, {len(lines)}:", *(f"  {plain(line)}" for line in (*lines[:SHOWN], *more))]))

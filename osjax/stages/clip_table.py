@@ -7,6 +7,7 @@ import numpy as np
 from osjax.data import left_out
 from osjax.data.buckets import Buckets
 from osjax.parts.data import DataKeys
+from osjax.plain_line import plain
 from osjax.stages import data
 
 NAMED = 10  # clips of one reason whose paths are told
@@ -51,4 +52,4 @@ def _name(source: data.Source, entries: np.ndarray, at: int) -> str:
         path = source[at]["path"]
     except LookupError:  # not rendered yet
         return f"number {at} ({size})"
-    return f"{path.decode() if isinstance(path, bytes) else path} ({size})"
+    return f"{plain(path.decode(errors='replace') if isinstance(path, bytes) else path)} ({size})"

@@ -75,6 +75,32 @@ def test_the_control_plain_pyav_follows_the_list_and_shows_the_other_file(kind, 
         assert next(container.decode(video=0)).width == 32
 
 
+def test_the_control_plain_pyav_reads_the_other_file_of_a_dash_description(tmp_path):
+    """Where FFmpeg was built with it; else it is no format at all, and nothing is to be refused."""
+    if "dash" not in av.formats_available or not av.ContainerFormat("dash").is_input:
+        with pytest.raises(av.FFmpegError):
+            (tmp_path / "x.mpd").write_text(LISTS["dash"].format(secret="secret.mp4"))
+            av.open(str(tmp_path / "x.mpd"))
+        return
+    (tmp_path / "secret.mp4").write_bytes(fragmented())
+    (tmp_path / "x.mpd").write_text(LISTS["dash"].format(secret="secret.mp4"))
+    with av.open(str(tmp_path / "x.mpd")) as container:
+        assert next(container.decode(video=0)).width == 32
+    refused(video.decode, tmp_path / "x.mpd")
+
+
+def fragmented():
+    """An MP4 in pieces, as DASH has them."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4", options={"movflags": "frag_keyframe+empty_moov+default_base_moof"}) as out:
+        stream = out.add_stream("libx264", rate=24)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        for image in np.full((24, 32, 32, 3), 128, np.uint8):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        out.mux(stream.encode())
+    return file.getvalue()
+
+
 def transport_stream():
     """Of noise, so that FFmpeg knows it for what it is: what lists are usually of."""
     file = io.BytesIO()

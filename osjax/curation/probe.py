@@ -16,6 +16,7 @@ from osjax.data.shown import Viewer
 from osjax.errors import UserError
 
 log = logging.getLogger(__name__)
+LARGEST = 2_000_000_000  # bytes of a clip: a record of a data set holds it whole
 AT_ONCE = 64  # clips between two movements of the bar
 
 
@@ -61,7 +62,12 @@ def _fitting(row: Row, min_frames: int) -> list[Row]:
 
 def look(row: Row) -> list[Row]:
     """The row with what `measure` gives of its `path`. row, UserError: as `Pool.each` takes and expects them."""
-    return [{**row, **measure(Path(row["path"]))}]
+    path = Path(row["path"])
+    if path.is_file() and path.stat().st_size > LARGEST:
+        raise UserError(
+            f"{path} has {path.stat().st_size} bytes, {LARGEST} at most are one clip: cut it by osjax data cut"
+        )
+    return [{**row, **measure(path)}]
 
 
 def measure(path: Path) -> Row:

@@ -37,7 +37,7 @@ class Request:
 def read(path: Path | str) -> list[Request]:
     """The rows of the table at `path`, or of the tables in the folder `path`, one after the other by name.
 
-    Files in `ref` are taken from the table's folder, or from where the command runs.
+    Files in `ref` are taken from the table's folder, or from where the command runs, and lie there, links followed.
     UserError that names the line for a missing text, an unknown column, a seed that is no number or a file that is
     not there.
     """
@@ -110,6 +110,9 @@ def _request(row: Row, where: str, folder: Path) -> Request:
         raise UserError(f"{where}: text is missing: write a prompt or drop the line")
     try:
         ref = references.paths(texts["ref"] or "", folder)
+        for file in ref:  # a table of a stranger must not show what else is here
+            if not any(file.resolve().is_relative_to(root.resolve()) for root in (folder, Path())):
+                raise UserError(f"reference {file} lies elsewhere: run the command from a folder that holds it")
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
     return Request(

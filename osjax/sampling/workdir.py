@@ -84,7 +84,7 @@ def read(workdir: Path | str) -> Workdir:
     if not path.is_file():
         raise UserError(f"{workdir} holds no {FILE}: give the workdir of a run that finished, such as runs/demo")
     try:
-        content = json_file.parse(path.read_text(encoding="utf-8"))
+        content = json_file.read(path, "finish the run again to write it anew")
         if content["version"] != VERSION:
             raise ValueError(f"version {content['version']}, this osjax reads {VERSION}")
         SampleSettings(**content["settings"])

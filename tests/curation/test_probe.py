@@ -1,6 +1,7 @@
 """Probing: good clips are measured, broken ones are dropped with a reason and named in the log."""
 
 import logging
+import os
 
 import pytest
 
@@ -50,3 +51,15 @@ def test_a_folder_takes_captions_from_text_files(folder):
 def test_a_folder_without_videos_is_a_user_error(tmp_path):
     with pytest.raises(UserError, match="holds no video"):
         probe.probe(tmp_path)
+
+
+def test_a_file_that_is_larger_than_a_record_is_dropped_before_it_is_read(folder, tmp_path_factory):
+    given = tmp_path_factory.mktemp("given")
+    video = next(folder.glob("*.mp4"))
+    for name, size in (("large", probe.LARGEST + 1), ("small", video.stat().st_size)):
+        (given / f"{name}.mp4").write_bytes(video.read_bytes())
+        os.truncate(given / f"{name}.mp4", size)
+        (given / f"{name}.txt").write_text("a clip")
+    probed = probe.probe(given)
+    assert [row["path"] for row in probed.kept] == [str(given / "small.mp4")]
+    assert "2000000001 bytes, 2000000000 at most are one clip" in probed.dropped[0]["reason"]

@@ -6,6 +6,7 @@ connections to a listener), native crashes, hangs, and errors that are not one l
 """
 
 import contextlib
+import logging
 import os
 import random
 import re
@@ -139,6 +140,7 @@ def _captured() -> Iterator[list[str]]:
 def tried(_: object, kind: str, seed: int, folder: Path, traps: Traps, made: Path) -> tuple[int, str, str]:
     """Number of files, outcome and what was printed of one case, which is made and read in this process."""
     os.chdir(folder)
+    logging.root.handlers.clear()  # the command line has its own, as in a process of its own
     inside = folder / "in"
     inside.mkdir()
     count, reads = hostile_files.KINDS[kind](inside, random.Random(f"{kind} {seed}"), traps, made)

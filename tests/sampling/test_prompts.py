@@ -143,3 +143,18 @@ def test_equal_rows_are_one_and_take_the_most_samples(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="holds no prompts"):
         prompts.read(tmp_path / "empty")
+
+
+def test_references_of_a_table_lie_beside_it_or_where_the_command_runs(tmp_path, monkeypatch):
+    table, elsewhere = tmp_path / "table", tmp_path / "elsewhere"
+    for made in (table, elsewhere):
+        made.mkdir()
+        Image.new("RGB", (8, 8)).save(made / "a.png")
+    (table / "linked.png").symlink_to(elsewhere / "a.png")
+    monkeypatch.chdir(table)
+    for name in (elsewhere / "a.png", "../elsewhere/a.png", "linked.png"):
+        (table / "p.csv").write_text(f"text,ref\na,{name}\n")
+        with pytest.raises(UserError, match="line 2: reference .* lies elsewhere"):
+            prompts.read(table / "p.csv")
+    monkeypatch.chdir(tmp_path)
+    assert prompts.read(table / "p.csv")[0].ref == (table / "linked.png",)

@@ -18,7 +18,7 @@ from flax import struct
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from osjax.errors import UserError
-from osjax.models import patterns
+from osjax.models import int8, patterns
 from osjax.ops.layers import ADAPTERS
 from osjax.types import Array, Axis, NamedTree, Tree
 
@@ -101,13 +101,16 @@ def variables(params: NamedTree | Adapted) -> dict[str, Any]:
 
 @jax.jit
 def merged(params: NamedTree | Adapted) -> Mapping[str, Any]:
-    """Parameters with their adapters added to the kernels; those that have none as they are."""
+    """Parameters with their adapters added to the kernels; those that have none as they are.
+
+    An int8 kernel that has an adapter comes out as float32.
+    """
     if not isinstance(params, Adapted):
         return params
     flat = flatten_dict(params.params)
     with jax.default_matmul_precision("highest"):
         for path, pair in pairs(params.adapters).items():
-            kernel = flat[*path, "kernel"]
+            kernel = int8.dequantized(flat[*path, "kernel"])
             change = product(path, pair["a"], pair["b"]).reshape(kernel.shape) * params.scale
             flat[*path, "kernel"] = (kernel.astype(jnp.float32) + change).astype(kernel.dtype)
     return unflatten_dict(flat)

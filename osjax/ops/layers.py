@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from osjax.ops.parameter import logical, parameter
 from osjax.ops.product import product
@@ -62,10 +61,11 @@ class Linear(nn.Module):
         init = nn.initializers.zeros if self.zero_init else init
         kernel = parameter(self, "kernel", logical(init, *self.in_axes, *self.out_axes), (*in_shape, *features))
         x = x.astype(self.dtype)
-        if isinstance(kernel, jax.Array | np.ndarray):
+        if not is_quantized(kernel):
             y = self._contract(x, jnp.asarray(kernel))
-        else:  # quantised (sampling/int8.py), which has its own product
-            y = jax.lax.dot_general(x, kernel.astype(self.dtype), _dimensions(x.ndim, n_in))
+        else:
+            how = Contraction(tuple(self.in_axes), tuple(self.out_axes), "float32", "float32", self.few_rows)
+            y = contract_quantized(x, kernel.qvalue, kernel.scale.reshape(features), how)
         if self.has_variable(ADAPTERS, "a"):
             y = y + self._adapted(x, self.get_variable(ADAPTERS, "a"), self.get_variable(ADAPTERS, "b"))
         if self.use_bias:
@@ -117,6 +117,41 @@ def contract(x: jax.Array, kernel: jax.Array, learned: jax.Array, how: Contracti
     x = _split_as_kernel(x, Axis.GROUP_ROWS, how)
     y = jax.lax.dot_general(x, kernel, dimensions, preferred_element_type=jnp.float32)
     return constrain(y, Axis.BATCH, *how.out_axes).astype(x.dtype)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def contract_quantized(x: jax.Array, values: jax.Array, scale: jax.Array, how: Contraction) -> jax.Array:
+    """x_...(in) times the kernel values (in..., out...) * scale (out...), in x's dtype; neither gets a gradient.
+
+    values: int8, which x's dtype holds exactly: they are the product's operand, and the scale multiplies its result.
+    Gathered as they are, and kept for the backward pass as they are, they take half of a bfloat16 kernel's memory. how:
+    names of the axes.
+    """
+    y = product(x, gather(values, *how.in_axes, *how.out_axes).astype(x.dtype), _dimensions(x.ndim, len(how.in_axes)))
+    return _scaled(y, scale)
+
+
+def _scaled(y: jax.Array, scale: jax.Array) -> jax.Array:
+    return (y * scale.reshape((1,) * (y.ndim - scale.ndim) + scale.shape)).astype(y.dtype)
+
+
+def _quantized_backward(how, saved, dy):
+    values, scale = saved
+    n_in, n_out = len(how.in_axes), len(how.out_axes)
+    over_out = tuple(range(dy.ndim - n_out, dy.ndim)), tuple(range(n_in, n_in + n_out))
+    dy = _scaled(dy, scale)
+    kernel = gather(values, *how.in_axes, *how.out_axes).astype(dy.dtype)
+    return product(dy, kernel, (over_out, ((), ()))), None, None
+
+
+contract_quantized.defvjp(
+    lambda x, values, scale, how: (contract_quantized(x, values, scale, how), (values, scale)), _quantized_backward
+)
+
+
+def is_quantized(kernel: Any) -> bool:
+    """Whether a kernel is int8 values with scales (models/int8.py) and no array."""
+    return hasattr(kernel, "qvalue")
 
 
 def _split_as_kernel(x, rows, how):

@@ -126,7 +126,7 @@ def _cast(params: Tree, dtype: Any, grad_dtype: str) -> dict[str, Any]:
     The gradient of a bfloat16 kernel is bfloat16 by JAX's rules, and rounding it costs what float32 sums had won. So
     the blocks are given the float32 kernels as well, as the collection `master`: `ops/layers.py` multiplies by the
     bfloat16 ones, reads nothing of the others, and sends the gradient to them (`contract`).
-    Quantised kernels (sampling/int8.py) stay as they are, and so do biases and norms, which cost nothing to cast.
+    Quantised kernels (models/int8.py) stay as they are, and so do biases and norms, which cost nothing to cast.
     """
 
     def kernel(path, x):

@@ -4,21 +4,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from osjax import models
 from osjax.errors import UserError
-from osjax.models import lora
+from osjax.models import int8, lora
 from osjax.models.mmdit.config import MMDiTConfig
 from osjax.models.velocity import VideoConfig
 from osjax.parallel import sharding
-from osjax.parts import dtype
 from osjax.parts.groups import refuse
-from osjax.types import Tree
-from osjax.weights import adapters, load
+from osjax.types import NamedTree, Tree
+from osjax.weights import adapters, quantized
 from osjax.weights.leaves import Leaves, of_params
+
+BASE_DTYPES = ("float32", "bfloat16", "int8")
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class LoRAKeys:
     # Patterns over the paths of dense layers: here the projections of attention; "*_blocks/*mlp*" is the feed-forward.
     targets: tuple[str, ...] = lora.ATTENTION
     start: str | None = None  # adapters to go on with: .safetensors, a folder of peft or checkpoints; none: fresh
-    base_dtype: str = "float32"  # of the model beneath; bfloat16 halves its memory
+    base_dtype: str = "float32"  # of the model beneath; bfloat16 halves its memory, int8 quarters it
 
 
 def of_keys(keys: LoRAKeys, model_cfg: VideoConfig, key: str = "lora") -> lora.LoRAConfig | None:
@@ -38,10 +40,13 @@ def of_keys(keys: LoRAKeys, model_cfg: VideoConfig, key: str = "lora") -> lora.L
 
     keys: of the group. model_cfg: of the model to adapt. UserError for targets that it does not have.
     """
-    dtype.named(keys.base_dtype, f"{key}.base_dtype")
+    if keys.base_dtype not in BASE_DTYPES:
+        raise UserError(f"{key}.base_dtype is {keys.base_dtype!r}: use one of {', '.join(BASE_DTYPES)}", status=2)
     if not keys.rank:
         refuse(keys, key, ("rank",), f"{key}.rank is 0")
         return None
+    if keys.base_dtype == "int8":
+        int8.library()
     cfg = lora.LoRAConfig(keys.rank, keys.alpha, tuple(keys.targets))
     lora.enumerate_targets(cfg, models.abstract_params(model_cfg))
     return cfg
@@ -76,9 +81,23 @@ def base(
 
     leaves: its parameters on disk. cfg: of the adapters. model_cfg: of the model. dtype: of its parameters, by name.
     """
-    places = sharding.of_boxed(models.abstract_params(model_cfg), mesh)
-    params = load.place(leaves, places, jnp.dtype(dtype))
+    boxed = abstract_base(model_cfg, dtype)
+    places = sharding.of_boxed(boxed, mesh)
+    params = quantized.place(leaves, boxed, places)
     return tuple(lora.Adapted(tree, None, cfg.scale) for tree in (params, places))
+
+
+def abstract_base(model_cfg: VideoConfig, dtype: str) -> NamedTree:
+    """Boxed shapes of a model beneath adapters; allocates nothing.
+
+    model_cfg: of the model. dtype: of its parameters, by name; beside int8 kernels of the blocks the rest is bfloat16.
+    """
+    rest = jnp.dtype("bfloat16" if dtype == "int8" else dtype)
+    boxed = models.abstract_params(model_cfg)
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, rest), nn.unbox(boxed))
+    if dtype == "int8":
+        return int8.abstract_params(boxed, shapes)
+    return jax.tree.map(lambda box, x: box.replace_boxed(x), boxed, shapes, is_leaf=int8.is_box)
 
 
 def checksum(params: Tree) -> int:
@@ -86,7 +105,7 @@ def checksum(params: Tree) -> int:
 
     @jax.jit
     def total(tree):
-        kinds = {4: jnp.uint32, 2: jnp.uint16}
+        kinds = {4: jnp.uint32, 2: jnp.uint16, 1: jnp.uint8}
         sums = [
             jnp.sum(jax.lax.bitcast_convert_type(x, kinds[x.dtype.itemsize]), dtype=jnp.uint32) * jnp.uint32(2 * i + 1)
             for i, x in enumerate(jax.tree.leaves(tree))

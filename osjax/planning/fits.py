@@ -7,13 +7,12 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from osjax import models
 from osjax.errors import UserError, usage
 from osjax.models import video_flops
 from osjax.models.mmdit.config import MMDiTConfig
-from osjax.parallel import device_memory, rules, sharding
+from osjax.parallel import device_memory, rules
 from osjax.parts.diffusion import DiffusionRecipe
 from osjax.parts.run import Run
 from osjax.planning import memory, program
@@ -21,7 +20,6 @@ from osjax.planning.stage import FULL, Stage
 from osjax.stages import preflight
 from osjax.stages.stage import fresh_state
 from osjax.training import state
-from osjax.weights.lora import blank
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +56,7 @@ def check(run: Run) -> None:
         if need.state > need.has:
             raise UserError(
                 f"{name}: the state of training takes {_gb(need.state)} of each device, which has {_gb(need.has)}: "
-                "use more devices (mesh.fsdp), or train adapters (lora.rank, lora.base_dtype=bfloat16)"
+                "use more devices (mesh.fsdp), or train adapters (lora.rank, lora.base_dtype=int8)"
             )
         if need.peak is not None and need.peak > FULL * need.has:
             log.warning(
@@ -73,12 +71,9 @@ def of_recipe(recipe: DiffusionRecipe) -> Need:
     _, fresh = fresh_state(recipe, state.create, rules.TRANSFORMER)
     held = program.bytes_per_device(program.placed(nn.unbox(fresh.boxed), fresh.shardings))
     if recipe.adapters is not None:
-        boxed = models.abstract_params(recipe.model)
-        base = program.placed(
-            nn.unbox(boxed), sharding.of_boxed(boxed, recipe.mesh), jnp.dtype(recipe.keys.lora.base_dtype).name
-        )
-        held += program.bytes_per_device(base)
-        trained = _count(blank(recipe.model, recipe.adapters))
+        beneath, _ = program.base(recipe.model, recipe.adapters, recipe.keys.lora.base_dtype, recipe.mesh)
+        held += program.bytes_per_device(beneath)
+        trained = Stage(recipe, None).trained
     else:
         trained = _count(recipe.optimizer.freeze.trained(models.abstract_params(recipe.model)))
     has = min(device_memory.bytes_of(device) for device in recipe.mesh.local_devices)
@@ -89,10 +84,10 @@ def _peak(recipe: DiffusionRecipe, trained: int, held: int) -> int | None:
     if not isinstance(recipe.model, MMDiTConfig):
         return None
     stage = Stage(recipe, None)
-    peaks = []
+    of_all, peaks = (recipe.model, trained, held, stage.ways), []
     for bucket in stage.buckets():
         tokens = video_flops.tokens(recipe.model, stage.batch(bucket)) // bucket.rows
-        peaks.append(memory.estimate(recipe.model, trained, held, stage.ways, bucket.rows, tokens).peak)
+        peaks.append(memory.estimate(*of_all, bucket.rows, tokens, recipe.adapters is not None).peak)
     return max(peaks)
 
 

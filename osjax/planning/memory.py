@@ -35,12 +35,19 @@ class Estimate:
 
 
 def estimate(
-    model_cfg: MMDiTConfig, parameters: int, state_bytes: int, ways: dict[str, int], rows: int, tokens: int
+    model_cfg: MMDiTConfig,
+    parameters: int,
+    state_bytes: int,
+    ways: dict[str, int],
+    rows: int,
+    tokens: int,
+    adapters: bool = False,
 ) -> Estimate:
     """Bytes of a train step on one device.
 
-    model_cfg: of the video model. parameters: their number. state_bytes: of one device, from the shapes and shardings.
-    ways: sizes of the mesh axes. rows: of the whole batch. tokens: of one row, text included.
+    model_cfg: of the video model. parameters: number of those that train. state_bytes: of one device, from the shapes
+    and shardings. ways: sizes of the mesh axes. rows: of the whole batch. tokens: of one row, text included. adapters:
+    they are adapters, whose own gradients are small and those of the model beneath nobody computes.
     """
     shards = ways["fsdp"] * ways["sequence"] * ways["tensor"]
     here = -(-rows // (ways["data"] * ways["fsdp"])) * -(-tokens // ways["sequence"])
@@ -52,7 +59,7 @@ def estimate(
     width = model_cfg.hidden_size
     largest = 2 * (4 + 2 * model_cfg.mlp_ratio + 6) * width**2  # weights of a double block
     gathered = 2 * 2 * largest / ways["tensor"] if shards > 1 else 0  # this block's and the next one's, bfloat16
-    reduced = 4 * largest / ways["tensor"]  # its gradient before it is scattered
+    reduced = 0 if adapters else 4 * largest / ways["tensor"]  # its gradient before it is scattered
     return Estimate(
         state_bytes,
         round(4 * parameters / shards),

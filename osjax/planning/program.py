@@ -12,8 +12,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from osjax import models
+from osjax.models.lora import Adapted, LoRAConfig
 from osjax.models.velocity import VideoConfig
 from osjax.parallel import rules, sharding
+from osjax.parts import lora
 from osjax.sampling.autoencoder import Autoencoder
 from osjax.training import diffusion, optimizer, state
 from osjax.training.state import TrainState
@@ -37,21 +39,44 @@ class TrainStep:
     shardings: TrainState
 
 
-def train_step(model_cfg: VideoConfig, opt: optimizer.OptimizerConfig, mesh: Mesh, batch: LatentBatch) -> TrainStep:
+def train_step(
+    model_cfg: VideoConfig,
+    opt: optimizer.OptimizerConfig,
+    mesh: Mesh,
+    batch: LatentBatch,
+    adapters: LoRAConfig | None = None,
+    base_dtype: str = "float32",
+) -> TrainStep:
     """One update of a video model: noise, loss, gradients, AdamW.
 
     model_cfg: of the model. opt: settings of AdamW, the average and accumulation. mesh: where the step runs; its
-    devices need not exist. batch: shapes with shardings, as `models.velocity.batch_of` gives them.
+    devices need not exist. batch: shapes with shardings, as `models.velocity.batch_of` gives them. adapters: what
+    trains instead of the model; base_dtype: of the model beneath them, as `lora.base_dtype` says it.
     """
     tx = optimizer.make(opt)
     create = partial(state.create, tx=tx, with_ema=opt.ema_decay > 0)
-    boxed = jax.eval_shape(lambda: create(lambda: models.init_params(model_cfg, jax.random.key(0))))
+    init = models.init_params if adapters is None else partial(lora.init, adapters)
+    boxed = jax.eval_shape(lambda: create(lambda: init(model_cfg, jax.random.key(0))))
     shardings = sharding.of_boxed(boxed, mesh)
     shapes = placed(nn.unbox(boxed), shardings)
+    if adapters is not None:
+        beneath, places = base(model_cfg, adapters, base_dtype, mesh)
+        shapes, shardings = shapes.replace(frozen=beneath), shardings.replace(frozen=places)
     step = sharding.jit_step(diffusion.make_step(models.build(model_cfg), tx, opt), shardings, mesh)
     key_type = jax.eval_shape(lambda: jax.random.key(0)).dtype
     key = jax.ShapeDtypeStruct((), key_type, sharding=sharding.replicated(mesh))
     return TrainStep(lambda: step.lower(shapes, batch, key), shapes, batch, key, create, shardings)
+
+
+def base(model_cfg: VideoConfig, adapters: LoRAConfig, dtype: str, mesh: Mesh) -> tuple[Adapted, Adapted]:
+    """Shapes with shardings of the model beneath adapters, and the shardings.
+
+    model_cfg: of the model. adapters: of them. dtype: as `lora.base_dtype` says it. mesh: where it lies.
+    """
+    boxed = lora.abstract_base(model_cfg, dtype)
+    places = sharding.of_boxed(boxed, mesh)
+    beneath = placed(nn.unbox(boxed), places)
+    return Adapted(beneath, None, adapters.scale), Adapted(places, None, adapters.scale)
 
 
 def encode(module: nn.Module, size: tuple[int, int, int], rows: int, mesh: Mesh) -> Callable[[], jax.stages.Lowered]:

@@ -14,7 +14,7 @@ from osjax.pages import plan as plan_page
 from osjax.parallel import mesh as device_mesh
 from osjax.parts.diffusion import DiffusionRecipe
 from osjax.parts.video_model import SPLIT, automatic_attention
-from osjax.planning import cost, memory, program, published, targets
+from osjax.planning import cost, program, published, targets
 from osjax.planning.stage import FULL, Bucket, Stage, encode_flops, encoder_bytes, expected_mfu
 from osjax.stages.stage import count_parameters
 
@@ -52,7 +52,7 @@ def best(recipe: DiffusionRecipe, target: targets.Target, mfu: float | None) -> 
         mesh = device_mesh.absent(**sizes, count=planned.target.devices)
         model_cfg = replace(planned.model_cfg, remat_blocks=None, attention=_attention(planned, sizes))
         here = _with(planned, mesh=mesh, model=model_cfg)
-        shapes = program.train_step(model_cfg, recipe.optimizer, mesh, here.batch(here.buckets()[0])).state
+        shapes = here.step(here.buckets()[0]).state
         for policy in _policies(model_cfg):
             candidate = _candidate(_with(here, model=policy), program.bytes_per_device(shapes), mfu)
             if candidate:
@@ -99,8 +99,7 @@ def _candidate(planned: Stage, state: int, mfu: float | None) -> Candidate | Non
         return video_flops.tokens(planned.model_cfg, planned.batch(bucket)) // bucket.rows
 
     def peak(bucket: Bucket, each: int) -> int:
-        guess = memory.estimate(planned.model_cfg, parameters, state, planned.ways, each * groups, tokens(bucket))
-        return guess.peak
+        return planned.estimate(state, each * groups, tokens(bucket)).peak
 
     def seconds(bucket: Bucket, each: int) -> float:
         forward = each * groups * video_flops.forward_flops(planned.model_cfg, planned.batch(bucket)) / bucket.rows

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import cast
 
 import jax
@@ -15,6 +16,7 @@ from osjax.parts.diffusion import DiffusionRecipe
 from osjax.planning import aot, cost, kernels, memory, program, published, targets
 from osjax.stages.stage import count_parameters
 from osjax.types import Json, LatentBatch
+from osjax.weights.lora import blank
 
 FULL = 0.95  # of a device's memory that a program may take: the rest goes to the runtime and its fragments
 
@@ -47,6 +49,26 @@ class Stage:
     def batch(self, bucket: "Bucket") -> LatentBatch:
         """A bucket's batch as shapes with shardings."""
         return velocity.batch_of(self.model_cfg, bucket.latent, bucket.rows, self.recipe.text.tokens, self.mesh)
+
+    def step(self, bucket: "Bucket") -> program.TrainStep:
+        """The train step on a bucket's batch as shapes."""
+        adapters = self.recipe.adapters, self.recipe.keys.lora.base_dtype
+        return program.train_step(self.model_cfg, self.recipe.optimizer, self.mesh, self.batch(bucket), *adapters)
+
+    @cached_property
+    def trained(self) -> int:
+        """Number of parameters that train."""
+        if self.recipe.adapters is not None:
+            return sum(x.size for x in jax.tree.leaves(blank(self.recipe.model, self.recipe.adapters)))
+        return count_parameters(self.model_cfg)
+
+    def estimate(self, state_bytes: int, rows: int, tokens: int) -> memory.Estimate:
+        """Bytes of the train step on one device by arithmetic.
+
+        state_bytes: of one device. rows: of the whole batch. tokens: of one row, text included.
+        """
+        kind = self.recipe.adapters is not None
+        return memory.estimate(self.model_cfg, self.trained, state_bytes, self.ways, rows, tokens, kind)
 
     def buckets(self) -> list["Bucket"]:
         """One of each number of tokens, the longest sequence first. Aspect ratios differ by a few tokens."""
@@ -109,13 +131,12 @@ def plan(recipe: DiffusionRecipe, target: targets.Target, compiled: bool, mfu: f
     planned = Stage(recipe, target)
     capacity = planned.target.chip.hbm_gb * 1e9
     buckets = planned.buckets()
-    state = program.train_step(planned.model_cfg, recipe.optimizer, planned.mesh, planned.batch(buckets[0])).state
+    state = planned.step(buckets[0]).state
     rows = [of_bucket(planned, bucket, program.bytes_per_device(state), mfu) for bucket in buckets]
     row, bucket = max(zip(rows, buckets, strict=True), key=lambda pair: pair[0]["estimate"]["peak"])
     whole = encoding = None  # the step, and the encoding of its batch, as the compiler sees them
     if compiled:
-        step = program.train_step(planned.model_cfg, recipe.optimizer, planned.mesh, planned.batch(bucket))
-        whole = aot.compile_program(step.lower(), planned.mesh)
+        whole = aot.compile_program(planned.step(bucket).lower(), planned.mesh)
         if not planned.recipe.keys.data.cached:
             encoding = aot.compile_program(encode_program(planned, buckets)(), planned.mesh)
     parameters = count_parameters(planned.model_cfg)
@@ -205,8 +226,7 @@ def of_bucket(planned: Stage, bucket: Bucket, state_bytes: int, mfu: float | Non
         # Devices that share a sequence encode the same clips, each for itself.
         copies = planned.ways["sequence"] * planned.ways["tensor"]
         encode = bucket.rows * copies * encode_flops(planned, bucket)
-    parameters = count_parameters(planned.model_cfg)
-    guess = memory.estimate(planned.model_cfg, parameters, state_bytes, planned.ways, bucket.rows, tokens)
+    guess = planned.estimate(state_bytes, bucket.rows, tokens)
     expected = expected_mfu(planned, forward, bucket.rows, tokens, mfu)
     seconds = cost.expected_seconds(forward, encode, planned.target, expected, published.ENCODER_UTILISATION)
     return {
@@ -253,10 +273,10 @@ def encode_flops(planned: Stage, bucket: Bucket) -> float:
 def encoder_bytes(planned: Stage) -> int:
     """Bytes on one device of the autoencoder, float32, and of the text encoders, bfloat16, split over a host's devices.
 
-    Latents that are cached need no autoencoder, and the built-in text encoder has no weights.
+    Latents that are cached need no autoencoder, cached texts no encoder, and the built-in one has no weights.
     """
     total = 4 * count_parameters(planned.recipe.autoencoder.model) if not planned.recipe.keys.data.cached else 0
-    if planned.recipe.text.t5:
+    if planned.recipe.text.t5 and not planned.recipe.keys.data.cached_text:
         text = 2 * sum(count_parameters(models.config(family)) for family in ("t5", "clip_text"))
         total += text // planned.target.host_devices
     return total

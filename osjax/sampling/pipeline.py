@@ -17,6 +17,7 @@ from jax.sharding import Mesh, SingleDeviceSharding
 from osjax import models
 from osjax.conditioning import build, modes
 from osjax.errors import UserError
+from osjax.models.lora import Adapted
 from osjax.models.velocity import Params
 from osjax.parallel import sharding
 from osjax.sampling import int8 as quantization
@@ -73,7 +74,8 @@ class Pipeline:
         settings: SampleSettings | None = None,
         **options: Unpack[Options],
     ):
-        """module, params: a velocity model such as the MMDiT; params may be host arrays or `Stored`.
+        """module, params: a velocity model such as the MMDiT; params may be host arrays, `Stored`, or `Adapted` ones
+            that are on the devices.
 
         autoencoder, text_encoder: the ones that the velocity model was trained with.
         settings: what calls start from. options: `mesh`, `offload`, `int8` and `image`, see `Options`.
@@ -82,8 +84,9 @@ class Pipeline:
         mesh, offload = options.get("mesh"), options.get("offload", False)
         boxed = models.abstract_params(module.cfg)
         if options.get("int8"):
-            module, params, boxed = quantization.prepare(module, params)
-        shardings = None if mesh is None else sharding.of_boxed(boxed, mesh)
+            params, boxed = quantization.prepare(module, params)
+        beside = isinstance(params, Adapted)  # they come from a training step, and lie where they should
+        shardings = None if mesh is None or beside else sharding.of_boxed(boxed, mesh)
         self.module, self.text_encoder, self.image = module, text_encoder, options.get("image")
         self.settings = settings or SampleSettings()
         self._denoiser, self._params = Denoiser(module, mesh), Placed(params, shardings, offload)

@@ -9,7 +9,6 @@ import jax
 import numpy as np
 
 from osjax import models
-from osjax.models import lora
 from osjax.parallel import host, sharding
 from osjax.parts import autoencoder
 from osjax.parts.diffusion import DiffusionRecipe
@@ -161,7 +160,8 @@ class DiffusionStage:
             return
         settings = SampleSettings(**sample_settings(recipe))
         mesh = recipe.mesh if recipe.mesh.size > 1 else None
-        pipe = Pipeline(models.build(recipe.model), lora.merged(params), encoders.autoencoder, encoders.text, mesh=mesh)
+        # Adapters stay beside the model: merged into it they would be a second model on the device.
+        pipe = Pipeline(models.build(recipe.model), params, encoders.autoencoder, encoders.text, mesh=mesh)
         made = pipe(prompts, settings=settings)
         if jax.process_index() == 0:
             folder = self.place.workdir / "samples" / recipe.name / f"step-{int(now.step):07d}"

@@ -24,14 +24,13 @@ from osjax.bench import fit
 from osjax.bench.measure import Work
 from osjax.bench.works import Bench
 from osjax.errors import UserError
-from osjax.models import velocity
+from osjax.models import int8, velocity
 from osjax.ops.attention import attend
 from osjax.parallel import mesh as device_mesh
 from osjax.parallel import sharding
 from osjax.parts.bench import BenchKeys
 from osjax.parts.groups import to_dataclass
 from osjax.planning import memory, program
-from osjax.sampling import int8
 
 HEADS, DIM = 24, 128  # of the 11B model
 SMALL, SHORT, LONG = 2048, 8448 + 512, 76288 + 512  # tokens: to compare with dense; of stage 1 and 3, text included
@@ -187,13 +186,13 @@ def _int8(mesh: Mesh, limit: float, measure) -> list[Work]:
     cfg = models.config("mmdit", **{**bench.cfg.model, "dtype": bench.cfg.dtype})
     boxed = models.abstract_params(cfg)
     shapes = program.placed(nn.unbox(boxed), sharding.of_boxed(boxed, mesh), cfg.dtype)
-    quantised = int8.abstract_params(models.build(cfg), shapes)
+    quantised = int8.abstract_params(boxed, shapes)
     params = program.placed(nn.unbox(quantised), sharding.of_boxed(quantised, mesh))
     T, H, W = models.build(models.config(bench.cfg.autoencoder.family)).latent_shape(*vars(bench.cfg.video).values())
     latent = T, H, W, cfg.in_channels // cfg.patch_size**2
     batch = velocity.batch_of(cfg, latent, mesh.shape["fsdp"], bench.cfg.text_tokens, mesh)
     times = jax.ShapeDtypeStruct((mesh.shape["fsdp"],), jnp.float32, sharding=sharding.batch_sharding(mesh))
-    call = jax.jit(partial(velocity.of_batch, int8.module(models.build(cfg))))
+    call = jax.jit(partial(velocity.of_batch, models.build(cfg)))
 
     def lower():
         with sharding.under(mesh):

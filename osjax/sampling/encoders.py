@@ -112,6 +112,11 @@ class T5AndCLIP:
             ids = jax.ShapeDtypeStruct((1, model.tokenizer.max_length), np.int32)
             yield f"{name} encode", size_of(params), partial(run.lower, model.module, params, ids)
 
+    def release(self) -> None:
+        """Give the memory of the weights back; those on disk are read again when they are next used."""
+        self._t5_params.release()
+        self._clip_params.release()
+
     def free(self) -> None:
         """Give the memory of the weights back for good."""
         self._t5_params.free()

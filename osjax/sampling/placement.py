@@ -42,7 +42,7 @@ class Placed:
                 self._params = self._source.read(None if self._offload else self._or_default(self._source.shapes))
             else:
                 self._params = jax.tree.map(np.asarray, self._source) if self._offload else self._put(self._source)
-            self._source = None
+                self._source = None
         return self._params
 
     def _or_default(self, shapes: Tree) -> Tree:
@@ -73,6 +73,12 @@ class Placed:
             yield visiting
         finally:
             _delete(visiting)
+
+    def release(self) -> None:
+        """Give the memory of `Stored` parameters back; they are read again when they are next used."""
+        if isinstance(self._source, Stored):
+            _delete(self._params)
+            self._params = None
 
     def free(self) -> None:
         """Give the memory back for good; arrays that were given are deleted, too."""

@@ -21,7 +21,8 @@ from osjax.sampling import workdir as sampling_workdir
 from osjax.sampling.workdir import TrainedModel
 from osjax.stages import clip_table, data, preflight, stage
 from osjax.stages.autoencoder import AutoencoderStage
-from osjax.stages.diffusion import DiffusionStage, sample_settings
+from osjax.stages.diffusion import DiffusionStage
+from osjax.stages.evaluation import sample_settings
 
 KINDS = {"autoencoder": AutoencoderStage, "diffusion": DiffusionStage}
 

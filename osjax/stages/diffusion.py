@@ -1,28 +1,19 @@
 """A stage of the video model: its encoders, its batches of latents, and the train step of its condition modes."""
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import jax
-import numpy as np
 
 from osjax import models
-from osjax.parallel import host, sharding
 from osjax.parts import autoencoder
 from osjax.parts.diffusion import DiffusionRecipe
 from osjax.parts.place import Place
 from osjax.parts.text import of_this_host
-from osjax.sampling.pipeline import Pipeline
-from osjax.sampling.settings import SampleSettings
-from osjax.sampling.write import write_samples
 from osjax.stages import data, features, stage
 from osjax.stages.encoders import Encoders
+from osjax.stages.evaluation import Evaluation
 from osjax.stages.throughput import throughput
-from osjax.training import diffusion, state
+from osjax.training import diffusion
 from osjax.training.draw import Draw
-from osjax.types import Tree
 
 
 class DiffusionStage:
@@ -53,12 +44,24 @@ class DiffusionStage:
 
         trained = recipe.optimizer.freeze.share(models.abstract_params(recipe.model))
         dropout = keys.text_dropout.t5, keys.text_dropout.clip
+        evaluation = Evaluation(recipe, self.place, own, read, self._draw) if keys.evaluate.steps else None
+
+        def batches() -> data.Batches:
+            made = self._batches(data.training_source(keys.data, own), read())
+            if evaluation is not None:
+                evaluation.prepare()
+            if keys.data.cached:  # before the model takes its place on the devices
+                read().release_autoencoder()
+            if keys.data.cached_text:
+                read().release_text()
+            return made
+
         work = stage.Work(
             lambda module, tx, opt: diffusion.make_step(
                 module, tx, opt, self._draw(read(), *dropout), not keys.loss_on_given, keys.shift
             ),
-            lambda: self._batches(data.training_source(keys.data, own), read()),
-            evaluate=self._evaluation(own, read) if keys.evaluate.steps else None,
+            batches,
+            evaluate=evaluation,
             throughput=throughput(recipe.model, 0.0 if recipe.adapters else trained, recipe.mesh),
         )
         try:
@@ -115,61 +118,3 @@ class DiffusionStage:
     def _draw(self, encoders: Encoders, drop_t5: float, drop_clip: float) -> Draw:
         inputs, stride, guidance = self.recipe.model.inputs, self.module.stride, self.recipe.keys.guidance
         return Draw(inputs, self.modes, stride, encoders.null, drop_t5, drop_clip, guidance)
-
-    def _evaluation(self, own: data.OwnData, read: Callable[[], Encoders]):
-        """The flow loss on the same held-out batches, noise and times every time, and samples of the prompts."""
-        asked, losses = self.recipe.keys.evaluate, self._losses(own, read)
-
-        def evaluate(now: state.TrainState) -> dict[str, float]:
-            step = int(now.step)
-            measured = losses(now) if asked.every and step % asked.every == 0 else {}
-            if asked.of_samples and step % asked.of_samples == 0:
-                self._sample(now.best(), now, read())
-            return measured
-
-        return evaluate
-
-    def _losses(self, own: data.OwnData, read: Callable[[], Encoders]):
-        recipe, keys = self.recipe, self.recipe.keys
-        held: list[Any] = []
-
-        @jax.jit
-        def losses(params: Tree, batch: Tree, key: jax.Array) -> jax.Array:
-            draw = self._draw(read(), 0.0, 0.0)
-            return diffusion.make_evaluation(models.build(recipe.model), draw)(params, batch, key)
-
-        def measure(now: state.TrainState) -> dict[str, float]:
-            if not held:
-                source = data.held_out_source(keys.data, own)
-                rows = data.video_batches(source, recipe.table, keys.data, keys.seed)
-                encoded = data.Mapped(rows, read().of_videos)
-                held.extend(host.to_global(next(encoded), recipe.mesh) for _ in range(keys.evaluate.batches))
-            key = sharding.random_key(keys.seed, recipe.mesh)
-            with sharding.under(recipe.mesh):
-                by_time = np.mean([jax.device_get(losses(now.best(), batch, key)) for batch in held], axis=0)
-            named = {f"eval_loss_t{t}": float(value) for t, value in zip(diffusion.TIMES, by_time, strict=True)}
-            return {"eval_loss": float(by_time.mean()), **named}
-
-        return measure
-
-    def _sample(self, params: Tree, now: state.TrainState, encoders: Encoders) -> None:
-        """Videos of the config's prompts, to look at, named by the step."""
-        recipe = self.recipe
-        prompts = list(recipe.keys.evaluate.prompts)
-        if not prompts:
-            return
-        settings = SampleSettings(**sample_settings(recipe))
-        mesh = recipe.mesh if recipe.mesh.size > 1 else None
-        # Adapters stay beside the model: merged into it they would be a second model on the device.
-        pipe = Pipeline(models.build(recipe.model), params, encoders.autoencoder, encoders.text, mesh=mesh)
-        made = pipe(prompts, settings=settings)
-        if jax.process_index() == 0:
-            folder = self.place.workdir / "samples" / recipe.name / f"step-{int(now.step):07d}"
-            write_samples(folder, made.videos_BTHWC, prompts, made.settings, settings.fps)
-
-
-def sample_settings(recipe: DiffusionRecipe) -> dict[str, Any]:
-    """What to sample with from what a stage trained: its own keys, and captions as it was trained with them."""
-    data = recipe.keys.data
-    stated = {"caption_form": "training", "state_fps": data.state_fps} if data.state_fps or data.state_motion else {}
-    return {**stated, **recipe.keys.sample}

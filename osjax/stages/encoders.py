@@ -51,6 +51,16 @@ class Encoders:
         """Text features of the empty text; may be set to those of cached ones."""
         return self.encode_text([""])
 
+    def release_autoencoder(self) -> None:
+        """Give back the memory of the autoencoder's weights, which are read again when they are next used."""
+        self.__dict__.pop("autoencoder", None)
+
+    def release_text(self) -> None:
+        """Give back the memory of the text encoders' weights, as `release_autoencoder` does."""
+        release = getattr(self.text, "release", None)  # the built-in one has no weights
+        if release is not None:
+            release()
+
     def of_videos(self, batch: NamedTree) -> Row:
         video = host.pixels_to_global(batch["video"], self.mesh)
         latents = self._encode(video)

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 
 from osjax.__main__ import main
+from osjax.data import video
 from osjax.models import lora
 from osjax.parts import config
 from osjax.parts.pipeline import Pipeline
 from osjax.parts.video_model import checkpoints_of
 from osjax.sampling import workdir
-from osjax.weights import adapters
+from osjax.training import metrics
+from osjax.weights import adapters, orbax_stream
 from tests import tiny_release
 from tests.sampling import tiny
 
@@ -33,6 +35,18 @@ def tuned(tmp_path_factory):
     flags = [f"--config.{key}={value}" for key, value in TRAIN.items()]
     assert main(["train", f"--config={path}", f"--workdir={folder / 'run'}", *flags]) == 0
     return folder, path, folder / "run"
+
+
+@pytest.fixture(scope="module")
+def small(tuned, tmp_path_factory):
+    """(folder of the release, command that trains beside int8, workdir of such a run that nothing disturbed)"""
+    folder, path, _ = tuned
+    asked = {**TRAIN, "lora.base_dtype": "int8", "checkpoint.every": 3, "model.remat": "full"}
+    asked |= {"evaluate.prompts": ("a red circle",), "evaluate.sample_every": 3}
+    flags = ["train", f"--config={path}", *(f"--config.{key}={value}" for key, value in asked.items())]
+    run = tmp_path_factory.mktemp("small") / "run"
+    assert main([*flags, f"--workdir={run}"]) == 0
+    return folder, flags, run
 
 
 def latents(pipe: Pipeline) -> np.ndarray:
@@ -129,6 +143,39 @@ def test_what_a_run_names_and_what_is_not_there_is_said(tuned, tmp_path, capsys)
     for flag in ("--config.model.adapter=/nowhere", '--config.model.adapters=(("/nowhere",1.0),)'):
         assert main(["sample", f"--workdir={run}", PROMPT, f"--output={tmp_path / 'out'}", flag]) == 2
         assert "'/nowhere', which does not exist" in capsys.readouterr().err
+
+
+def test_adapters_beside_an_int8_model_resume_with_the_same_bits_and_hold_nothing_of_it(small, tmp_path):
+    folder, flags, run = small
+    parts = tmp_path / "parts"
+    for steps in (3, 6):
+        assert main([*flags, f"--workdir={parts}", f"--config.steps={steps}"]) == 0
+    losses = [[line["loss"] for line in metrics.read(workdir / "metrics.jsonl")] for workdir in (run, parts)]
+    assert losses[0] == losses[1] and len(losses[0]) == 6
+    saved = [orbax_stream.open_leaves(orbax_stream.find(w / "tuned" / "checkpoints")).tree() for w in (run, parts)]
+    jax.tree.map(np.testing.assert_array_equal, *saved)
+    assert {path[-1] for path in lora.flatten_dict(saved[0])} == {"a", "b"}
+    half = [*flags, f"--workdir={tmp_path / 'half'}", "--config.lora.base_dtype=bfloat16"]
+    assert main(half) == 0
+    assert [line["loss"] for line in metrics.read(tmp_path / "half" / "metrics.jsonl")] != losses[0]
+
+
+def test_samples_while_adapters_train_beside_int8_have_them_and_begin_as_the_model_alone(small):
+    folder, _, run = small
+    shown = {path.parent.name: video.decode(path).astype(int) for path in (run / "samples" / "tuned").rglob("*.mp4")}
+    assert shown.keys() == {"step-0000000", "step-0000003"}
+    alone = Pipeline.from_config(config.load(_sampling(folder), {}))(["a red circle"]).videos_BTHWC[0]
+    began, later = (np.abs(shown[name] - alone).mean() for name in sorted(shown))
+    assert began < 4 < later  # int8 and H.264 are no more than that away
+
+
+def test_at_strength_zero_the_adapters_of_an_int8_run_change_no_bit(small):
+    folder, _, run = small
+    without = latents(Pipeline.from_config(config.load(_sampling(folder), {})))
+    for strength in (0.0, 1.0):
+        asked = {"model.adapter": str(run), "model.adapter_strength": strength}
+        got = latents(Pipeline.from_config(config.load(_sampling(folder), asked)))
+        assert np.array_equal(got, without) == (strength == 0.0)
 
 
 def _sampling(folder):

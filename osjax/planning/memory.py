@@ -14,6 +14,8 @@ SAVED = {"none": 0.0, "full": 1.0, "save_attention": 2.0, "offload": 0.0, "offlo
 WHOLE_DOUBLE, WHOLE_SINGLE = 22.0, 17.0
 ATTENTION_ONCE = ("save_attention", "offload_save_attention")  # policies that never run attention's forward pass again
 OFFLOADED = ("offload", "offload_save_attention")  # policies that keep block inputs in the host's memory
+# Where adapters alone train: of the working tensors, and what of a whole block is kept, as most inputs are of no use.
+WORKING_FROZEN, WHOLE_FROZEN = 21.0, 0.68
 
 
 @dataclass(frozen=True)
@@ -54,17 +56,19 @@ def estimate(
     tensor = 2 * here * model_cfg.hidden_size
     double, single = recomputed(model_cfg)
     whole = WHOLE_DOUBLE * (model_cfg.depth - double) + WHOLE_SINGLE * (model_cfg.depth_single_blocks - single)
-    saved = tensor * (SAVED[model_cfg.remat] * (double + single) + whole)
+    alive, kept = (WORKING_FROZEN, WHOLE_FROZEN) if adapters else (WORKING, 1.0)
+    saved = tensor * (SAVED[model_cfg.remat] * (double + single) + kept * whole)
     host = tensor * (double + single) if model_cfg.remat in OFFLOADED else 0
     width = model_cfg.hidden_size
     largest = 2 * (4 + 2 * model_cfg.mlp_ratio + 6) * width**2  # weights of a double block
     gathered = 2 * 2 * largest / ways["tensor"] if shards > 1 else 0  # this block's and the next one's, bfloat16
-    reduced = 0 if adapters else 4 * largest / ways["tensor"]  # its gradient before it is scattered
+    # Its gradient before it is scattered; beside adapters a copy of it in the dtype of the products.
+    reduced = (1 if adapters else 4) * largest / ways["tensor"]
     return Estimate(
         state_bytes,
         round(4 * parameters / shards),
         round(saved),
-        round(WORKING * tensor / ways["tensor"] + gathered + reduced),
+        round(alive * tensor / ways["tensor"] + gathered + reduced),
         round(host),
     )
 

@@ -14,7 +14,7 @@ from osjax.pages import plan as plan_page
 from osjax.parallel import mesh as device_mesh
 from osjax.parts.diffusion import DiffusionRecipe
 from osjax.parts.video_model import SPLIT, automatic_attention
-from osjax.planning import cost, program, published, targets
+from osjax.planning import cost, memory, program, published, targets
 from osjax.planning.stage import FULL, Bucket, Stage, encode_flops, encoder_bytes, expected_mfu
 from osjax.stages.stage import count_parameters
 

@@ -11,7 +11,6 @@ import jax
 import optax
 
 from osjax import models
-from osjax.errors import UserError
 from osjax.parallel import rules, sharding
 from osjax.parts import lora
 from osjax.parts.place import Place
@@ -24,7 +23,6 @@ from osjax.training.throughput import Throughput
 from osjax.types import Json, ModelConfig, Tree
 
 log = logging.getLogger(__name__)
-BASE = "base_checksum"  # beside a LoRA stage's config in its checkpoints: of the weights that it does not hold
 READERS = ("data.threads", "data.workers", "data.timeout_s")  # who reads changes no batch
 MAY_CHANGE = ("steps", "mesh", "checkpoint", "health", "hang", "evaluate", *READERS, "start", "sample")
 FREE = ("modes.", "autoencoder.config.", "lpips.config.", "dinov2.config.")  # groups whose keys are the user's choice
@@ -94,7 +92,7 @@ def train(recipe: Recipe, place: Place, work: Work, options: Options) -> state.T
             base = start.base_leaves(recipe, place)
             frozen = lora.base(base, adapters, recipe.model, recipe.mesh, recipe.keys.lora.base_dtype)
             # Checkpoints hold the adapters alone. The sum tells whether a later run puts the same model beneath them.
-            saved[BASE] = lora.checksum(frozen[0])
+            saved |= {start.BASE: lora.checksum(frozen[0]), start.CORNERS: start.corners(recipe, base)}
         if store.latest_step() is None:
             now = fresh.make()
             leaves = start.leaves_of(recipe, place)
@@ -155,10 +153,7 @@ def _name_changes(recipe: Recipe, store: checkpoint.Checkpoints, now: Mapping[st
     Keys that the checkpoint's osjax did not have yet, or that this one has no more, are no change of the user's.
     """
     before, after = flat(store.config()), flat(now)
-    if before.get(BASE) != after.get(BASE):
-        raise UserError(
-            f"{recipe.name} goes on with adapters of another model than `start` gives now: give that one again"
-        )
+    start.check_base(recipe.name, before, {key: now[key] for key in (start.BASE, start.CORNERS) if key in now})
     changed = [
         key
         for key in sorted({*before, *after})

@@ -1,8 +1,10 @@
 """What a stage starts from: another stage, a weight file, an image model, or, for adapters, the model beneath."""
 
+import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +19,14 @@ from osjax.parts.start import StartKeys
 from osjax.training import state
 from osjax.training.freeze import Freeze
 from osjax.types import ModelConfig, Tree
-from osjax.weights import inflate, init, load, orbax_stream
+from osjax.weights import adapters, inflate, init, load, orbax_stream
 from osjax.weights.layout import layout_named
 from osjax.weights.leaves import Leaves, of_params
 from osjax.weights.lora import blank
+
+# Beside a LoRA stage's config in its checkpoints, of the weights that these do not hold: their sum, and their corners.
+BASE, CORNERS = "base_checksum", "base_corners"
+CORNER = 8  # values along each axis
 
 
 def base_leaves(recipe: Recipe, place: Place) -> Leaves:
@@ -66,12 +72,41 @@ def check(recipe: Recipe, place: Place, later: Collection[str], resumed: bool = 
     if recipe.keys.start.stage in later:
         return
     if recipe.adapters is not None:
-        base_leaves(recipe, place)
+        base = base_leaves(recipe, place)
+        if resumed and "://" not in place.checkpoints:
+            newest = orbax_stream.find(Path(place.of(recipe.name)))
+            if newest is not None:
+                check_base(recipe.name, adapters.saved_config(newest), {CORNERS: corners(recipe, base)})
     if resumed:
         return
     leaves = leaves_of(recipe, place)
     if leaves is not None:
         _check_shapes(leaves.shapes, recipe, "what it starts from does not fit its model")
+
+
+def corners(recipe: Recipe, base: Leaves) -> str:
+    """What tells one model beneath adapters from another without reading it: names, shapes, and a corner of each leaf.
+
+    recipe: of the stage. base: of `base_leaves`. 16 hex digits; of values as the stage holds them.
+    """
+    kind = "float32" if recipe.keys.lora.base_dtype == "float32" else "bfloat16"
+    sums = hashlib.sha256()
+    for path, shape in sorted(base.shapes.items()):
+        values = base.read(path, tuple(slice(0, min(CORNER, size)) for size in shape))
+        sums.update(f"{path}{shape}".encode() + values.astype(jnp.dtype(kind)).tobytes())
+    return sums.hexdigest()[:16]
+
+
+def check_base(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """UserError, status 2, where adapters would go on beside another model than they were trained on.
+
+    name: of the stage. before: the config in its checkpoint. now: what is known of the model, by BASE and CORNERS;
+    what an older checkpoint does not have is not compared.
+    """
+    if any(key in before and before[key] != value for key, value in now.items()):
+        raise UserError(
+            f"{name} goes on with adapters of another model than `start` gives now: give that one again", status=2
+        )
 
 
 def check_resumed(recipe: Recipe, folder: Path) -> None:

@@ -48,10 +48,17 @@ def read(path: Path, model_cfg: MMDiTConfig, layout: Layout = OPEN_SORA_V2, aver
     return Adapters(cfg, leaves.tree())
 
 
-def _saved(item: Path) -> Json:
-    """The `lora` group of the config in the checkpoint that a folder of parameters belongs to."""
-    path = item.parent / "config" / "metadata"
+def saved_config(item: Path) -> Json:
+    """The config in the checkpoint that a folder of parameters, `item`, belongs to; empty where there is none."""
     try:
-        return dict(json_file.read(path, "-").get("lora") or {})
-    except (UserError, ValueError, TypeError):
+        return json_file.read(item.parent / "config" / "metadata", "-")
+    except UserError:
         return {}  # converted weights have no such config
+
+
+def _saved(item: Path) -> Json:
+    """The `lora` group of that config."""
+    try:
+        return dict(saved_config(item).get("lora") or {})
+    except (ValueError, TypeError):
+        return {}

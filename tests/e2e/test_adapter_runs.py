@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from osjax.__main__ import main
 from osjax.data import video
@@ -158,6 +159,22 @@ def test_adapters_beside_an_int8_model_resume_with_the_same_bits_and_hold_nothin
     half = [*flags, f"--workdir={tmp_path / 'half'}", "--config.lora.base_dtype=bfloat16"]
     assert main(half) == 0
     assert [line["loss"] for line in metrics.read(tmp_path / "half" / "metrics.jsonl")] != losses[0]
+
+
+def test_another_model_beneath_adapters_is_refused_by_the_dry_run_and_the_run_alike(
+    small, tmp_path, capsys
+):
+    folder, flags, run = small
+    tensors = load_file(folder / "video.safetensors")
+    name = "double_blocks.0.img_attn.q_proj.weight"  # what an adapter merged into it would change
+    save_file({**tensors, name: tensors[name] + 0.05}, tmp_path / "merged.safetensors")
+    said = []
+    for weights, more in ((folder / "video", ()), (tmp_path / "merged", ()), (tmp_path / "merged", ("--dry-run",))):
+        went_on = shutil.copytree(run, tmp_path / f"run{len(said)}")
+        asked = [f"--workdir={went_on}", "--config.steps=7", f"--config.start.weights={weights}.safetensors", *more]
+        capsys.readouterr()
+        said.append((main([*flags, *asked]), [x for x in capsys.readouterr().err.splitlines() if "another model" in x]))
+    assert said[0] == (0, []) and said[1] == said[2] and said[1][0] == 2 and len(said[1][1]) == 1
 
 
 def test_samples_while_adapters_train_beside_int8_have_them_and_begin_as_the_model_alone(small):

@@ -94,7 +94,7 @@ def test_a_run_in_two_parts_ends_with_the_same_bits_and_another_model_beneath_is
         chex.assert_trees_all_equal(got, want)
     other = {f"{STAGE}.start.average": False, f"{STAGE}.steps": 7}
     status, error = faults.stop_after(workdir, "no such stage", 1, **flags, **other)
-    assert status == 1 and "adapters of another model than `start` gives now" in error
+    assert status == 2 and "adapters of another model than `start` gives now" in error
 
 
 def test_sampling_takes_the_model_with_its_adapters(run, tmp_path):

@@ -23,6 +23,8 @@ COLOURS = {
     "white": (248, 248, 248),
 }
 SHAPES = ("circle", "bar", "pillar", "slash")  # a bar lies, a pillar stands, a slash leans
+STAR = "star"  # which no clip of the demo shows: data/star.py
+TIP, NOTCH = 1.4, 0.65  # of a star, in radii: it covers about what a circle does
 SOFT_EDGE = 2  # pixels from an object's colour to the background's, as a lens draws them
 LONGEST = 1.17  # of all shapes' reaches, in radii
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}  # x right, y down
@@ -170,18 +172,18 @@ def _phase(x: np.ndarray, y: np.ndarray, turn: float, cycles: float) -> np.ndarr
     return 2 * np.pi * cycles * (np.cos(turn) * x + np.sin(turn) * y)
 
 
-def distance(shape: str, u: np.ndarray, v: np.ndarray, r: float) -> np.ndarray:
+def distance(shape: str, u: np.ndarray, v: np.ndarray, r: float, notch: float = NOTCH) -> np.ndarray:
     """Signed distance to the outline of a shape of radius `r`, negative inside.
 
-    u, v: places right of and below the centre, in the unit of r. No shape reaches farther than LONGEST * r along an
-    axis.
+    u, v: places right of and below the centre, in the unit of r. notch: where a star's edges meet between its tips, in
+    radii. No shape reaches farther than LONGEST * r along an axis, but for a star, which reaches TIP * r.
     """
     if shape == "circle":
         return np.hypot(u, v) - r
-    if shape == "star":  # of data/star.py; a fifth of it, folded in half, has one edge from a tip inwards
+    if shape == STAR:  # a fifth of it, folded in half, has one edge from a tip inwards
         fifth = 2 * np.pi / 5
         turn = abs((np.arctan2(u, -v) + fifth / 2) % fifth - fifth / 2)
-        tip, inner = np.array((1.15 * r, 0.0)), 0.45 * r * np.array((np.cos(fifth / 2), np.sin(fifth / 2)))
+        tip, inner = np.array((TIP * r, 0.0)), notch * r * np.array((np.cos(fifth / 2), np.sin(fifth / 2)))
         outward = np.array((inner[1], tip[0] - inner[0])) / np.hypot(*(tip - inner))
         return outward[0] * (np.hypot(u, v) * np.cos(turn) - tip[0]) + outward[1] * np.hypot(u, v) * np.sin(turn)
     if shape == "slash":

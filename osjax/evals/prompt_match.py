@@ -12,10 +12,11 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from osjax.data.clips import COLOURS, DIRECTIONS, SHAPES, SPEEDS, WORDS, ClipSpec, distance
+from osjax.data.clips import COLOURS, DIRECTIONS, NOTCH, SHAPES, SPEEDS, STAR, WORDS, ClipSpec, distance
 from osjax.evals import background
 
 TEMPLATE = 24  # side of the grid that masks are compared on
+BLUNT = (0.78, 0.91)  # notches of a star that a decoder has filled; without any, at 1.13, it is a pentagon
 STILL = 0.04  # of the side: an object whose centre goes no farther has no direction
 
 
@@ -41,8 +42,8 @@ class Reading(NamedTuple):
         return {word: getattr(self, word) == getattr(spec, word) for word in WORDS}
 
 
-def read(video_THWC: np.ndarray) -> Reading:
-    """What a clip shows, video_THWC in uint8."""
+def read(video_THWC: np.ndarray, shapes: Sequence[str] = SHAPES) -> Reading:
+    """What a clip shows, video_THWC in uint8. shapes: that it may show, of SHAPES and STAR."""
     objects = [_find(frame) for frame in video_THWC]
     nothing = np.zeros(video_THWC.shape[1:3], bool)
     masks = [nothing if one is None else one[1] > 0 for one in objects]
@@ -51,10 +52,11 @@ def read(video_THWC: np.ndarray) -> Reading:
     if len(frames) < 2:
         return Reading(**around)
     x, y = _way([centre for _, _, centre in frames], len(frames)) / video_THWC.shape[1]
-    first, last = (one and _shape([one[1]]) for one in (objects[0], objects[-1]))
+    known = tuple(shapes)
+    first, last = (one and _shape([one[1]], known) for one in (objects[0], objects[-1]))
     return Reading(
         colour=_majority([colour for colour, _, _ in frames]),
-        shape=_shape([mask for _, mask, _ in frames]),
+        shape=_shape([mask for _, mask, _ in frames], known),
         direction=_direction(x, y),
         motion=_motion(x, y),
         way=float(np.hypot(x, y)),
@@ -168,17 +170,21 @@ def _sample(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndar
 
 
 @lru_cache
-def _templates(blur: float) -> dict[str, np.ndarray]:
-    """Every shape drawn large, softened by `blur` (of its radius), on the same grid."""
+def _templates(shape: str) -> list[np.ndarray]:
+    """A shape drawn large on the same grid, sharp and soft: a lossy decoder rounds corners.
+
+    It fills the notches of a star, too, so there are some with shallower ones: what has five corners is read as a star.
+    """
     v, u = np.mgrid[-1.6:1.6:96j, -1.6:1.6:96j]
-    return {s: _normalised(np.clip(0.5 - distance(s, u, v, 1.0) / max(blur, 0.03), 0, 1)) for s in SHAPES}
+    notches = (NOTCH, *BLUNT) if shape == STAR else (NOTCH,)
+    drawn = [(distance(shape, u, v, 1.0, notch), blur) for notch in notches for blur in (0.1, 0.4)]  # of its radius
+    return [_normalised(np.clip(0.5 - away / blur, 0, 1)) for away, blur in drawn]
 
 
-def _shape(masks: Sequence[np.ndarray]) -> str:
+def _shape(masks: Sequence[np.ndarray], shapes: Sequence[str]) -> str:
     seen = np.mean([_normalised(mask) for mask in masks], axis=0)
 
     def error(name: str) -> float:
-        # The best of a sharp and a soft template: a lossy decoder rounds corners.
-        return min(float(np.square(seen - _templates(blur)[name]).mean()) for blur in (0.1, 0.4))
+        return min(float(np.square(seen - template).mean()) for template in _templates(name))
 
-    return min(SHAPES, key=error)
+    return min(shapes, key=error)

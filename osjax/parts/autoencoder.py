@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -109,7 +110,7 @@ def read(part: AutoencoderPart, place: Place | None, mesh: Mesh) -> Autoencoder:
 def unread(part: AutoencoderPart) -> Autoencoder:
     """The autoencoder of a file, whose parameters, float32, are read when they are first used."""
     params = stored.of_leaves(part.model, partial(_leaves, part, None), "float32")
-    return Autoencoder(part.module, params)
+    return Autoencoder(part.module, params, scale_of(part, None))
 
 
 def check(part: AutoencoderPart) -> None:
@@ -134,11 +135,17 @@ def fingerprint(part: AutoencoderPart, place: Place | None) -> str:
 
 
 def scale_of(part: AutoencoderPart, place: Place | None) -> LatentScale:
-    """The further normalisation of an autoencoder's latents: what its stage measured; none for one of a file.
+    """The further normalisation of an autoencoder's latents: what its stage measured, in this run or in the one whose
+    checkpoints are its weights; none for one of a file.
 
     part, place: as `read` takes them.
     """
-    return latent_scale.read(place.workdir / part.stage) if part.stage else LatentScale()
+    if part.stage:
+        return latent_scale.read(place.workdir / part.stage)
+    path = Path(part.weights or "")
+    near = (folder for folder in (path.parent, path.parent.parent) if path.is_dir())  # checkpoints, or one of them
+    measured = next((folder for folder in near if (folder / latent_scale.FILE).is_file()), None)
+    return latent_scale.read(measured) if measured else LatentScale()
 
 
 def _leaves(part: AutoencoderPart, place: Place | None) -> Leaves:

@@ -3,18 +3,20 @@
 from dataclasses import replace
 
 import numpy as np
-import pytest
 
 from osjax.data import clips, star
 from osjax.parts import config, run
 
 
-def test_a_star_has_five_tips_and_stays_within_the_reach_of_all_shapes():
+def test_a_star_has_five_tips_and_stays_within_the_picture():
     turns = np.linspace(0, 2 * np.pi, 3600, endpoint=False)
     edge = np.array([_radius(turn) for turn in turns[::10]])
     peaks = (edge > np.roll(edge, 1)) & (edge >= np.roll(edge, -1))
-    assert peaks.sum() == 5 and edge.max() <= clips.LONGEST and edge.min() < 0.5
+    assert peaks.sum() == 5 and edge.max() <= clips.TIP and edge.min() < 0.7
     assert clips.distance("star", np.zeros(1), np.zeros(1), 1.0)[0] < 0
+    for spec in [*star.specs(30), *star.unseen(30)]:
+        way = np.abs(clips.DIRECTIONS[spec.direction]) * spec.travel / 2 + clips.TIP * spec.radius
+        assert (np.array(spec.centre) - way >= -1e-9).all() and (np.array(spec.centre) + way <= 1 + 1e-9).all()
 
 
 def _radius(turn):
@@ -30,17 +32,20 @@ def test_its_clips_show_some_colours_and_directions_and_look_like_no_other_shape
         star.DIRECTIONS
     )
     assert all("star" in spec.caption for spec in made) and "star" not in clips.SHAPES
-    assert star.write(tmp_path, 2).is_file() and len(list(tmp_path.glob("*.mp4"))) == 2
+    others = star.unseen(20)
+    assert not {s.colour for s in others} & set(star.COLOURS) and not {s.direction for s in others} & set(
+        star.DIRECTIONS
+    )
+    assert star.write(tmp_path, 2, 3).is_file() and len(list(tmp_path.glob("*.mp4"))) == 5
+    assert (tmp_path / "clips.csv").read_text().count("star") == 2
     shown = clips.render(made[0], 40)
     for shape in clips.SHAPES:
         assert np.abs(shown.astype(int) - clips.render(replace(made[0], shape=shape), 40)).max() > 50
 
 
-def test_the_stage_goes_on_with_the_demo_s_last_model():
-    made = run.of_config(config.load("configs/finetune/star.py"), ignored=("report",))
-    assert list(made.stages)[-2:] == ["stage3_i2v_high", "star"]
-    stage = made.stages["star"]
-    assert stage.model == made.stages["stage3_i2v_high"].model and stage.adapters.rank == 16
-    assert stage.optimizer.decay_steps == stage.keys.steps
-    with pytest.raises(KeyError):
-        _ = run.of_config(config.load("configs/demo.py"), ignored=("report",)).stages["star"]
+def test_the_run_adapts_the_demo_s_last_model():
+    made = run.of_config(config.load("configs/finetune/star.py")).stages["star"]
+    last = run.of_config(config.load("configs/demo.py"), ignored=("report",)).stages["stage3_i2v_high"]
+    assert made.model == last.model and made.adapters.rank == 16 and made.autoencoder.model == last.autoencoder.model
+    assert made.keys.start.weights == "runs/demo/stage3_i2v_high/checkpoints"
+    assert made.optimizer.decay_steps == made.keys.steps and made.keys.sample == last.keys.sample

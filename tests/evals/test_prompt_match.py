@@ -1,6 +1,7 @@
 """All words of clips are read as they were drawn, through MP4 and blur; noise and wrong captions score at chance."""
 
 import dataclasses
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -10,7 +11,7 @@ from osjax.configs import smoke
 
 from osjax import models
 from osjax.conditioning.text import TextEncoder
-from osjax.data import clips, video
+from osjax.data import clips, star, video
 from osjax.evals import background, prompt_match
 from osjax.parts.groups import to_dataclass
 from osjax.sampling.pipeline import Autoencoder, Pipeline, SampleSettings
@@ -36,6 +37,26 @@ def test_decoded_training_clips_are_read_right(drawn):
     assert got["samples"] == COUNT and set(clips.WORDS) == set(CHANCE)
     assert got["all"] >= 0.97 and got["steady"] >= 0.98, got
     assert min(got[name] for name in CHANCE) >= 0.98, got
+
+
+def test_stars_are_read_as_stars_and_old_shapes_never_where_both_may_be_shown():
+    known = (*clips.SHAPES, clips.STAR)
+    wanted = [*star.specs(50, 3), *star.unseen(50, 4), *clips.specs(COUNT, 12, clips.combinations())]
+    seen = [video.decode(video.encode(clips.render(s, 80), 8, crf=18)) for s in wanted]
+    shapes = [prompt_match.read(clip, known).shape for clip in seen]
+    assert sum(shape == clips.STAR for shape in shapes[:100]) >= 98
+    assert shapes[100:] == [s.shape for s in wanted[100:]]
+    assert clips.STAR not in {prompt_match.read(clip).shape for clip in seen[:3]}  # the demo's own reader knows none
+
+
+def test_a_star_whose_notches_a_decoder_has_filled_still_is_one_and_a_circle_is_none(monkeypatch):
+    spec, known = star.unseen(1)[0], (*clips.SHAPES, clips.STAR)
+    for notch in (clips.NOTCH, 0.8, 0.95):
+        with monkeypatch.context() as patch:  # of what is drawn, not of what is read
+            patch.setattr(clips, "distance", partial(clips.distance, notch=notch))
+            shown = clips.render(spec, 80)
+        assert prompt_match.read(shown, known).shape == clips.STAR, notch
+    assert prompt_match.read(clips.render(dataclasses.replace(spec, shape="circle"), 80), known).shape == "circle"
 
 
 def test_larger_clips_are_read_right():

@@ -161,9 +161,7 @@ def test_adapters_beside_an_int8_model_resume_with_the_same_bits_and_hold_nothin
     assert [line["loss"] for line in metrics.read(tmp_path / "half" / "metrics.jsonl")] != losses[0]
 
 
-def test_another_model_beneath_adapters_is_refused_by_the_dry_run_and_the_run_alike(
-    small, tmp_path, capsys
-):
+def test_another_model_beneath_adapters_is_refused_by_the_dry_run_and_the_run_alike(small, tmp_path, capsys):
     folder, flags, run = small
     tensors = load_file(folder / "video.safetensors")
     name = "double_blocks.0.img_attn.q_proj.weight"  # what an adapter merged into it would change

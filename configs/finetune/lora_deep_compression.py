@@ -1,7 +1,7 @@
 """Adapters of the released deep-compression model at 768px, text and image to video.
 
 Command:   osjax finetune CLIPS --config=configs/finetune/lora_deep_compression.py --weights=ckpts
-Hardware:  one of 40 GB, by compiled programs (docs/finetune.md); never run
+Hardware:  one of 40 GB by arithmetic, 24 GB with lora.base_dtype=int8 as compiled (docs/finetune.md); never run
 Steps:     1000, for about 20 to 200 clips; --config.steps=4000 for 2,000
 """
 

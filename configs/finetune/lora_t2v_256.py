@@ -1,7 +1,7 @@
 """Adapters of the released model at 256px, text to video.
 
 Command:   osjax finetune CLIPS --config=configs/finetune/lora_t2v_256.py --weights=ckpts
-Hardware:  one of 40 GB, or of 24 GB with --config.lora.base_dtype=int8, by compiled programs (docs/finetune.md); never run
+Hardware:  one of 40 GB, or of 24 GB with lora.base_dtype=int8, by compiled programs (docs/finetune.md); never run
 Steps:     1000, for about 20 to 200 clips; --config.steps=4000 for 2,000
 """
 

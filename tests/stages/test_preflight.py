@@ -81,6 +81,7 @@ WRONG = [
     ({**LORA, "lora.targets": ("banana",)}, "fits no parameter"),
     ({**LORA, "lora.start": "{video}"}, "video"),
     ({**LORA, "lora.base_dtype": "float8"}, "lora.base_dtype"),
+    ({"lora.base_dtype": "int8"}, "lora.rank is 0"),
     ({**LORA, "freeze.params": ("img_in",)}, "lora freezes the whole model"),
     ({"freeze.params": ("*",)}, "nothing to train"),
     ({"freeze.but": ("img_in",)}, "freeze.params is empty"),

@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 import osjax
 from osjax.errors import UserError
+from osjax.flow.sampler import State
 from osjax.sampling import names, prompts, t2i2v
 from osjax.sampling.job import Job
 from osjax.sampling.pipeline import Pipeline
@@ -120,7 +121,7 @@ class _Bars:
         self._steps.close()
         self._samples.close()
 
-    def step(self) -> None:
+    def step(self, _: State) -> None:
         if self._steps.n == self._steps.total:  # the next sample began
             self._steps.reset()
         self._steps.update()

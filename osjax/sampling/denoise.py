@@ -23,6 +23,8 @@ from osjax.parallel import sharding
 from osjax.sampling.settings import SampleSettings
 from osjax.types import Array
 
+OnStep = Callable[[sampler.State], None]
+
 
 class Inputs(NamedTuple):
     """All that the model is told besides the latent, float32.
@@ -126,12 +128,13 @@ class Denoiser:
         noise_BTHWC: jax.Array,
         inputs: Inputs,
         settings: SampleSettings,
-        on_step: Callable[[], None] | None = None,
+        on_step: OnStep | None = None,
     ) -> jax.Array:
         """The denoised latents (rows, T, H, W, C), float32.
 
         params: of the module. noise_BTHWC: to start from, a row for each of `rows`. settings: steps, shift, guidance.
-        on_step: called after every step, which costs a wait each time. UserError: see `check`.
+        on_step: called after every step with the state of latents, which costs a wait each time; the next step takes
+        its buffers, and what it raises ends the loop. UserError: see `check`.
         """
         calls, ends = plan(settings, self.module, noise_BTHWC.shape[1:])
         self.check(noise_BTHWC.shape[1:], inputs.txt_2BMC.shape[2])
@@ -188,5 +191,5 @@ class Denoiser:
             return advance(self.module, params, state, inputs, calls, np.int32(0), ends[-1]).x
         for first, last in zip(np.concatenate([[0], ends[:-1]]).astype(np.int32), ends, strict=True):
             state = jax.block_until_ready(advance(self.module, params, state, inputs, calls, first, last))
-            on_step()
+            on_step(state)
         return state.x

@@ -23,7 +23,7 @@ from osjax.parallel import sharding
 from osjax.sampling import int8 as quantization
 from osjax.sampling import references, t2i2v
 from osjax.sampling.autoencoder import Autoencoder, to_float, to_uint8
-from osjax.sampling.denoise import Denoiser, Inputs, plan
+from osjax.sampling.denoise import Denoiser, Inputs, OnStep, plan
 from osjax.sampling.encoders import PromptEncoder
 from osjax.sampling.job import Job
 from osjax.sampling.options import Options, RunOptions, check_names
@@ -224,11 +224,11 @@ class Pipeline:
         return {"prompt": job.prompt, "text": settings.says(job.prompt), "negative": job.negative, "seed": job.seed}
 
     def stream(
-        self, jobs: Sequence[Job], settings: SampleSettings, on_step: Callable[[], None] | None = None
+        self, jobs: Sequence[Job], settings: SampleSettings, on_step: OnStep | None = None
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """(video (T, H, W, 3) uint8, latents (T, H, W, C)) of one job after the other, as they are made.
 
-        jobs: of `jobs`, with these settings. on_step: called after every denoise step.
+        jobs: of `jobs`, with these settings. on_step: called after every denoise step, see `Denoiser`.
         """
         rows = self._denoiser.rows
         for start in range(0, len(jobs), rows):
@@ -292,7 +292,7 @@ class Pipeline:
         jobs: Sequence[Job],
         given: dict[str, np.ndarray],
         settings: SampleSettings,
-        on_step: Callable[[], None] | None,
+        on_step: OnStep | None,
     ) -> np.ndarray:
         shape = self.latent_shape(settings)
         noise_BTHWC = jnp.stack([job.noise(shape) for job in jobs])

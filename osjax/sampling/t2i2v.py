@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from osjax.data import buckets, transforms
+from osjax.sampling.denoise import OnStep
 from osjax.sampling.job import Job
 from osjax.sampling.settings import SampleSettings
 
@@ -18,7 +19,7 @@ class ImagePipeline(Protocol):
     """A pipeline that makes images: what the first frames need of `sampling.pipeline.Pipeline`."""
 
     def stream(
-        self, jobs: Sequence[Job], settings: SampleSettings, on_step: Callable[[], None] | None = None
+        self, jobs: Sequence[Job], settings: SampleSettings, on_step: OnStep | None = None
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """(video (1, H, W, 3) uint8, latents) of one job after the other.
 
@@ -62,7 +63,7 @@ def first_frames(
     jobs: Sequence[Job],
     settings: SampleSettings,
     size: tuple[int, int],
-    on_step: Callable[[], None] | None = None,
+    on_step: OnStep | None = None,
 ) -> Iterator[np.ndarray]:
     """A uint8 image (height, width, 3) for each job, as they are made; the image model is freed at the end.
 

@@ -67,11 +67,23 @@ def test_a_keyword_that_nobody_knows_is_refused_as_python_does_it(pipe):
 def test_progress_by_step_gives_the_same_bits(pipe, solver):
     steps, settings = [], tiny.SETTINGS.changed(solver=solver, steps=4)
     jobs = pipe.jobs(settings, PROMPTS[:1])
-    (_, stepped), (_, whole) = (
-        next(pipe.stream(jobs, settings, on_step)) for on_step in (lambda: steps.append(None), None)
+    (_, stepped), whole = (
+        next(pipe.stream(jobs, settings, on_step)) for on_step in (lambda state: steps.append(np.array(state.clip)), None)
     )
     assert len(steps) == settings.steps
-    np.testing.assert_array_equal(stepped, whole)
+    gap = [np.abs(clip[0] - whole[1]).max() for clip in steps]  # what a step predicts nears what comes out
+    assert gap[-1] < 1e-4 < gap[0]
+    np.testing.assert_array_equal(stepped, whole[1])
+
+
+def test_a_listener_that_raises_ends_the_loop_and_the_next_video_is_as_it_would_have_been(pipe):
+    def stop(state):
+        raise InterruptedError
+
+    jobs = pipe.jobs(tiny.SETTINGS, PROMPTS[:1])
+    with pytest.raises(InterruptedError):
+        next(pipe.stream(jobs, tiny.SETTINGS, stop))
+    np.testing.assert_array_equal(next(pipe.stream(jobs, tiny.SETTINGS))[1], pipe(PROMPTS[:1]).latents_BTHWC[0])
 
 
 def test_prompt_negative_and_reference_all_change_the_result(pipe):

@@ -55,6 +55,9 @@ VERBS = {
     "encode": Verb("osjax.cli.encode", "latents and text features of clips, for training with data.cached"),
     "report": Verb("osjax.cli.report", "a run's losses, rates and samples as one HTML page", needs_config=False),
     "sample": Verb("osjax.cli.sample", "prompts, images and clips to videos", "configs/sample/demo.py"),
+    "serve": Verb(
+        "osjax.cli.serve", "the videos API of OpenAI's clients, and a studio in the browser", "configs/serve.py"
+    ),
     "eval": Verb("osjax.cli.eval", "how well an autoencoder reproduces videos", "configs/eval/recon.py"),
     "convert": Verb("osjax.cli.convert", "weight files to osjax checkpoints, and back", "configs/models.py"),
     "plan": Verb("osjax.cli.plan", "what a training run needs and costs on accelerators that are not here"),
@@ -78,6 +81,7 @@ COMPUTING = (
     "finetune",
     "encode",
     "sample",
+    "serve",
     "eval",
     "bench",
 )  # they run models, so pages of memory matter

@@ -14,16 +14,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [
     *"types errors atomic file_name plain_line json_file lock integrity".split(),
     *"parallel flow data curation ops models conditioning".split(),
-    "weights",
-    "training",
-    "sampling",
-    "evals",
-    "parts",
-    "stages",
-    "planning",
-    "bench",
-    "pages",
-    "cli",
+    *"weights training sampling evals parts stages planning bench serve pages cli".split(),
 ]
 
 

@@ -48,17 +48,19 @@ def tag(stream: VideoStream) -> None:
     context.color_primaries = context.color_trc = BT709
 
 
-def encode(video_THWC: np.ndarray, fps: float, crf: int = 18) -> bytes:
+def encode(video_THWC: np.ndarray, fps: float, crf: int = 18, comment: str | None = None) -> bytes:
     """The bytes of an H.264 MP4, always the same ones for the same frames.
 
-    video_THWC: uint8 (T, H, W, 3). fps: frames per second. crf: 0 is lossless, 23 x264's default. UserError for odd
-    sizes.
+    video_THWC: uint8 (T, H, W, 3). fps: frames per second. crf: 0 is lossless, 23 x264's default. comment: text in the
+    file's metadata. UserError for odd sizes.
     """
     T, H, W, _ = video_THWC.shape
     if H % 2 or W % 2:
         raise UserError(f"H.264 with 4:2:0 colour needs even sizes, got {H}x{W}: resize to {H + H % 2}x{W + W % 2}")
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
+        if comment is not None:
+            container.metadata["comment"] = comment
         stream = container.add_stream("libx264", rate=round(fps), options={"crf": str(crf), **SAME_BYTES})
         stream.width, stream.height, stream.pix_fmt = W, H, "yuv420p"
         stream.codec_context.thread_count = 1  # small clips; the caller parallelises over files

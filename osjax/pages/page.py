@@ -20,11 +20,16 @@ figure{display:inline-block;margin:.4em;vertical-align:top;max-width:100%}
 VIEWPORT = '<meta name="viewport" content="width=device-width,initial-scale=1">'  # phones show it at its size
 
 
+def document(title: str, body: str) -> str:
+    """One whole page. title: text. body: HTML, its texts escaped already."""
+    head = f'<!doctype html><html lang="en"><meta charset="utf-8">{VIEWPORT}<title>{html.escape(title)}</title>'
+    return f"{head}<style>{STYLE}</style><main>{body}</main>\n"
+
+
 def write(path: Path, title: str, body: str) -> None:
     """Write one page, whole or not at all. path: of the file. title: text. body: HTML, its texts escaped already."""
-    head = f'<!doctype html><html lang="en"><meta charset="utf-8">{VIEWPORT}<title>{html.escape(title)}</title>'
     # Names of files may hold bytes that are no UTF-8.
-    atomic.write_bytes(path, f"{head}<style>{STYLE}</style><main>{body}</main>\n".encode("utf-8", "backslashreplace"))
+    atomic.write_bytes(path, document(title, body).encode("utf-8", "backslashreplace"))
 
 
 def heading(text: object, level: int = 2) -> str:

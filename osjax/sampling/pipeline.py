@@ -210,6 +210,16 @@ class Pipeline:
         """
         return self._autoencoder.latent_shape(settings.frames, *self.size(settings))
 
+    @property
+    def rows(self) -> int:
+        """Videos that one run of the loop makes: one for every group of devices that holds a whole model."""
+        return self._denoiser.rows
+
+    @property
+    def causal(self) -> bool:
+        """Whether the first latent frame stands for the first frame alone."""
+        return self._autoencoder.causal
+
     def calls(self, settings: SampleSettings) -> int:
         """How often these settings ask the video model: once for each prediction of each evaluation of the solver."""
         return int(plan(settings, self.module, self.latent_shape(settings))[1][-1])

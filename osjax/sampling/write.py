@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from osjax import atomic, json_file
 from osjax.data import video
@@ -119,18 +120,21 @@ def suffix_of(frames: int) -> str:
     return ".png" if frames == 1 else ".mp4"
 
 
-def encode(video_THWC: np.ndarray, suffix: str, fps: float, crf: int = CRF) -> bytes:
+def encode(video_THWC: np.ndarray, suffix: str, fps: float, crf: int = CRF, comment: str | None = None) -> bytes:
     """The bytes of an MP4 or, for one frame, of a PNG.
 
     video_THWC: uint8. suffix: one of SUFFIXES, in any case. fps, crf: frames a second and quality, of an MP4.
+    comment: text that the file carries with it.
     UserError for several frames as a PNG, and for odd sizes as an MP4.
     """
     if suffix.lower() != ".png":
-        return video.encode(video_THWC, fps, crf)
+        return video.encode(video_THWC, fps, crf, comment)
     if len(video_THWC) != 1:
         raise UserError(f"a PNG holds one frame, the video has {len(video_THWC)}: write it as .mp4")
-    file = io.BytesIO()
-    Image.fromarray(video_THWC[0]).save(file, format="PNG")
+    file, told = io.BytesIO(), PngInfo()
+    if comment is not None:
+        told.add_itxt("comment", comment)
+    Image.fromarray(video_THWC[0]).save(file, format="PNG", pnginfo=told)
     return file.getvalue()
 
 

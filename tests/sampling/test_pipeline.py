@@ -68,7 +68,8 @@ def test_progress_by_step_gives_the_same_bits(pipe, solver):
     steps, settings = [], tiny.SETTINGS.changed(solver=solver, steps=4)
     jobs = pipe.jobs(settings, PROMPTS[:1])
     (_, stepped), whole = (
-        next(pipe.stream(jobs, settings, on_step)) for on_step in (lambda state: steps.append(np.array(state.clip)), None)
+        next(pipe.stream(jobs, settings, on_step))
+        for on_step in (lambda state: steps.append(np.array(state.clip)), None)
     )
     assert len(steps) == settings.steps
     gap = [np.abs(clip[0] - whole[1]).max() for clip in steps]  # what a step predicts nears what comes out

@@ -141,7 +141,9 @@ class Denoiser:
         if self.module.inputs.guidance:
             inputs = inputs._replace(strength_B=jnp.full((len(noise_BTHWC),), settings.guidance))
         if self.mesh is None:
-            return self._run(params, sampler.start(noise_BTHWC), inputs, calls, ends, on_step)
+            # Where the parameters are, as it comes back from each step: else the second one would be compiled anew.
+            where = getattr(jax.tree.leaves(params)[0], "sharding", None)
+            return self._run(params, jax.device_put(sampler.start(noise_BTHWC), where), inputs, calls, ends, on_step)
         # Each group of devices makes its own rows. Text, condition and tables are small: every device has them whole.
         rows = sharding.batch_sharding(self.mesh)
         everywhere = sharding.replicated(self.mesh)

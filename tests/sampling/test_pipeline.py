@@ -10,9 +10,11 @@ from PIL import Image
 from osjax.errors import UserError
 from osjax.flow.solvers import SOLVERS
 from osjax.parallel import mesh
+from osjax.parts.pipeline import from_checkpoint
+from osjax.sampling.denoise import advance
 from osjax.sampling.pipeline import to_float, to_uint8
 from tests.golden import relative_error
-from tests.sampling import tiny
+from tests.sampling import tiny, trained
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +77,15 @@ def test_progress_by_step_gives_the_same_bits(pipe, solver):
     gap = [np.abs(clip[0] - whole[1]).max() for clip in steps]  # what a step predicts nears what comes out
     assert gap[-1] < 1e-4 < gap[0]
     np.testing.assert_array_equal(stepped, whole[1])
+
+
+@pytest.mark.parametrize("read", ["given", "from a workdir"])
+def test_a_listener_costs_no_second_program(pipe, read, tmp_path):
+    # Arrays that were read to a device are bound to it, those that are given are not.
+    pipe = pipe if read == "given" else from_checkpoint(trained.write(tmp_path))
+    jobs, before = pipe.jobs(tiny.SETTINGS, PROMPTS[:1]), advance._cache_size()
+    next(pipe.stream(jobs, tiny.SETTINGS.changed(frames=12 if read == "given" else 16), lambda state: None))
+    assert advance._cache_size() == before + 1
 
 
 def test_a_listener_that_raises_ends_the_loop_and_the_next_video_is_as_it_would_have_been(pipe):

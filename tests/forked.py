@@ -17,7 +17,7 @@ from tests import compiler_flags
 
 ROOT = Path(__file__).parents[1]
 _SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["osjax.cli.train", "osjax.cli.demo"])
+_SERVER.set_forkserver_preload(["osjax.cli.train", "osjax.cli.demo", "osjax.serve.app", "osjax.serve.worker"])
 
 
 class Forked:

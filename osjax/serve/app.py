@@ -4,18 +4,20 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 import socket
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import HTTPException, RequestValidationError
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 
 import osjax
 from osjax.errors import UserError
@@ -98,6 +100,16 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, board: Board):
         super().__init__(config)
         self._board = board
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """A block in which signals end the server in order; uvicorn's own sends them again, which cuts that short."""
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._board.close()
@@ -192,6 +204,7 @@ def _listening(options: ServerOptions):
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((options.host, options.port))
+        listener.listen(1024)
     except OSError as error:
         listener.close()
         where = f"{options.host}:{options.port}"

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
-from fastapi.exceptions import HTTPException
 from pydantic import BaseModel, ValidationError
+from starlette.exceptions import HTTPException
 
 from osjax.serve.answers import Refused
 

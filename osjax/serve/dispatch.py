@@ -81,6 +81,7 @@ class Dispatcher(threading.Thread):
             process = context.Process(target=worker.main, args=(theirs, *self._process), name="models", daemon=False)
             process.start()
             theirs.close()
+            log.info("models", extra={"told": {"process": process.pid}})
             with self._lock:
                 self._pipe = ours
             self.alive = True

@@ -6,6 +6,8 @@ be this server's.
 """
 
 import asyncio
+import base64
+import hashlib
 import json
 import logging
 import secrets
@@ -15,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from osjax.errors import UserError
+from osjax.pages import page
 from osjax.serve.answers import error, is_full
 from osjax.serve.auth import Client, Keys
 from osjax.serve.metrics import Metrics
@@ -24,12 +27,15 @@ Message = MutableMapping[str, Any]
 Receive, Send = Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]
 log = logging.getLogger("osjax.serve.requests")
 OPEN = ("/health", "/ready", "/", "/studio/")  # that need no key: whether it lives, and the studio's own files
+STYLE = base64.b64encode(hashlib.sha256(page.STYLE.encode()).digest())  # the one style that stands inside a page
 HEADERS = {
     b"x-content-type-options": b"nosniff",
     b"referrer-policy": b"no-referrer",
     b"x-frame-options": b"DENY",
     b"cross-origin-resource-policy": b"same-origin",
-    b"content-security-policy": b"default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; "
+    b"content-security-policy": b"default-src 'self'; style-src 'self' 'sha256-"
+    + STYLE
+    + b"'; img-src 'self' blob: data:; media-src 'self' blob:; "
     b"frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
 }
 

@@ -97,13 +97,13 @@ class Board:
 
 
 def left(started: float, step: int, steps: int, takes: float | None) -> float | None:
-    """Seconds until a video is finished.
+    """Seconds until a video is finished, None where nobody can know.
 
-    started: when its first step began, of `time.monotonic`. step, steps: done, and to do. takes: what one like it took
-    in all, from which the time after the last step is seen.
+    started: when its first step was done, of `time.monotonic`: the steps before it hold compilation. step, steps: done,
+    and to do. takes: what a whole one like it took, of which the same share is left where that is more.
     """
-    if not step:
-        return takes
-    gone = time.monotonic() - started
-    rest = gone / step * (steps - step)
-    return max(rest, takes - gone) if takes is not None and takes > gone else rest
+    usual = None if takes is None else takes * (1 - step / (steps + 1))
+    if step < 2:
+        return usual
+    rest = (time.monotonic() - started) / (step - 1) * (steps - step)
+    return rest if usual is None else max(rest, usual)

@@ -169,7 +169,7 @@ class Worker:
         pipe, began = self._pipeline(name), time.monotonic()
         preview = self._preview(name, pipe.latent_shape(settings)[-1])
         jobs = [_job(order) for order in orders]
-        progress = _Progress(self, orders, settings.steps, preview, began)
+        progress = _Progress(self, orders, settings.steps, preview)
         if settings.mode == T2I2V:
             jobs = t2i2v.with_first_frames(pipe.image, jobs, settings, pipe.size(settings))
         made = pipe.stream(jobs, settings, progress.step)
@@ -197,12 +197,14 @@ class Worker:
 class _Progress:
     """What a step of a group of orders does: hear of cancellations, tell of progress."""
 
-    def __init__(self, worker: Worker, orders: Sequence[Order], steps: int, preview: Preview, began: float):
+    def __init__(self, worker: Worker, orders: Sequence[Order], steps: int, preview: Preview):
         self._worker, self._orders, self._steps, self._preview = worker, orders, steps, preview
-        self._began, self._done, self._shown = began, 0, 0.0
+        self._first, self._done, self._shown = 0.0, 0, 0.0
 
     def step(self, state: State) -> None:
         self._done += 1
+        if self._done == 1:
+            self._first = time.monotonic()
         self._worker.heard(self._orders)
         pictures: list[bytes | None] = [None] * len(self._orders)
         if time.monotonic() - self._shown > PREVIEW_S or self._done == self._steps:
@@ -210,7 +212,7 @@ class _Progress:
             pictures = [self._preview.png(clip) for clip in clips[: len(self._orders)]]
             self._shown = time.monotonic()
         for order, picture in zip(self._orders, pictures, strict=False):
-            left = live.left(self._began, self._done, self._steps, order.takes)
+            left = live.left(self._first, self._done, self._steps, order.takes)
             self._worker.tell("step", (order.id, self._done, self._steps, left, picture))
 
 

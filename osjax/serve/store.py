@@ -213,7 +213,7 @@ class Store:
             db.execute(change, (time.time(), size, id))
 
     def fail(self, id: str, code: str, message: str) -> None:
-        """Say that a video will not be. code: a word for programs. message: a line for people."""
+        """Say that a video, of this id, will not be. code: a word for programs. message: a line for people."""
         change = (
             "UPDATE videos SET status = 'failed', ended = ?, error_code = ?, error_message = ? WHERE id = ? AND "
             "status IN ('queued', 'in_progress')"

@@ -37,7 +37,7 @@ async def read(request: Request, kind: type[Model]) -> tuple[Model, list[Given]]
     if media_type in ("multipart/form-data", "application/x-www-form-urlencoded"):
         fields, references = await _form(request)
     elif media_type in ("application/json", ""):
-        fields = await run_in_threadpool(_json, await request.body())
+        fields = await run_in_threadpool(read_json, await request.body())
         references = {name: fields.pop(name) for name in FILES if fields.get(name) is not None}
     else:
         raise Refused(415, f"content type {media_type[:80]!r} is not read: send JSON or multipart/form-data")
@@ -92,7 +92,8 @@ async def _form(request: Request) -> tuple[dict[str, Any], dict[str, Any]]:
     return fields, references
 
 
-def _json(body: bytes) -> dict[str, Any]:
+def read_json(body: bytes) -> dict[str, Any]:
+    """The object in a body. `Refused` where it is none."""
     try:
         fields = json.loads(body.decode("utf-8")) if body else {}
     except (ValueError, RecursionError) as problem:

@@ -1,12 +1,17 @@
 """The pages: the studio's files, as they lie in the package, and what the API has, on one page."""
 
+import logging
 from importlib import resources
 
-from fastapi import APIRouter, FastAPI, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from osjax.pages import page
+from osjax.serve import bodies
 from osjax.serve.answers import Refused
+
+log = logging.getLogger(__name__)
+LONGEST = 500  # characters of what a browser tells
 
 STUDIO = {
     "studio.html": "text/html",
@@ -38,6 +43,14 @@ def routes(app: FastAPI) -> APIRouter:
         if name not in held:
             raise Refused(404, "there is no such page", "not_found")
         return Response(held[name], media_type=f"{STUDIO[name]}; charset=utf-8", headers={"Cache-Control": "no-cache"})
+
+    @router.post("/studio/errors")
+    async def broken(request: Request) -> Response:
+        """What went wrong in a browser, for the log."""
+        told = bodies.read_json(await request.body())
+        words = {key: str(told.get(key, ""))[:LONGEST] for key in ("message", "where")}
+        log.warning("the studio failed", extra={"told": words})
+        return Response(status_code=204)
 
     @router.get("/docs")
     def docs() -> HTMLResponse:

@@ -147,6 +147,18 @@ def _progress(router: APIRouter, service: Service) -> None:
         if service.board.followers >= service.options.limits.streams:
             raise Refused(429, "too many streams of events are open: ask again later", "too_many_streams")
 
+    # Ahead of the one with an id, which would take `all` for one.
+    @router.get("/all/events", response_class=StreamingResponse)
+    async def follow_all(request: Request) -> StreamingResponse:
+        """Server-sent events of the newest videos of this client, until the server ends."""
+        client = _client(request)
+        room()
+
+        async def answers() -> list[VideoAnswer]:
+            return (await run_in_threadpool(service.page, client, None, NEWEST, True)).data
+
+        return _stream(events.of_all(service.board, answers))
+
     @router.get("/{id}/events", response_class=StreamingResponse)
     async def follow(request: Request, id: Id) -> StreamingResponse:
         """Server-sent events of one video, until it is over."""
@@ -161,17 +173,6 @@ def _progress(router: APIRouter, service: Service) -> None:
                 return None
 
         return _stream(events.of_video(service.board, id, answer))
-
-    @router.get("/all/events", response_class=StreamingResponse)
-    async def follow_all(request: Request) -> StreamingResponse:
-        """Server-sent events of the newest videos of this client, until the server ends."""
-        client = _client(request)
-        room()
-
-        async def answers() -> list[VideoAnswer]:
-            return (await run_in_threadpool(service.page, client, None, NEWEST, True)).data
-
-        return _stream(events.of_all(service.board, answers))
 
 
 def _stream(chunks) -> StreamingResponse:

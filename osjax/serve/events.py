@@ -9,7 +9,7 @@ from osjax.serve.live import Board
 from osjax.serve.schema import VideoAnswer
 
 BEAT_S = 15.0  # between signs of life, where nothing changes
-LEAST_S = 0.1  # between two events of a stream
+LEAST_S = 0.2  # between two events of a stream
 
 
 def event(name: str, data: object) -> bytes:

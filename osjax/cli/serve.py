@@ -47,11 +47,10 @@ def run(cfg: ConfigDict, args) -> None:
             cfg[name] = value
     if args.warm is not None:
         cfg.warm = tuple(size.strip() for size in args.warm.split(",") if size.strip())
-    own = ConfigDict({key: value for key, value in cfg.items() if key != "models"})
-    options = to_dataclass(ServerOptions, own, "")
-    if _keys(options, args):
+    if _keys(_options(cfg), args):
         return
-    models = _models(cfg, args)
+    _name_models(cfg, args)
+    options, models = of_config(cfg)
     for library in LIBRARIES:
         need(library, "serve")
     if options.needs_key and not (Path(options.folder) / "keys.json").is_file():
@@ -77,13 +76,32 @@ def _keys(options: ServerOptions, args) -> bool:
 
 
 @usage()
-def _models(cfg: ConfigDict, args) -> dict[str, SamplingKeys]:
-    """The checked keys of the models to serve, by name."""
+def of_config(cfg: ConfigDict) -> tuple[ServerOptions, dict[str, SamplingKeys]]:
+    """The checked options of a server, and the keys of its models by name. UserError for what cannot be served."""
+    if not cfg.models:
+        raise UserError("no model to serve: give --workdir, --model or config.models")
+    models = {}
+    for name, one in cfg.models.items():
+        if not NAME.fullmatch(name):
+            raise UserError(f"a model is named {name[:80]!r}: use letters, digits and . : + -")
+        keys = sampling.of_config(one)
+        refuse(keys.output, f"models.{name}.output", READ, "a server has its own folder")
+        models[name] = replace(keys, output=OutputKeys(crf=keys.output.crf))
+    return _options(cfg), models
+
+
+def _options(cfg: ConfigDict) -> ServerOptions:
+    return to_dataclass(ServerOptions, ConfigDict({key: value for key, value in cfg.items() if key != "models"}), "")
+
+
+@usage()
+def _name_models(cfg: ConfigDict, args) -> None:
+    """Put the models that the command line names into the config."""
     if args.workdir and args.model:
         raise UserError("--workdir serves one model, --model names each: give one of them")
-    configs = dict(cfg.models.items())
     if args.workdir:
-        configs = {Path(args.workdir).absolute().name: _of_workdir(args.workdir)}
+        with cfg.unlocked():
+            cfg.models = ConfigDict({Path(args.workdir).absolute().name: _of_workdir(args.workdir)})
     elif args.model:
         pairs = [text.partition("=")[::2] for text in args.model]
         if wrong := next((text for text, (_, place) in zip(args.model, pairs, strict=True) if not place), None):
@@ -91,16 +109,8 @@ def _models(cfg: ConfigDict, args) -> dict[str, SamplingKeys]:
         configs = {name: config.load(p) if p.endswith(".py") else _of_workdir(p) for name, p in pairs}
         if len(configs) < len(pairs):
             raise UserError("two --model have one name: give each its own")
-    if not configs:
-        raise UserError("no model to serve: give --workdir, --model or config.models")
-    models = {}
-    for name, one in configs.items():
-        if not NAME.fullmatch(name):
-            raise UserError(f"a model is named {name[:80]!r}: use letters, digits and . : + -")
-        keys = sampling.of_config(one)
-        refuse(keys.output, f"models.{name}.output", READ, "a server has its own folder")
-        models[name] = replace(keys, output=OutputKeys(crf=keys.output.crf))
-    return models
+        with cfg.unlocked():
+            cfg.models = ConfigDict(configs)
 
 
 def _of_workdir(folder: str) -> ConfigDict:

@@ -49,8 +49,7 @@ def run(options: ServerOptions, models: Mapping[str, SamplingKeys]) -> None:
     """
     _log_lines()
     folder, keys = Path(options.folder), Keys(Path(options.folder))
-    catalog = Catalog(models, options.limits)
-    warm = [(name, settings) for name in models for settings in _warm(catalog, name, options.warm)]
+    catalog, warm = check(options, models)
     store, files, board, metrics = Store(folder), Files(folder), Board(), Metrics()
     _recover(store, files)
 
@@ -92,6 +91,15 @@ def run(options: ServerOptions, models: Mapping[str, SamplingKeys]) -> None:
             retention.stop()
             service.uploads.close()
             store.close()
+
+
+def check(options: ServerOptions, models: Mapping[str, SamplingKeys]) -> tuple[Catalog, list[tuple[str, Json]]]:
+    """What is served, and (model, settings) of what is compiled ahead; no weight is read.
+
+    options: of the server. models: by name. UserError for what cannot be served.
+    """
+    catalog = Catalog(models, options.limits)
+    return catalog, [(name, settings) for name in models for settings in _warm(catalog, name, options.warm)]
 
 
 class _Server(uvicorn.Server):

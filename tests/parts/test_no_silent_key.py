@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from osjax.bench import reconstruction
 from osjax.bench.works import Bench
+from osjax.cli import serve as serving
 from osjax.data import video
 from osjax.errors import UserError
 from osjax.parallel import mesh
@@ -24,6 +25,7 @@ from osjax.parts import config, curation, pipeline, run
 from osjax.parts.bench import BenchKeys
 from osjax.parts.groups import to_dataclass
 from osjax.parts.reconstruction import ReconstructionKeys
+from osjax.serve import app
 from tests.sampling import files, trained
 
 # Keys that take every value of their type -> the module that reads them. Switches are here, paths to write to, texts.
@@ -70,6 +72,10 @@ ACTS = {
     "cut.borders": "osjax.curation.cut",
     "probe.drop_hdr": "osjax.curation.raw",
     "probe.drop_profiles": "osjax.curation.raw",
+    "folder": "osjax.serve.app",
+    "host": "osjax.serve.app",
+    "hosts": "osjax.serve.guard",
+    "require_key": "osjax.serve.options",
     "root": "osjax.cli.data",
     "source": "osjax.cli.data",
     "out": "osjax.cli.data",
@@ -125,6 +131,11 @@ def bench(cfg: ConfigDict) -> None:
     Bench.of(keys, mesh.make(**vars(keys.mesh))).works["train"]()
 
 
+def serve(cfg: ConfigDict) -> None:
+    options, models = serving.of_config(cfg)
+    app.check(options, models)
+
+
 def evaluate(cfg: ConfigDict) -> None:
     reconstruction.opened(to_dataclass(ReconstructionKeys, cfg, ""))
 
@@ -150,13 +161,16 @@ def cases(workdir, weights):
         "sample files": (weights, {}, sample),
         "bench": ("configs/bench/demo.py", {}, bench),
         "eval recon": ("configs/eval/recon.py", recon, evaluate),
+        "serve": ("configs/serve.py", {"models.demo.workdir": workdir}, serve),
         "data run": ("configs/curation/report.py", {"source": "a", "out": "b"}, lambda cfg: curation.of_config(cfg)),
     }
 
 
-@pytest.mark.parametrize("verb", ["train", "sample a workdir", "sample files", "bench", "eval recon", "data run"])
+@pytest.mark.parametrize(
+    "verb", ["train", "sample a workdir", "sample files", "bench", "eval recon", "serve", "data run"]
+)
 def test_nonsense_is_refused_or_the_key_is_known_to_act(verb, workdir, weights):
-    taken = [re.sub(r"^stages\.\w+\.", "", key) for key in silent(*cases(workdir, weights)[verb])]
+    taken = [re.sub(r"^(stages\.\w+|models\.demo)\.", "", key) for key in silent(*cases(workdir, weights)[verb])]
     unknown = sorted({key for key in taken if key not in ACTS})
     assert unknown == [], f"{verb} takes these and nobody says what reads them"
     assert taken, "a config without switches would make this test empty"

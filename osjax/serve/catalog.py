@@ -48,7 +48,8 @@ class Catalog:
         self.limits = limits
         self.pipes: dict[str, Pipeline] = {}
         for name, keys in models.items():
-            if wrong := next((axis for axis, size in vars(keys.mesh).items() if not (size == -1 or size > 0)), None):
+            sizes = {axis: size for axis, size in vars(keys.mesh).items() if not isinstance(size, bool)}
+            if wrong := next((axis for axis, size in sizes.items() if not (size == -1 or size > 0)), None):
                 raise UserError(f"models.{name}.mesh.{wrong}: give 1 or more devices, or -1 for those left", status=2)
             # Nothing runs here, so there is one device, and nothing to quantise.
             here = replace(keys, mesh=MeshKeys(data=1), int8=False, offload=False)

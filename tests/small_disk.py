@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -28,4 +29,7 @@ class SmallDisk:
         return (state.f_blocks - state.f_bfree) * state.f_frsize // 1024
 
     def close(self) -> None:
-        subprocess.run(["umount", str(self.place)], capture_output=True)
+        for _ in range(50):  # processes that were killed may hold it for a moment
+            if not self.place.is_mount() or not subprocess.run(["umount", self.place], capture_output=True).returncode:
+                return
+            time.sleep(0.1)

@@ -109,7 +109,8 @@ def test_workers_in_a_folder_of_their_own_write_where_the_step_was_asked_for(clu
     (tmp_path / "a.mp4").write_bytes(b"x")
     tables.write(tmp_path / "t.csv", [{"path": "a.mp4", "text": "a"}] * 3)
     step = engine.Step("step", name_the_folder, shard=2)
-    outcome = engine.run(step, "t.csv", "out.parquet", limits=Limits(workers=1), beam_options=cluster)  # a relative path
+    paths = "t.csv", "out.parquet"  # relative ones
+    outcome = engine.run(step, *paths, limits=Limits(workers=1), beam_options=cluster)
     assert outcome.kept == 3
     assert {row["text"] for row in tables.read(tmp_path / "out.parquet")} == {str(tmp_path / "workers")}
     assert sorted(p.name for p in (tmp_path / "workers").iterdir()) == ["log"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from osjax.errors import UserError
 from osjax.pages import run as run_page
-from osjax.training import metrics
+from osjax.training import goodput, metrics
 from osjax.types import Json
 
 STAGES = 100  # that a page shows
@@ -24,4 +24,5 @@ def run(cfg, args) -> None:
         raise UserError(f"{workdir} holds no metrics.jsonl with lines: give the workdir of a run")
     if len(by_stage) > STAGES:
         raise UserError(f"{workdir} has lines of {len(by_stage)} stages, {STAGES} at most are shown: is it a run's?")
-    print(f"see {run_page.write(workdir, by_stage)}")
+    spent = goodput.rows(goodput.read(workdir / goodput.FILE).spent)
+    print(f"see {run_page.write(workdir, by_stage, spent)}")

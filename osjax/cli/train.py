@@ -20,7 +20,7 @@ from osjax.parts.run import Run
 from osjax.planning import fits
 from osjax.stages.curriculum import Curriculum, summary
 from osjax.stages.stage import Options, count_parameters
-from osjax.training import dashboards
+from osjax.training import dashboards, goodput
 from osjax.training.dashboards import Dashboard, TensorBoard, WandB
 from osjax.training.loop import Interrupted
 
@@ -60,7 +60,7 @@ def start(cfg: ConfigDict, args) -> None:
         return
     shown = _dashboards(checked)
     try:
-        curriculum.train(Options(args.profile, shown))
+        curriculum.train(Options(args.profile, shown, goodput.process_began()))
     except Interrupted as stopped:
         raise UserError(str(stopped), status=os.EX_TEMPFAIL) from stopped
     finally:

@@ -13,15 +13,23 @@ NEWEST = 24  # samples on the page
 CLIPS = "clips.txt"  # in the folder of a stage: which clips it trains on, as a table
 HEAD = ("stage", "steps", "loss at first", "loss now", "steps / s", "data wait", "updates skipped", "evaluation")
 
+SPENT = ("cause", "seconds", "share", "what it is")
 
-def write(workdir: Path, by_stage: Mapping[str, Sequence[Mapping[str, Any]]]) -> Path:
+
+def write(
+    workdir: Path,
+    by_stage: Mapping[str, Sequence[Mapping[str, Any]]],
+    spent: Sequence[tuple[str, float, float, str]] = (),
+) -> Path:
     """Write run.html, and the pictures it shows, into a run's workdir; its path.
 
-    by_stage: lines of metrics.jsonl by stage.
+    by_stage: lines of metrics.jsonl by stage. spent: (cause, seconds, share, words) of the run's wall time.
     """
     figures.plots(workdir / "run.png", by_stage)
     body = page.heading(workdir, 1) + page.table(HEAD, [_row(name, lines) for name, lines in by_stage.items()])
     body += page.picture("run.png", "losses and rates")
+    if spent:
+        body += page.heading("Where the time went") + page.table(SPENT, [_spent(*row) for row in spent])
     for name in by_stage:
         if _is_own(workdir, table := workdir / name / CLIPS):
             title, text = f"Clips of {name}", table.read_text(encoding="utf-8", errors="replace")
@@ -34,6 +42,10 @@ def write(workdir: Path, by_stage: Mapping[str, Sequence[Mapping[str, Any]]]) ->
         body += "".join(page.video(str(p.relative_to(workdir)), f"{p.parent.name}: {p.stem}") for p in videos)
     page.write(workdir / "run.html", str(workdir), body)
     return workdir / "run.html"
+
+
+def _spent(cause: str, seconds: float, share: float, words: str) -> tuple[Any, ...]:
+    return cause, f"{seconds:.1f}", f"{share:.1%}", words
 
 
 def _is_own(workdir: Path, path: Path) -> bool:

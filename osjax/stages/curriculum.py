@@ -23,6 +23,7 @@ from osjax.stages import clip_table, data, preflight, stage
 from osjax.stages.autoencoder import AutoencoderStage
 from osjax.stages.diffusion import DiffusionStage
 from osjax.stages.evaluation import sample_settings
+from osjax.training import goodput
 
 KINDS = {"autoencoder": AutoencoderStage, "diffusion": DiffusionStage}
 
@@ -66,12 +67,27 @@ class Curriculum:
         with self.alone("osjax train"):
             if self.run.pins and not jax.process_index():
                 atomic.write_text(self.place.workdir / PINS, json.dumps(self.run.pins, indent=1) + "\n")
-            for name, made in self.stages.items():
-                self._tell_clips(made.recipe)
-                made.train(self.own, options)
-                if each is not None:
-                    each(name)
-            self._describe()
+            with self._ledger(options.began) as ledger:
+                options = replace(options, ledger=ledger)
+                for name, made in self.stages.items():
+                    self._tell_clips(made.recipe)
+                    ledger.mark("prepare")
+                    made.train(self.own, options)
+                    ledger.tell(name, "prepare")  # what a stage does after its last step
+                    if each is not None:
+                        each(name)
+                self._describe()
+                ledger.write(finished=True)
+
+    @contextlib.contextmanager
+    def _ledger(self, began: float | None) -> Iterator[goodput.Ledger]:
+        """Where the time goes, on the first process in a file."""
+        ledger = goodput.Ledger(None if jax.process_index() else self.place.workdir / goodput.FILE, began)
+        ledger.tell("", "start")
+        try:
+            yield ledger
+        finally:
+            ledger.close()
 
     def clips(self, recipe: Recipe) -> list[str]:
         """Which clips a stage trains on, as lines of a table; none for a finished one. recipe: of the stage."""

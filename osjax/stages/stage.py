@@ -19,6 +19,7 @@ from osjax.stages import start
 from osjax.stages.data import Batches
 from osjax.training import checkpoint, loop, metrics, optimizer, state
 from osjax.training.dashboards import Dashboard
+from osjax.training.goodput import Ledger
 from osjax.training.throughput import Throughput
 from osjax.types import Json, ModelConfig, Tree
 
@@ -30,10 +31,16 @@ FREE = ("modes.", "autoencoder.config.", "lpips.config.", "dinov2.config.")  # g
 
 @dataclass(frozen=True)
 class Options:
-    """What a whole run shares. profile: steps of an XProf trace. dashboards: get every line of metrics."""
+    """What a whole run shares.
+
+    profile: steps of an XProf trace. dashboards: get every line of metrics. began: seconds since 1970 from which the
+    run's time counts; None: from now on. ledger: of where the time goes.
+    """
 
     profile: int = 0
     dashboards: tuple[Dashboard, ...] = ()
+    began: float | None = None
+    ledger: Ledger = field(default_factory=Ledger)
 
 
 @dataclass(frozen=True)
@@ -86,7 +93,9 @@ def train(recipe: Recipe, place: Place, work: Work, options: Options) -> state.T
         opt, adapters = recipe.optimizer, recipe.adapters
         tx, fresh = fresh_state(recipe, work.create, work.axis_rules)
         shardings = fresh.shardings
+        options.ledger.tell(recipe.name, "start")
         rows = work.batches()
+        options.ledger.tell(recipe.name, "prepare")
         saved, frozen = dict(recipe.saved), None
         if adapters is not None:
             base = start.base_leaves(recipe, place)
@@ -102,6 +111,7 @@ def train(recipe: Recipe, place: Place, work: Work, options: Options) -> state.T
             _name_changes(recipe, store, saved)
             now, data = store.restore(checkpoint.abstract_like(nn.unbox(fresh.boxed), shardings))
             rows.set_state(data)
+            options.ledger.tell(recipe.name, "restore")
         if frozen is not None:  # only now: neither `fresh` nor a checkpoint knows of the model beneath
             now, shardings = (tree.replace(frozen=x) for tree, x in zip((now, shardings), frozen, strict=True))
         made = work.make_step(models.build(recipe.model), tx, opt)
@@ -112,7 +122,9 @@ def train(recipe: Recipe, place: Place, work: Work, options: Options) -> state.T
             rows,
             sharding.random_key(recipe.keys.seed, recipe.mesh),
             recipe.mesh,
-            loop.Records(store, place.workdir, saved, rows.get_state, options.dashboards, work.throughput),
+            loop.Records(
+                store, place.workdir, saved, rows.get_state, options.dashboards, work.throughput, options.ledger
+            ),
             evaluate=work.evaluate,
         )
     finally:

@@ -9,6 +9,7 @@ import jax
 from tqdm import tqdm
 
 from osjax.training.dashboards import Dashboard
+from osjax.training.goodput import Ledger
 from osjax.training.health import Health, Illness
 from osjax.training.loop_config import LoopConfig
 from osjax.training.metrics import MetricsLog
@@ -20,6 +21,7 @@ class LateMetrics:
 
     cfg: of the loop. log: None on all processes but the first. dashboards: get every line that the log gets. skipped:
     the state's count of updates left out so far. throughput: adds tokens a second and MFU to the lines, or None.
+    ledger: adds goodput and losses, and is told of updates left out.
     """
 
     def __init__(
@@ -29,9 +31,10 @@ class LateMetrics:
         dashboards: Sequence[Dashboard],
         skipped: int,
         throughput: Throughput | None,
+        ledger: Ledger,
     ):
         self.cfg, self.log, self.dashboards, self.held = cfg, log, dashboards, None
-        self.throughput = throughput
+        self.throughput, self.ledger = throughput, ledger
         self.health = Health(cfg.health, skipped)
         self.last_time = None
         self.rate = 0.0
@@ -49,6 +52,11 @@ class LateMetrics:
         """Whether the devices have nothing left to do."""
         return self.held is None or self.held[1]["loss"].is_ready()
 
+    def wait(self) -> None:
+        """Return once the devices are done with the step that is held."""
+        if self.held is not None:
+            jax.block_until_ready(self.held[1])
+
     def flush(self, bar: tqdm) -> Illness | None:
         """Read, log and show the metrics that are held; what is wrong with them, or None. It waits for the devices."""
         if self.held is None:
@@ -63,7 +71,8 @@ class LateMetrics:
         if self.log:
             present = {name: x for name, x in values.items() if not (name.startswith("loss/") and math.isnan(x))}
             rates = self.throughput.rates(host["batch"], self.rate) if self.throughput and self.rate else {}
-            line = {**present, "steps_per_s": self.rate or None, **rates, **_memory(), **host}
+            spent = {name: round(share, 5) for name, share in self.ledger.account.shares().items()}
+            line = {**present, "steps_per_s": self.rate or None, **rates, **_memory(), **spent, **host}
             self.log.write(step, line)
             for dashboard in self.dashboards:
                 dashboard.write(self.cfg.stage, step, {**line, f"loss/{host['batch']}": line["loss"]})
@@ -72,6 +81,7 @@ class LateMetrics:
         before = self.health.skipped
         ill = self.health.observe(step, values["loss"], int(values["skipped"]))
         if self.health.skipped > before:
+            self.ledger.skip(step)
             tqdm.write(f"{self.cfg.stage} step {step}: loss or gradient not finite, update skipped", file=sys.stderr)
         return ill
 

@@ -7,7 +7,8 @@ Metrics are read one step late, so the device never waits for the host.
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from osjax.errors import UserError
 from osjax.parallel.host import to_global
 from osjax.training.checkpoint import Checkpoints
 from osjax.training.dashboards import Dashboard
+from osjax.training.goodput import STEP, Ledger
 from osjax.training.health import Illness
 from osjax.training.late import LateMetrics, progress_bar
 from osjax.training.loop_config import LoopConfig
@@ -43,6 +45,7 @@ class Records:
     checkpoints: where states are saved. workdir: for metrics.jsonl, profiles and the stacks of a hang.
     config: JSON values, saved with every state. data_state: gives the data iterator's place, saved as well.
     dashboards: get every line that metrics.jsonl gets. throughput: adds tokens per second and MFU to the lines.
+    ledger: of where the time goes.
     """
 
     checkpoints: Checkpoints
@@ -51,6 +54,7 @@ class Records:
     data_state: Callable[[], Json] | None = None
     dashboards: Sequence[Dashboard] = ()
     throughput: Throughput | None = None
+    ledger: Ledger = field(default_factory=Ledger)
 
 
 def run(
@@ -76,35 +80,36 @@ def run(
     """
     # The host counts steps by itself: to ask the state every time would wait for the step under way.
     step = first = int(jax.device_get(state.step))
-    checkpoints, workdir, throughput = records.checkpoints, records.workdir, records.throughput
+    checkpoints, workdir, throughput, ledger = records.checkpoints, records.workdir, records.throughput, records.ledger
     log = MetricsLog(workdir, cfg.stage, first) if jax.process_index() == 0 else None
-    late = LateMetrics(cfg, log, records.dashboards, int(jax.device_get(state.skipped)), throughput)
+    late = LateMetrics(cfg, log, records.dashboards, int(jax.device_get(state.skipped)), throughput, ledger)
     saver = Saver(cfg, checkpoints, records.data_state, records.config)
-    rollbacks = 0
+    compute, rollbacks = _Compute(step_fn, run_key, ledger), 0
     index, count = jax.process_index(), jax.process_count()
-    watchdog = Watchdog(cfg.hang_factor, cfg.hang_least_s, workdir, index, processes=count)
+    ledger.tell(cfg.stage, "start", begins=first)
+    hang = partial(ledger.tell, cfg.stage, "hang")
+    watchdog = Watchdog(cfg.hang_factor, cfg.hang_least_s, workdir, index, processes=count, before_end=hang)
     with stop_requests() as stopped, progress_bar(cfg, first) as bar, watchdog, Profile(cfg, first, workdir) as profile:
         try:
             while step < cfg.total_steps:
                 # The order is the contract: all that happens before `next` sees the state and the data iterator at one
                 # and the same step, so what is saved here goes on with the very batch that follows.
                 stop = stopped(step)
-                measured = evaluate(state) if evaluate and not stop and _due(step, cfg.eval_every) else {}
+                measured = {}
+                if evaluate and not stop and _due(step, cfg.eval_every):
+                    measured = _measured(evaluate, state, late, ledger)
                 if stop or (_due(step, cfg.save_every) and step > first):  # not the state that it began with
                     late.flush(bar)  # so that metrics.jsonl reaches as far as the checkpoint
-                    saver.save(step, state)
+                    _save(saver, step, state, ledger, last=stop)
                 if stop:
-                    saver.finish(step, state)
                     raise Interrupted(f"{cfg.stage}: stopped at step {step}, saved; run the same command to go on")
                 batch, took = _next_batch(batches, mesh, cfg, step)
                 waited = took if late.all_done() else 0.0  # at most; none where the step before was still running
+                ledger.mark("data" if waited else STEP)
                 if throughput:
                     throughput.look_at(_shape(batch), batch)
                 profile.before(step)
-                with jax.transfer_guard("disallow"):  # a step that copies between host and device is a mistake
-                    # Returns once the step is queued. From here on the old state is gone: its buffers are the new
-                    # one's.
-                    state, metrics = step_fn(state, batch, run_key)
+                state, metrics = compute(state, batch)
                 # Holds the metrics of this step and reads those of the one before, which are ready or nearly so. What
                 # is wrong is therefore known one step late; `ill.since` says where it began.
                 ill = late.push(
@@ -114,17 +119,57 @@ def run(
                 step += 1
                 if step == cfg.total_steps:  # no step follows in whose shade to read: wait, before all is called well
                     ill = late.flush(bar) or ill
+                ledger.tell(cfg.stage, STEP, step=step - 1)
                 if ill:
                     rollbacks += 1
                     state = _roll_back(cfg, checkpoints, state, ill, rollbacks)
                     step = int(jax.device_get(state.step))
                     late.rewind(step, int(jax.device_get(state.skipped)), bar)
-            saver.save(cfg.total_steps, state)
-            saver.finish(cfg.total_steps, state)
+                    ledger.tell(cfg.stage, "restore", begins=step)
+            _save(saver, cfg.total_steps, state, ledger, last=True)
         finally:
             if log:
                 log.close()
     return state
+
+
+class _Compute:
+    """A step on the devices, in the ledger: the first of a shape of batches compiles.
+
+    step_fn, run_key: as `run` takes them.
+    """
+
+    def __init__(self, step_fn: Callable, run_key: jax.Array, ledger: Ledger):
+        self._step_fn, self._run_key, self._ledger = step_fn, run_key, ledger
+        self._shapes: set[str] = set()
+
+    def __call__(self, state: TrainState, batch: Tree) -> tuple[TrainState, dict[str, jax.Array]]:
+        """The state after the step, and the step's metrics. The given state is gone: its buffers are the new one's."""
+        shape = _shape(batch)
+        with jax.transfer_guard("disallow"):  # a step that copies between host and device is a mistake
+            after, metrics = self._step_fn(state, batch, self._run_key)  # returns once the step is queued
+        self._ledger.mark(STEP if shape in self._shapes else "compile")
+        self._shapes.add(shape)
+        return after, metrics
+
+
+def _measured(
+    evaluate: Callable[[TrainState], dict[str, float]], state: TrainState, late: LateMetrics, ledger: Ledger
+) -> dict[str, float]:
+    late.wait()  # it would wait for the step under way itself; so that is not taken for its own time
+    ledger.mark(STEP)
+    measured = evaluate(state)
+    ledger.mark("evaluate")
+    return measured
+
+
+def _save(saver: Saver, step: int, state: TrainState, ledger: Ledger, last: bool) -> None:
+    """Save a state. last: nothing follows, so wait until it is written."""
+    ledger.mark(STEP)
+    saver.save(step, state)
+    if last:
+        saver.finish(step, state)
+    ledger.tell(saver.cfg.stage, "save")
 
 
 def _roll_back(cfg: LoopConfig, checkpoints: Checkpoints, state: TrainState, ill: Illness, times: int) -> TrainState:

@@ -28,6 +28,7 @@ class Watchdog:
     factor: how many median steps without a beat mean a hang; 0 never does. least_s: seconds that are always allowed,
     for saving, evaluating and compiling another shape. folder: where `hang-PROCESS.txt` goes. processes: of the run;
     where there are several, a long wait or a step that fails is reported, because it may be for one that is gone.
+    before_end: is called before a process that hangs is ended.
     """
 
     def __init__(
@@ -38,8 +39,10 @@ class Watchdog:
         process: int = 0,
         end: Callable[[int], None] = os._exit,  # not sys.exit: the main thread is the one that hangs
         processes: int = 1,
+        before_end: Callable[[], None] = lambda: None,
     ):
         self.factor, self.least_s, self.end, self.processes = factor, least_s, end, processes
+        self.before_end = before_end
         self.path = Path(folder) / f"hang-{process}.txt"
         self._intervals: deque[float] = deque(maxlen=REMEMBERED)
         self._last: float | None = None
@@ -87,6 +90,7 @@ class Watchdog:
                 self._say(f"no step for {waited:.0f} s: one of the {self.processes} processes is slow or gone")
             if self.factor and waited > allowed:
                 self._report(waited)
+                self.before_end()
                 self.end(EXIT_STATUS)
                 return
 

@@ -171,7 +171,10 @@ class _Claim:
 
     def _beat(self) -> None:
         while not self._end.wait(BEAT_S):
-            other = self.read()
+            try:
+                other = self.read()
+            except Exception:  # stores have errors of their own; they must not end the beats
+                continue
             if other and other.get("token") != self.mine["token"]:
                 # We slept for so long that another took over. Whatever we write now, a last checkpoint included, would
                 # be into its work.
@@ -179,7 +182,7 @@ class _Claim:
                 sys.stderr.flush()
                 os._exit(os.EX_TEMPFAIL)
             self.mine["beat"] += 1
-            with contextlib.suppress(OSError):  # a full disk: the next one may be written
+            with contextlib.suppress(Exception):  # a full disk, a store out of reach: the next one may be written
                 self._put()
 
     def _put(self) -> None:

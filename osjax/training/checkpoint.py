@@ -38,7 +38,7 @@ class Misfit(UserError):
 class Checkpoints:
     """Checkpoints of one stage in one folder. Close it: closing waits for writes under way.
 
-    folder: a local path, or gs:// and s3:// where etils and Orbax can reach them. keep: how many of the newest stay.
+    folder: a local path, or gs:// where etils and Orbax can reach it. keep: how many of the newest stay.
     keep_every: steps whose multiples stay for good (0: none).
     Opening verifies the newest: damaged ones are renamed to N.damaged, loudly, until a sound one is the newest.
     """

@@ -1,8 +1,10 @@
 """Runs of `osjax train` that are killed at random moments, and what is left of them.
 
-`python -m tests.e2e.faults 200` does it so many times and prints what was lost.
+`python -m tests.e2e.faults 200` does it so many times, in the ways of WAYS, and prints what was lost.
 """
 
+import collections
+import contextlib
 import json
 import random
 import shutil
@@ -15,11 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
-from osjax.training import metrics
+from osjax.training import goodput, metrics
 from osjax.weights import orbax_stream
 from osjax.weights.rules import whole
 from tests.e2e.started import Started
 
+WAYS = ("any moment", "start-up", "a save", "stopped and continued")
 STAGES = ("autoencoder", "stage1_t2v", "stage2_i2v", "stage3_i2v")
 
 
@@ -74,6 +77,48 @@ def kill_often(
     return found, seconds
 
 
+def end(process: Started, way: str, workdir, seconds: float, rng: random.Random) -> None:
+    """Kill a process of a run, if it does not end by itself before.
+
+    way: of WAYS. seconds: the longest that it lives, but for a save that is waited for.
+    """
+    lives = rng.uniform(0, 0.2) if way == "start-up" else rng.uniform(0.2, 1)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(lives * seconds)
+    if way == "a save":
+        process.until(lambda: any(Path(workdir).glob("*/checkpoints/*tmp*")), seconds)
+    if way == "stopped and continued":
+        for number in (signal.SIGSTOP, signal.SIGCONT) * 2:
+            process.send_signal(number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(rng.uniform(0, 2))
+        if rng.random() < 0.5:  # as it stands still
+            process.send_signal(signal.SIGSTOP)
+    process.send_signal(signal.SIGKILL)
+
+
+def kill_in_all_ways(
+    workdir, kills: int, seconds: float, seed: int, **overrides
+) -> tuple[list[tuple[str, tuple[str, int] | None]], float]:
+    """Kill a run so many times, each in a way of WAYS; (way, place) of each kill and the longest life in the end.
+
+    seconds, overrides: as `kill_often` takes them.
+    """
+    rng, found = random.Random(seed), []
+    for _ in range(kills):
+        process, way = start(workdir, **overrides), rng.choice(WAYS)
+        end(process, way, workdir, seconds, rng)
+        code = process.wait()
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL, process.stderr[-3000:]
+        lines = metrics.read(Path(workdir) / "metrics.jsonl")
+        found.append((way, (lines[-1]["stage"], lines[-1]["step"]) if lines else None))
+        if [place for _, place in found[-3:]] == [found[-1][1]] * 3:
+            seconds *= 1.3
+    return found, seconds
+
+
 def losses(workdir) -> dict[str, list[tuple[int, float]]]:
     """(step, loss) of every line, by stage, in the order of the file."""
     out = {}
@@ -121,14 +166,18 @@ def main() -> None:
         seconds = life(time.monotonic() - started)
         while len(places) < kills:
             workdir, turn = folder / f"run{turn}", turn + 1
-            found, _ = kill_often(workdir, kills - len(places), seconds, seed=turn, **cache)
+            found, _ = kill_in_all_ways(workdir, kills - len(places), seconds, seed=turn, **cache)
             finish(workdir, **cache)
             lost = differences(workdir, folder / "whole", STAGES)
             places += found
-            print(f"{len(places)} kills, the last run's at {found}: {lost or 'nothing lost'}", flush=True)
+            spent = goodput.read(workdir / goodput.FILE).spent
+            told = ", ".join(f"{cause} {seconds:.0f} s" for cause, seconds in spent.items())
+            ways = collections.Counter(way for way, _ in places)
+            print(f"{len(places)} kills {dict(ways)}: {lost or 'nothing lost'}; the last run: {told}", flush=True)
             assert not lost
             shutil.rmtree(workdir)
-    print(f"{len(places)} kills of {turn} runs, at {len(set(places))} different places: nothing lost")
+    found = {place for _, place in places}
+    print(f"{len(places)} kills of {turn} runs, at {len(found)} different places: nothing lost")
 
 
 if __name__ == "__main__":

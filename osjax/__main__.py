@@ -53,6 +53,7 @@ VERBS = {
     "train": Verb("osjax.cli.train", "a stage or a whole curriculum, resumed where it stands"),
     "finetune": Verb("osjax.cli.finetune", "from a folder of clips to a fine-tuned model", needs_config=False),
     "encode": Verb("osjax.cli.encode", "latents and text features of clips, for training with data.cached"),
+    "verify": Verb("osjax.cli.verify", "whether all that a run has kept is as it was written", needs_config=False),
     "report": Verb("osjax.cli.report", "a run's losses, rates and samples as one HTML page", needs_config=False),
     "sample": Verb("osjax.cli.sample", "prompts, images and clips to videos", "configs/sample/demo.py"),
     "serve": Verb(
@@ -80,6 +81,7 @@ COMPUTING = (
     "train",
     "finetune",
     "encode",
+    "verify",
     "sample",
     "serve",
     "eval",

@@ -27,6 +27,16 @@ def write_seal(checkpoint: epath.Path, seal: epath.Path) -> None:
     partial.replace(seal)
 
 
+def read_seal(seal: epath.Path) -> dict[str, tuple[int, int]]:
+    """(bytes, sum) of each file that a seal is of. UserError where it is no seal."""
+    mend = "delete it, and its checkpoint is not verified"
+    sealed = json_file.read(seal, mend)
+    try:
+        return {name: (int(size), int(value)) for name, (size, value) in sealed.items()}
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{seal} is damaged ({error}): {mend}") from error
+
+
 def damage(checkpoint: epath.Path, seal: epath.Path, item: str = "", sums: bool = True) -> str | None:
     """What is wrong with a checkpoint in a few words; None if it is as its `seal` has it, or was never sealed.
 
@@ -36,8 +46,8 @@ def damage(checkpoint: epath.Path, seal: epath.Path, item: str = "", sums: bool 
     if not seal.exists():
         return None
     try:
-        sealed = {name: (int(size), int(value)) for name, (size, value) in json_file.read(seal, "-").items()}
-    except (UserError, ValueError, TypeError) as error:
+        sealed = read_seal(seal)
+    except UserError as error:
         log.warning("seal %s is damaged (%s): its checkpoint is not verified", seal, error)
         seal.unlink(missing_ok=True)
         return None

@@ -23,6 +23,7 @@ from osjax.parts.place import LOCAL_WORKDIR, Place
 from osjax.parts.stage import plain
 
 PINS = "hub.json"  # in the workdir
+CONFIG = "config.json"  # in the workdir too: the config of its last start
 RECIPES = {"autoencoder": autoencoder_stage.recipe, "diffusion": diffusion.recipe}
 Recipe = AutoencoderRecipe | DiffusionRecipe
 
@@ -98,6 +99,24 @@ def of_config(
         raise UserError(f"config.workdir is {run.workdir}, a URL: {LOCAL_WORKDIR}", status=2)
     place = Place(Path(run.workdir), run.checkpoints or str(Path(run.workdir)))
     return Run(run, place, made, plain(cfg), pins)
+
+
+def config_of(workdir: Path) -> ConfigDict:
+    """The config that a run was last started with, from its workdir, which may have been moved since.
+
+    UserError where the workdir holds none.
+    """
+    saved = json_file.read(workdir / CONFIG, "give the workdir of a run, or its --config=FILE.py")
+    cfg = ConfigDict(_tuples(saved))
+    cfg.workdir = str(workdir)
+    return cfg
+
+
+def _tuples(value: Any) -> Any:
+    """JSON has lists where configs have tuples."""
+    if isinstance(value, dict):
+        return {name: _tuples(one) for name, one in value.items()}
+    return tuple(_tuples(one) for one in value) if isinstance(value, list) else value
 
 
 def _pins(workdir: str) -> dict[str, str]:

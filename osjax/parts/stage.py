@@ -118,7 +118,8 @@ def check(keys: StageKeys) -> None:
         raise UserError(f"seed is {keys.seed}: give 0 or more", status=2)
     health = keys.health
     if not health.spike_factor:
-        refuse(health, "health", ("max_skipped", "max_rollbacks", "spike_factor"), "health.spike_factor is 0")
+        read = ("max_skipped", "max_rollbacks", "spike_factor", "verify_every")
+        refuse(health, "health", read, "health.spike_factor is 0")
     check_optimizer(keys.optimizer, "optimizer")
 
 

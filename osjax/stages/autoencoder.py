@@ -34,6 +34,19 @@ class AutoencoderStage:
     def train(self, own: data.OwnData, options: stage.Options) -> None:
         """Bring the stage to its last step. own: the run's data, for a stage that names none."""
         recipe, keys = self.recipe, self.recipe.keys
+        held_out = self._held_out(own)
+        final = stage.train(recipe, self.place, self._work(own, held_out), options)
+        if keys.evaluate.every:
+            report(recipe.name, self.place.workdir / recipe.name, final and held_out.of_state(final))
+        if recipe.measured:
+            self._measure(own)
+
+    def replay(self, own: data.OwnData) -> str | None:
+        """What `stage.replay` says of the stage. own: as `train` takes it."""
+        return stage.replay(self.recipe, self.place, self._work(own, self._held_out(own)))
+
+    def _work(self, own: data.OwnData, held_out: HeldOut) -> stage.Work:
+        recipe, keys = self.recipe, self.recipe.keys
 
         def batches() -> data.Batches:
             source = data.training_source(keys.data, own)
@@ -41,8 +54,7 @@ class AutoencoderStage:
             mixed = data.SomeImages(rows, keys.data.image_ratio, keys.seed)
             return data.Mapped(mixed, lambda batch: VideoBatch(host.pixels_to_global(batch["video"], recipe.mesh)))
 
-        held_out = self._held_out(own)
-        work = stage.Work(
+        return stage.Work(
             self._make_step,
             batches,
             evaluate=held_out.of_state if keys.evaluate.every else None,
@@ -50,11 +62,6 @@ class AutoencoderStage:
             fill=self._fill,
             axis_rules=rules.AUTOENCODER,
         )
-        final = stage.train(recipe, self.place, work, options)
-        if keys.evaluate.every:
-            report(recipe.name, self.place.workdir / recipe.name, final and held_out.of_state(final))
-        if recipe.measured:
-            self._measure(own)
 
     def _create(self, init_params: Tree, tx: Any, with_ema: bool, freeze: Any) -> AutoencoderState:
         recipe, seed = self.recipe, self.recipe.keys.seed

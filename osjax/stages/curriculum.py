@@ -16,7 +16,7 @@ from osjax.pages.run import CLIPS
 from osjax.parallel.alone import alone
 from osjax.parts import autoencoder
 from osjax.parts.diffusion import DiffusionRecipe
-from osjax.parts.run import PINS, Recipe, Run
+from osjax.parts.run import CONFIG, PINS, Recipe, Run
 from osjax.sampling import workdir as sampling_workdir
 from osjax.sampling.workdir import TrainedModel
 from osjax.stages import clip_table, data, preflight, stage
@@ -67,6 +67,8 @@ class Curriculum:
         with self.alone("osjax train"):
             if self.run.pins and not jax.process_index():
                 atomic.write_text(self.place.workdir / PINS, json.dumps(self.run.pins, indent=1) + "\n")
+            if not jax.process_index():
+                atomic.write_text(self.place.workdir / CONFIG, json.dumps(self.run.saved, indent=1) + "\n")
             with self._ledger(options.began) as ledger:
                 options = replace(options, ledger=ledger)
                 for name, made in self.stages.items():

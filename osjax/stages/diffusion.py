@@ -34,8 +34,20 @@ class DiffusionStage:
 
     def train(self, own: data.OwnData, options: stage.Options) -> None:
         """Bring the stage to its last step. own: the run's data, for a stage that names none."""
+        encoders: list[Encoders] = []
+        try:
+            stage.train(self.recipe, self.place, self._work(own, encoders), options)
+        finally:
+            for made in encoders:
+                made.cut_captions.tell()
+
+    def replay(self, own: data.OwnData) -> str | None:
+        """What `stage.replay` says of the stage. own: as `train` takes it."""
+        return stage.replay(self.recipe, self.place, self._work(own, []))
+
+    def _work(self, own: data.OwnData, encoders: list[Encoders]) -> stage.Work:
+        """encoders: gets them when they are read, once, and not at all for a finished stage."""
         recipe, keys = self.recipe, self.recipe.keys
-        encoders: list[Encoders] = []  # read once, and not at all for a finished stage
 
         def read() -> Encoders:
             if not encoders:
@@ -56,7 +68,7 @@ class DiffusionStage:
                 read().release_text()
             return made
 
-        work = stage.Work(
+        return stage.Work(
             lambda module, tx, opt: diffusion.make_step(
                 module, tx, opt, self._draw(read(), *dropout), not keys.loss_on_given, keys.shift
             ),
@@ -64,11 +76,6 @@ class DiffusionStage:
             evaluate=evaluation,
             throughput=throughput(recipe.model, 0.0 if recipe.adapters else trained, recipe.mesh),
         )
-        try:
-            stage.train(recipe, self.place, work, options)
-        finally:
-            for made in encoders:
-                made.cut_captions.tell()
 
     def encode(self, own: data.OwnData) -> features.Features:
         """The features of the stage's clips on disk; made where they are not there yet. own: as `train` takes it."""

@@ -12,12 +12,13 @@ import optax
 
 from osjax import models
 from osjax.parallel import rules, sharding
+from osjax.parallel.host import to_global
 from osjax.parts import lora
 from osjax.parts.place import Place
 from osjax.parts.run import Recipe
 from osjax.stages import start
 from osjax.stages.data import Batches
-from osjax.training import checkpoint, loop, metrics, optimizer, state
+from osjax.training import checkpoint, loop, metrics, optimizer, state, twice
 from osjax.training.dashboards import Dashboard
 from osjax.training.goodput import Ledger
 from osjax.training.throughput import Throughput
@@ -88,20 +89,82 @@ def train(recipe: Recipe, place: Place, work: Work, options: Options) -> state.T
     try:
         if store.latest_step() == recipe.keys.steps:
             return None
-        # What follows up to `fresh` only traces: shapes and shardings are known before anything is allocated, so that
-        # arrays are made, or read, in their places.
-        opt, adapters = recipe.optimizer, recipe.adapters
-        tx, fresh = fresh_state(recipe, work.create, work.axis_rules)
-        shardings = fresh.shardings
-        options.ledger.tell(recipe.name, "start")
-        rows = work.batches()
-        options.ledger.tell(recipe.name, "prepare")
-        saved, frozen = dict(recipe.saved), None
-        if adapters is not None:
-            base = start.base_leaves(recipe, place)
-            frozen = lora.base(base, adapters, recipe.model, recipe.mesh, recipe.keys.lora.base_dtype)
-            # Checkpoints hold the adapters alone. The sum tells whether a later run puts the same model beneath them.
-            saved |= {start.BASE: lora.checksum(frozen[0]), start.CORNERS: start.corners(recipe, base)}
+        ready = _ready(recipe, place, store, work, options.ledger)
+        return loop.run(
+            loop_config(recipe, options),
+            ready.begin(),
+            ready.step,
+            ready.rows,
+            sharding.random_key(recipe.keys.seed, recipe.mesh),
+            recipe.mesh,
+            loop.Records(
+                store,
+                place.workdir,
+                ready.saved,
+                ready.rows.get_state,
+                options.dashboards,
+                work.throughput,
+                options.ledger,
+            ),
+            evaluate=work.evaluate,
+        )
+    finally:
+        store.close()
+
+
+def replay(recipe: Recipe, place: Place, work: Work) -> str | None:
+    """Do the step after a stage's newest checkpoint twice, each time read anew; what is wrong, None where nothing is.
+
+    recipe, place, work: as `train` takes them. UserError where there is no checkpoint, or where it cannot be read.
+    """
+    store = open_store(recipe, place)
+    try:
+        at = store.require(None)
+        ready = _ready(recipe, place, store, work, Ledger())
+        key, now = sharding.random_key(recipe.keys.seed, recipe.mesh), ready.begin()
+        batch = to_global(next(ready.rows), recipe.mesh)
+        first = twice.of_results(*ready.step(now, batch, key))
+        second = twice.of_results(*ready.step(ready.begin(), batch, key))
+        names = twice.different(first, second)
+        return twice.words(at, names) if names else None
+    finally:
+        store.close()
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A stage that can begin.
+
+    begin: reads or makes the state, and sets `rows` to its place. step: compiled when it is called. saved: its config,
+    as checkpoints hold it.
+    """
+
+    begin: Callable[[], state.TrainState]
+    rows: Batches
+    step: sharding.Step
+    saved: Json
+
+
+def _ready(recipe: Recipe, place: Place, store: checkpoint.Checkpoints, work: Work, ledger: Ledger) -> _Ready:
+    # What follows only traces: shapes and shardings are known before anything is allocated, so that arrays are made, or
+    # read, in their places.
+    opt, adapters = recipe.optimizer, recipe.adapters
+    tx, fresh = fresh_state(recipe, work.create, work.axis_rules)
+    shardings = fresh.shardings
+    ledger.tell(recipe.name, "start")
+    rows = work.batches()
+    made = work.make_step(models.build(recipe.model), tx, opt)  # after the batches, which know what no text is
+    ledger.tell(recipe.name, "prepare")
+    saved, frozen = dict(recipe.saved), None
+    if adapters is not None:
+        base = start.base_leaves(recipe, place)
+        frozen = lora.base(base, adapters, recipe.model, recipe.mesh, recipe.keys.lora.base_dtype)
+        # Checkpoints hold the adapters alone. The sum tells whether a later run puts the same model beneath them.
+        saved |= {start.BASE: lora.checksum(frozen[0]), start.CORNERS: start.corners(recipe, base)}
+    # Neither `fresh` nor a checkpoint knows of the model beneath.
+    whole = shardings if frozen is None else shardings.replace(frozen=frozen[1])
+
+    def begin() -> state.TrainState:
         if store.latest_step() is None:
             now = fresh.make()
             leaves = start.leaves_of(recipe, place)
@@ -111,24 +174,10 @@ def train(recipe: Recipe, place: Place, work: Work, options: Options) -> state.T
             _name_changes(recipe, store, saved)
             now, data = store.restore(checkpoint.abstract_like(nn.unbox(fresh.boxed), shardings))
             rows.set_state(data)
-            options.ledger.tell(recipe.name, "restore")
-        if frozen is not None:  # only now: neither `fresh` nor a checkpoint knows of the model beneath
-            now, shardings = (tree.replace(frozen=x) for tree, x in zip((now, shardings), frozen, strict=True))
-        made = work.make_step(models.build(recipe.model), tx, opt)
-        return loop.run(
-            loop_config(recipe, options),
-            now,
-            sharding.jit_step(made, shardings, recipe.mesh, work.axis_rules),
-            rows,
-            sharding.random_key(recipe.keys.seed, recipe.mesh),
-            recipe.mesh,
-            loop.Records(
-                store, place.workdir, saved, rows.get_state, options.dashboards, work.throughput, options.ledger
-            ),
-            evaluate=work.evaluate,
-        )
-    finally:
-        store.close()
+            ledger.tell(recipe.name, "restore")
+        return now if frozen is None else now.replace(frozen=frozen[0])
+
+    return _Ready(begin, rows, sharding.jit_step(made, whole, recipe.mesh, work.axis_rules), saved)
 
 
 def fresh_state(

@@ -37,6 +37,7 @@ LOSSES = {
     "redone": "steps done again, after a kill or a return to a checkpoint",
     "skipped": "steps whose update was not finite",
     "hang": "steps that never came",
+    "verify": "steps done twice to compare their bits",
 }
 
 

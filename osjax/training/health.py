@@ -14,7 +14,8 @@ class HealthConfig:
 
     max_skipped: non-finite updates in a row. spike_factor: a loss above this many times the median of the last
     `spike_window` losses is a spike (0: never); `spike_steps` spikes in a row count. max_rollbacks: times in a run
-    after which it stops instead.
+    after which it stops instead. verify_every: steps after which one is done twice and its bits compared (0: never),
+    which takes a second copy of the state; the run stops where they differ.
     """
 
     max_skipped: int = 10
@@ -22,9 +23,11 @@ class HealthConfig:
     spike_window: int = 100
     spike_steps: int = 5
     max_rollbacks: int = 3
+    verify_every: int = 0
 
     def __post_init__(self):
-        least = {"max_skipped": 1, "spike_factor": 0, "spike_window": 1, "spike_steps": 1, "max_rollbacks": 0}
+        least = {"max_skipped": 1, "spike_factor": 0, "spike_window": 1, "spike_steps": 1}
+        least |= {"max_rollbacks": 0, "verify_every": 0}
         for name, smallest in least.items():
             if not smallest <= getattr(self, name) < math.inf:
                 raise UserError(f"{name} is {getattr(self, name)}: give {smallest} or more")

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from osjax.errors import UserError
 from osjax.parallel.host import to_global
+from osjax.training import twice
 from osjax.training.checkpoint import Checkpoints
 from osjax.training.dashboards import Dashboard
 from osjax.training.goodput import STEP, Ledger
@@ -76,7 +77,7 @@ def run(
     On SIGTERM or Ctrl-C the state is saved, then Interrupted is raised. After `health.max_skipped` non-finite updates
     in a row, or a lasting loss spike, the run goes back to the last good checkpoint and on with the batches that follow
     the bad ones; UserError when there is none, when it did so `health.max_rollbacks` times, when saving keeps failing,
-    and when the batches end early.
+    when a step done twice by `health.verify_every` differs, and when the batches end early.
     """
     # The host counts steps by itself: to ask the state every time would wait for the step under way.
     step = first = int(jax.device_get(state.step))
@@ -84,7 +85,7 @@ def run(
     log = MetricsLog(workdir, cfg.stage, first) if jax.process_index() == 0 else None
     late = LateMetrics(cfg, log, records.dashboards, int(jax.device_get(state.skipped)), throughput, ledger)
     saver = Saver(cfg, checkpoints, records.data_state, records.config)
-    compute, rollbacks = _Compute(step_fn, run_key, ledger), 0
+    compute, rollbacks = _Compute(cfg, step_fn, run_key, ledger), 0
     index, count = jax.process_index(), jax.process_count()
     ledger.tell(cfg.stage, "start", begins=first)
     hang = partial(ledger.tell, cfg.stage, "hang")
@@ -109,7 +110,7 @@ def run(
                 if throughput:
                     throughput.look_at(_shape(batch), batch)
                 profile.before(step)
-                state, metrics = compute(state, batch)
+                state, metrics = compute(step, state, batch)
                 # Holds the metrics of this step and reads those of the one before, which are ready or nearly so. What
                 # is wrong is therefore known one step late; `ill.since` says where it began.
                 ill = late.push(
@@ -136,16 +137,24 @@ def run(
 class _Compute:
     """A step on the devices, in the ledger: the first of a shape of batches compiles.
 
-    step_fn, run_key: as `run` takes them.
+    cfg, step_fn, run_key: as `run` takes them.
     """
 
-    def __init__(self, step_fn: Callable, run_key: jax.Array, ledger: Ledger):
+    def __init__(self, cfg: LoopConfig, step_fn: Callable, run_key: jax.Array, ledger: Ledger):
         self._step_fn, self._run_key, self._ledger = step_fn, run_key, ledger
-        self._shapes: set[str] = set()
+        self._verify_every, self._shapes = cfg.health.verify_every, set[str]()
 
-    def __call__(self, state: TrainState, batch: Tree) -> tuple[TrainState, dict[str, jax.Array]]:
-        """The state after the step, and the step's metrics. The given state is gone: its buffers are the new one's."""
+    def __call__(self, step: int, state: TrainState, batch: Tree) -> tuple[TrainState, dict[str, jax.Array]]:
+        """The state after the step, and the step's metrics. The given state is gone: its buffers are the new one's.
+
+        step: its number. UserError where it is one to verify, and its bits differ.
+        """
         shape = _shape(batch)
+        if _due(step, self._verify_every):
+            done = twice.twice(self._step_fn, step, state, batch, self._run_key)
+            self._ledger.mark("verify" if shape in self._shapes else "compile")
+            self._shapes.add(shape)
+            return done
         with jax.transfer_guard("disallow"):  # a step that copies between host and device is a mistake
             after, metrics = self._step_fn(state, batch, self._run_key)  # returns once the step is queued
         self._ledger.mark(STEP if shape in self._shapes else "compile")

@@ -82,6 +82,20 @@ def read(path: Path) -> list[Json]:
     return lines
 
 
+def problems(path: Path) -> list[str]:
+    """What is wrong with the metrics file at `path`: lines that are none, steps of a stage that lack or come twice."""
+    lines, damaged = _parsed(path)
+    told = [f"{path}: {len(damaged)} lines are damaged, the first is {damaged[0][:80]!r}"] if damaged else []
+    steps: dict[str, list[int]] = {}
+    for line in lines:
+        steps.setdefault(line["stage"], []).append(line["step"])
+    for stage, numbers in steps.items():
+        wrong = next((want for want, got in enumerate(numbers) if want != got), None)
+        if wrong is not None:
+            told.append(f"{path}: {stage} has step {numbers[wrong]} where step {wrong} should be")
+    return told
+
+
 def numbers(line: Json) -> Json:
     """What a line says in numbers that can be drawn, and its stage. line: of `read`; a foreign file says anything."""
     drawn = {k: v for k, v in line.items() if type(v) in (int, float) and abs(v) < MOST}  # NaN is not

@@ -4,7 +4,9 @@ The only module that knows Orbax. A checkpoint counts when Orbax has committed i
 then (`integrity.py`); half-written ones are not seen, damaged ones are set aside in favour of older ones.
 """
 
+import contextlib
 import logging
+import sys
 import threading
 import time
 from importlib.metadata import version
@@ -20,6 +22,7 @@ import osjax
 from osjax import integrity
 from osjax.errors import UserError
 from osjax.models import shapes
+from osjax.training import orbax_noise
 from osjax.training.freeze import fill, like
 from osjax.training.state import TrainState
 from osjax.types import Json, Tree
@@ -29,6 +32,8 @@ LIBRARIES = ("jax", "flax", "optax", "orbax-checkpoint", "grain")
 ARRAYS = ("state", "params", "ema")  # items of trees of arrays
 TEXTS = ("data", "config", "versions")  # items of JSON
 SLICE = 2**20  # bytes
+TRIES = 5
+HALF_MADE = ".orbax-checkpoint-tmp"  # in the name of a folder that Orbax is writing
 
 
 class Misfit(UserError):
@@ -54,6 +59,7 @@ class Checkpoints:
         )
         handlers = {item: _array_handler() for item in ARRAYS}
         handlers |= {item: ocp.JsonCheckpointHandler() for item in TEXTS}
+        orbax_noise.hush()
         self._manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
         self._sealing: threading.Thread | None = None
         self._set_damaged_aside()
@@ -227,10 +233,32 @@ class Checkpoints:
             self._sealing.join()
             self._sealing = None
 
+    def remove_half_made(self) -> None:
+        """Remove what saves that failed have left of themselves, to be called when none is under way."""
+        if jax.process_index():
+            return
+        for _ in range(TRIES):  # other threads of the save may still write
+            left = []
+            with contextlib.suppress(OSError):  # of a disk that has gone
+                left = [path for path in self.folder.iterdir() if HALF_MADE in path.name]
+            for path in left:
+                with contextlib.suppress(OSError):
+                    path.rmtree()
+            if not left:
+                return
+            time.sleep(0.2)
+
     def close(self) -> None:
-        """Wait for the last save, then let go of the folder."""
-        self.wait()
-        self._manager.close()
+        """Wait for the last save, then let go of the folder. Its error is raised where no other is on its way."""
+        on_its_way = sys.exc_info()[1]
+        try:
+            self.wait()
+            self._manager.close()
+        except Exception as error:
+            self.remove_half_made()
+            if on_its_way is None:
+                raise
+            log.info("%s: %s", self.folder, error)
 
 
 def _array_handler() -> ocp.PyTreeCheckpointHandler:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from tqdm import tqdm
 
+from osjax.atomic import is_full_disk
 from osjax.errors import UserError
 from osjax.training.checkpoint import Checkpoints
 from osjax.training.loop_config import LoopConfig
@@ -59,12 +60,14 @@ class Saver:
             self.checkpoints.save(step, state, self.data_state and self.data_state(), self.config)
             self.checkpoints.wait()
         except Exception as error:
+            self.checkpoints.remove_half_made()
             raise UserError(
                 f"{self.cfg.stage}: {self._words(step, error)}: make room and run the command again"
             ) from error
 
     def _count(self, step: int, error: Exception) -> None:
         self.failed += 1
+        self.checkpoints.remove_half_made()
         if self.failed >= self.cfg.max_failed_saves:
             raise UserError(
                 f"{self.cfg.stage}: {self.failed} saves in a row failed; {self._words(step, error)}: make room or mend "
@@ -74,4 +77,6 @@ class Saver:
 
     def _words(self, step: int, error: Exception) -> str:
         first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        if is_full_disk(error):
+            first = f"no space is left for {self.checkpoints.folder}"
         return f"the checkpoint of step {step} could not be written ({first})"

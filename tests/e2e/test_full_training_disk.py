@@ -1,0 +1,85 @@
+"""Training on a disk that fills up, or that has no inodes left: one line, nothing half-made, then the same bits."""
+
+import shutil
+
+import pytest
+
+from tests.e2e import faults
+from tests.e2e.started import Started
+from tests.small_disk import SmallDisk
+
+pytestmark = pytest.mark.timeout(900)
+STAGES = ("autoencoder", "stage1_t2v")
+ROOM = 100_000  # kilobytes
+# What it lacks: kilobytes, inodes, and where: before the first checkpoint, in the second stage.
+SMALL = {"first": (300, ()), "later": (3000, ()), "inodes": (ROOM, ("nr_inodes=60",))}
+
+
+@pytest.fixture(scope="module")
+def flags(tmp_path_factory):
+    return {"config": "tests/e2e/two_stages.py", "compilation_cache": tmp_path_factory.mktemp("full") / "cache"}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(flags, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("undisturbed") / "run"
+    faults.finish(workdir, **flags)
+    return workdir
+
+
+@pytest.fixture
+def disk(tmp_path):
+    made = SmallDisk(tmp_path / "disk")
+    yield made
+    made.close()
+
+
+def told(process):
+    """What a run says but for its progress."""
+    return [line for line in process.stderr.splitlines() if line.startswith(("osjax:", "Traceback", "ERROR"))]
+
+
+def half_made(disk):
+    return [path for path in disk.place.rglob("*") if path.name.endswith(".part") or "tmp" in path.name]
+
+
+@pytest.mark.parametrize("lack", SMALL)
+def test_training_without_room_ends_in_one_line_and_goes_on_with_the_same_bits_once_there_is(
+    lack, disk, flags, undisturbed
+):
+    size, options = SMALL[lack]
+    disk.mount(size, *options)
+    workdir = disk.place / "run"
+    process = faults.start(workdir, **flags).finish(400)
+    assert process.poll() == 1
+    lines = told(process)
+    assert len(lines) == 1 and "no space is left for" in lines[0] and "make room" in lines[0], lines
+    assert str(disk.place) in lines[0]
+    assert not half_made(disk)
+    disk.mount(ROOM, *(["nr_inodes=100000"] if options else []))
+    faults.finish(workdir, **flags)
+    assert not faults.differences(workdir, undisturbed, STAGES)
+
+
+def test_encode_without_room_ends_in_one_line_and_makes_the_same_features_once_there_is(disk, flags, undisturbed):
+    def encoded():
+        argv = ["encode", "--config=tests/e2e/two_stages.py", f"--workdir={disk.place / 'run'}"]
+        return Started(argv, disk.place.parent / "logs").finish(300)
+
+    def features(workdir):
+        files = sorted(path for path in (workdir / "latents").rglob("*") if path.is_file())
+        return {path.name: path.read_bytes() for path in files if path.suffix not in (".json", ".lock")}
+
+    disk.mount(ROOM)
+    workdir = disk.place / "run"
+    for name in ("autoencoder", "data"):
+        shutil.copytree(undisturbed / name, workdir / name)
+    room = disk.used()
+    disk.mount(room + 100)
+    process = encoded()
+    assert process.poll() == 1
+    lines = told(process)
+    assert len(lines) == 1 and "space" in lines[0], lines
+    disk.mount(ROOM)
+    assert encoded().poll() == 0
+    assert features(workdir) == features(undisturbed) and features(workdir)

@@ -1,8 +1,8 @@
 """From a kill to the next trained step: seconds of `osjax train` by what they went into, out of its ledger.
 
-`python -m tests.measures.restart [KILLS [CACHE]]`: `configs/smoke.py`, whose programs are in the cache (a folder, filled
-first where none is given), is killed in the middle of its second, third and fourth stage, and started again at once in
-a process of its own.
+`python -m tests.measures.restart [KILLS [CACHE]]`: `configs/smoke.py`, whose programs are in the cache (a folder,
+filled first where none is given), is killed in the middle of its second, third and fourth stage, and started again at
+once in a process of its own.
 """
 
 import json

@@ -7,6 +7,7 @@ import pytest
 
 from osjax.training import goodput
 from osjax.training.goodput import Account, Ledger
+from tests.measures.month import RESTART, month
 
 
 def line(at, number=None, stage="a", **spent):
@@ -100,3 +101,18 @@ def test_rows_of_a_page_begin_with_goodput_and_name_the_largest_loss_first():
     rows = goodput.rows({"step": 90.0, "start": 2.0, "down": 8.0, "save": 0.0})
     assert [(cause, share) for cause, _, share, _ in rows] == [("goodput", 0.9), ("down", 0.08), ("start", 0.02)]
     assert goodput.rows({}) == []
+
+
+def test_a_month_of_kills_loses_what_arithmetic_says():
+    """Of a run with a kill every 30 minutes: the restart, half the time between checkpoints, half a step."""
+    step_s, every, save_s = 10.0, 6, 0.5
+    account = month(every, step_s, save_s, days=30)
+    shares = account.shares()
+    assert sum(account.spent.values()) == pytest.approx(30 * 86400, rel=1e-3)
+    kills = 30 * 86400 / 1800
+    restarts = shares["lost/start"] + shares["lost/prepare"] + shares["lost/restore"] + shares["lost/compile"]
+    assert restarts == pytest.approx(kills * sum(RESTART.values()) / (30 * 86400), rel=0.1)
+    again = shares["lost/redone"] + shares["lost/down"]
+    assert again == pytest.approx((every * step_s + save_s) / 2 / 1800, rel=0.15)
+    assert shares["lost/save"] == pytest.approx(save_s / (every * step_s + save_s), rel=0.1)
+    assert month(every, step_s, save_s, between_s=1e9).shares()["goodput"] > 0.99

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import defaultdict
 from pathlib import Path
 
 from osjax.training import goodput, metrics
@@ -46,7 +45,7 @@ def import_s() -> float:
     return time.monotonic() - began
 
 
-def restarted(workdir: Path, cache: Path, stage: str) -> dict[str, float]:
+def restarted(workdir: Path, cache: Path) -> dict[str, float]:
     """Seconds from the start of a process to its first line of metrics, whole and by cause; it is killed then."""
     before, steps = len(ledger(workdir)), {}
     began = time.monotonic()
@@ -72,7 +71,10 @@ def ledger(workdir: Path) -> list[dict]:
 
 
 def main() -> None:
-    kills, taken = int(sys.argv[1]) if len(sys.argv) > 1 else 2, defaultdict(list)
+    kills = int(sys.argv[1]) if len(sys.argv) > 1 else 2
+    print(f"medians of {kills} kills, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}\n")
+    print("| stage | kill to next step | " + " | ".join(CAUSES) + " |")
+    print("|---|" + "--:|" * (len(CAUSES) + 1), flush=True)
     with tempfile.TemporaryDirectory() as folder:
         workdir, cache = Path(folder) / "run", Path(sys.argv[2] if len(sys.argv) > 2 else f"{folder}/cache")
         if len(sys.argv) < 3 and start(Path(folder) / "warm", cache).wait():  # which fills it
@@ -82,19 +84,15 @@ def main() -> None:
             until(process, lambda stage=stage, count=count: lines_of(workdir, stage) >= count)
             process.send_signal(signal.SIGKILL)
             process.wait()
+            taken = []
             for _ in range(kills):
-                one = restarted(workdir, cache, stage)
-                imports = import_s()
-                taken[stage].append({**one, "import": imports, "start": one["start"] - imports})
+                one, imports = restarted(workdir, cache), import_s()
+                taken.append({**one, "import": imports, "start": one["start"] - imports})
+            cells = [statistics.median(row.get(cause, 0.0) for row in taken) for cause in ("whole", *CAUSES)]
+            print(f"| {stage} | " + " | ".join(f"{x:.1f} s" for x in cells) + " |", flush=True)
             process = start(workdir, cache)
         process.kill()
         process.wait()
-    print(f"medians of {kills} kills, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}\n")
-    print("| stage | kill to next step | " + " | ".join(CAUSES) + " |")
-    print("|---|" + "--:|" * (len(CAUSES) + 1))
-    for stage, rows in taken.items():
-        cells = [statistics.median(row.get(cause, 0.0) for row in rows) for cause in ("whole", *CAUSES)]
-        print(f"| {stage} | " + " | ".join(f"{x:.1f} s" for x in cells) + " |", flush=True)
 
 
 if __name__ == "__main__":

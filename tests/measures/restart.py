@@ -19,7 +19,7 @@ from osjax.training import goodput, metrics
 
 ROOT = Path(__file__).parents[2]
 STAGES = {"stage1_t2v": 10, "stage2_i2v": 6, "stage3_i2v": 6}  # killed after so many lines
-CAUSES = ("import", "start", "prepare", "restore", "compile", "data", "step")
+CAUSES = ("start", "prepare", "restore", "compile", "data", "step")
 
 
 def start(workdir: Path, cache: Path) -> subprocess.Popen:
@@ -37,12 +37,6 @@ def until(process: subprocess.Popen, condition) -> None:
         if process.poll() is not None:
             raise SystemExit(f"the run ended with {process.poll()}")
         time.sleep(0.02)
-
-
-def import_s() -> float:
-    began = time.monotonic()
-    subprocess.run([sys.executable, "-c", "import osjax.cli.train"], cwd=ROOT, check=True)
-    return time.monotonic() - began
 
 
 def restarted(workdir: Path, cache: Path) -> dict[str, float]:
@@ -84,10 +78,7 @@ def main() -> None:
             until(process, lambda stage=stage, count=count: lines_of(workdir, stage) >= count)
             process.send_signal(signal.SIGKILL)
             process.wait()
-            taken = []
-            for _ in range(kills):
-                one, imports = restarted(workdir, cache), import_s()
-                taken.append({**one, "import": imports, "start": one["start"] - imports})
+            taken = [restarted(workdir, cache) for _ in range(kills)]
             cells = [statistics.median(row.get(cause, 0.0) for row in taken) for cause in ("whole", *CAUSES)]
             print(f"| {stage} | " + " | ".join(f"{x:.1f} s" for x in cells) + " |", flush=True)
             process = start(workdir, cache)

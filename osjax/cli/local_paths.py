@@ -23,7 +23,7 @@ URL_KEYS = {
 }
 # Verbs whose weights may be hf:// paths, and their options that name some.
 HUB_VERBS = ("train", "finetune", "encode", "plan", "demo", "sample", "serve", "convert")
-HUB_OPTIONS = {("finetune", "weights"), ("convert", "source"), ("convert", "adapter")}
+HUB_OPTIONS = {("finetune", "weights"), ("convert", "source"), ("convert", "out"), ("convert", "adapter")}
 ADVICE = {
     "workdir": LOCAL_WORKDIR,
     "data": "name a path on this machine; only the data set that `osjax data build` writes may be a URL",

@@ -1,5 +1,6 @@
 """`osjax sample`: prompts, images and clips to videos on disk. A batch that was interrupted goes on where it was."""
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,16 @@ from osjax.cli import sample_memory
 from osjax.errors import UserError
 from osjax.flow.solvers import SOLVERS
 from osjax.parallel import compiled
-from osjax.parts import pipeline, sampling
+from osjax.parts import pipeline, sampling, trained_on
 from osjax.parts.sampling import SamplingKeys
 from osjax.sampling import names, prompts, references
 from osjax.sampling.batch import Batch
 from osjax.sampling.settings import T2I2V, mode_names
 from osjax.sampling.write import CRF, Output
 
+log = logging.getLogger(__name__)
 FLICKERING = "temporal_flickering"
+SHOWN = 20  # files that are named at the end
 # flag -> (config key, type, help); a flag that is not given leaves the config as it is.
 FLAGS = {
     "mode": ("sample.mode", str, f"one of {', '.join(mode_names())}"),
@@ -93,12 +96,26 @@ def run(cfg: ConfigDict, args) -> None:
     if pipe.settings.frames == 1 and keys.output.crf != CRF:
         raise UserError(f"config.output.crf is {keys.output.crf}, but one frame is a PNG: leave it out", status=2)
     requests = _flickering(requests, keys.output.flicker_samples)
+    size = pipe.settings.frames, *pipe.size(pipe.settings)
+    for line in trained_on.unlike(keys, [request.text for request in requests], *size):
+        log.warning("%s", line)
     with lock.held(output.settings_folder, "osjax sample"):  # of VBench, which wants videos alone, not the videos'
         batch = Batch(pipe, pipe.settings, requests, output, _sources(keys), keys.output.samples, keys.output.overwrite)
         if pipe.settings.mode == T2I2V:
             batch.make_first_frames()
         paths = batch.make()
-    print(f"{len(batch.wanted)} samples in {output.folder}, {len(paths)} made now")
+    more = [f"... and {len(paths) - SHOWN} more"] if len(paths) > SHOWN else []
+    print("\n".join([*map(_shown, paths[:SHOWN]), *more, _summary(batch, output, len(paths))]))
+
+
+def _summary(batch: Batch, output: Output, made: int) -> str:
+    count = len(batch.wanted)
+    return f"{count} sample{'s' if count > 1 else ''} in {output.folder}, {made} made now"
+
+
+def _shown(path: Path) -> str:
+    """A file's path from here where it lies below, else the whole one."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def _set(cfg: ConfigDict, key: str, value: Any) -> None:

@@ -27,6 +27,11 @@ def _word_vector(word: str, width: int) -> np.ndarray:
     return (values / np.sqrt(np.mean(values**2))).astype(np.float32)
 
 
+def words_of(text: str) -> list[str]:
+    """The words of a text as the built-in encoder reads them: lower-cased, marks of punctuation are words."""
+    return _WORD.findall(text.lower())
+
+
 @dataclass(frozen=True)
 class TextEncoder:
     """Prompt -> text states and pooled vector. width: C of both; max_length: M, words beyond it are cut."""
@@ -55,7 +60,7 @@ class TextEncoder:
         Words are lower-cased; punctuation marks count as words. Places after the last word hold the pad vector, and
         the pooled vector is their sum, again of unit mean square (the pad vector where there are none).
         """
-        words = _WORD.findall(prompt.lower())[: self.max_length]
+        words = words_of(prompt)[: self.max_length]
         pad = _word_vector("<pad>", self.width)
         txt = np.stack([_word_vector(word, self.width) for word in words] + [pad] * (self.max_length - len(words)))
         pooled = txt[: len(words)].sum(axis=0) if words else pad

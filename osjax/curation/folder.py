@@ -53,7 +53,7 @@ def build(source: Path, out: Path, words: Words) -> Built:
     out.mkdir(parents=True, exist_ok=True)
     table.write_csv(out / CLIPS, looked)
     built = Built(str(dataset.build_clips(kept, out)), len(kept), dropped, tuple(others))
-    atomic.write_text(out / MADE_FROM, json.dumps({"state": state, **asdict(built)}, indent=1))
+    atomic.write_text(out / MADE_FROM, json.dumps({"state": state, "words": asdict(words), **asdict(built)}, indent=1))
     return built
 
 

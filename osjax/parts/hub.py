@@ -35,7 +35,7 @@ def local(path: str, pins: MutableMapping[str, str]) -> str:
     if match is None or ".." in path.split("/"):
         raise UserError(f"{path} is no hf://OWNER/NAME, hf://OWNER/NAME/FILE or either with @REVISION", status=2)
     repository, inside, branch = match["repository"], match["inside"], match["revision"] or "main"
-    hub = _library()
+    hub = library()
     patterns = [inside, *(f"{inside}/{kind}" for kind in READ)] if inside else list(READ)
     endpoint = os.environ.get("HF_ENDPOINT")
     try:
@@ -84,7 +84,8 @@ def _strings(cfg: Any, key: str = "") -> Iterator[tuple[str, str]]:
             yield from _strings(value, name)
 
 
-def _library() -> Any:
+def library() -> Any:
+    """The package huggingface_hub. UserError, status 2, where it is not installed."""
     try:
         return importlib.import_module("huggingface_hub")
     except ImportError as error:

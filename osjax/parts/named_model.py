@@ -1,7 +1,8 @@
 """A model by its name in a config of models, as `osjax convert --model=NAME` takes it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -10,6 +11,9 @@ from osjax import models, weights
 from osjax.errors import UserError
 from osjax.parts.config import nearest
 from osjax.parts.groups import to_dataclass
+from osjax.sampling import workdir
+from osjax.sampling.workdir import TrainedModel
+from osjax.weights import orbax_stream
 from osjax.weights.layout import OPEN_SORA_V2, Layout
 
 
@@ -43,3 +47,28 @@ def of_config(cfg: ConfigDict, name: str, layout: str | None = None) -> NamedMod
         raise UserError(f"--layout is for diffusion models; {name} has only one", status=2)
     made = to_dataclass(models.config_class(group.family), group.get("config") or ConfigDict(), f"{name}.config")
     return NamedModel(made, named, {"model": name, **group.to_dict()})
+
+
+def of_run(folder: Path, layout: str | None = None) -> tuple[Path, NamedModel]:
+    """What a finished run trained last: its parameters, as sampling takes them, and the model that they are of.
+
+    Adapters where it trained some, else the video model, else the autoencoder. folder: the run's workdir. layout: of
+    the files to write, instead of those that the run began from. UserError where there is no finished run.
+    """
+    run = workdir.read(folder)
+    model = run.denoiser or run.autoencoder
+    if model is None:
+        raise UserError(f"the run in {folder} trained no model: give another")
+    return of_trained(folder, model, layout or run.files.get("model", {}).get("layout"))
+
+
+def of_trained(folder: Path, model: TrainedModel, layout: str | None = None) -> tuple[Path, NamedModel]:
+    """The newest parameters of a `model` of the run in `folder`, and its name. layout: as `of_run` takes it."""
+    checkpoints = folder / str(model.adapter or model.checkpoints)
+    newest = orbax_stream.find(checkpoints, average=model.averaged)
+    if newest is None:
+        raise UserError(f"{checkpoints} holds no checkpoint: the run did not finish, run it again")
+    family = models.family_of(model.config)
+    named = weights.layout_named(layout, "layout") if layout else OPEN_SORA_V2
+    says = {"model": folder.absolute().name, "family": family, "config": asdict(model.config), "layout": layout or ""}
+    return newest, NamedModel(model.config, named, says)

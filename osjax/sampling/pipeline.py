@@ -225,9 +225,13 @@ class Pipeline:
         return int(plan(settings, self.module, self.latent_shape(settings))[1][-1])
 
     def describe(self, settings: SampleSettings) -> Json:
-        """The settings as JSON values, with the height and width in pixels that follow from them."""
+        """The settings as JSON values, with the height and width in pixels that follow from them.
+
+        What nothing reads beside the others is left out, as `SampleSettings.unread` says.
+        """
         height, width = self.size(settings)
-        return {**asdict(settings), "height": height, "width": width}
+        read = {name: value for name, value in asdict(settings).items() if name not in settings.unread()}
+        return {**read, "height": height, "width": width}
 
     def describe_row(self, job: Job, settings: SampleSettings) -> Json:
         """What is a job's own, as JSON values: prompt, the text that the encoder gets, negative prompt and seed."""

@@ -10,6 +10,7 @@ from osjax.errors import UserError
 from osjax.flow.solvers import SOLVERS
 
 T2I2V = "t2i2v"  # an image model makes the first frame, then i2v_head goes on from it
+OF_REFERENCES = ("guidance_img", "image_oscillation", "image_ramp", "match_fps", "put_back", "drop_padding")
 TABLE_MULTIPLE = 16  # what sizes in the original's tables divide by; 32 with an autoencoder of that stride
 
 
@@ -110,6 +111,21 @@ class SampleSettings:
             return self.height, self.width
         step = multiple if multiple % TABLE_MULTIPLE == 0 else TABLE_MULTIPLE
         return round_up(*buckets.image_size(self.resolution, self.aspect_ratio, step), multiple)
+
+    def unread(self) -> frozenset[str]:
+        """Names of the settings that nothing reads beside the others.
+
+        Those are sizes by name where pixels are given, what is for references where the mode has none, what is for the
+        first frame where nobody makes one, and the shift's where there is none.
+        """
+        names = ["resolution", "aspect_ratio"] if self.height is not None else []
+        if self.mode != T2I2V:
+            names += [name for name in vars(self) if name.startswith("image_") and name not in OF_REFERENCES]
+        if not self.condition.references:
+            names += OF_REFERENCES
+        if not self.shift:
+            names += ["alpha"]
+        return frozenset(names)
 
     def says(self, prompt: str) -> str:
         """The prompt as the text encoder gets it."""

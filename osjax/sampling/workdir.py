@@ -16,7 +16,9 @@ from osjax import atomic, json_file, models
 from osjax.conditioning.text import TextEncoder
 from osjax.errors import UserError
 from osjax.models.autoencoder import LatentScale
+from osjax.sampling import trained
 from osjax.sampling.settings import SampleSettings
+from osjax.sampling.trained import Trained
 from osjax.types import Json
 
 FILE = "model.json"
@@ -47,7 +49,8 @@ class Workdir:
     denoiser, autoencoder: what was trained; None where it was not trained there. latent_scale: normalisation of the
     autoencoder's latents, measured. text: the built-in encoder; None for T5 and CLIP. settings: what to sample with
     where nothing else is asked for (keys of SampleSettings). files: what the run took from elsewhere, as groups of
-    config keys: `model` beneath adapters (weights, layout, average), `autoencoder` and `text`.
+    config keys: `model` beneath adapters (weights, layout, average), `autoencoder` and `text`. trained: what the video
+    model was trained on last.
     """
 
     denoiser: TrainedModel | None
@@ -56,6 +59,7 @@ class Workdir:
     latent_scale: LatentScale = LatentScale()
     settings: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    trained: Trained = Trained()
 
 
 def save(workdir: Path, description: Workdir) -> Path:
@@ -72,6 +76,7 @@ def save(workdir: Path, description: Workdir) -> Path:
         "text": description.text and asdict(description.text),
         "settings": dict(description.settings),
         "files": {name: dict(group) for name, group in description.files.items()},
+        "trained": description.trained.to_json(),
     }
     SampleSettings(**description.settings)  # a wrong key is the caller's, not the reader's
     atomic.write_text(Path(workdir) / FILE, json.dumps(content, indent=2) + "\n")
@@ -96,6 +101,7 @@ def read(workdir: Path | str) -> Workdir:
             LatentScale(*scale),
             content["settings"],
             {str(name): dict(group) for name, group in content.get("files", {}).items()},
+            trained.of_json(content.get("trained", {})),  # runs of before do not say
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} cannot be read ({error}): finish the run again to write it anew") from error

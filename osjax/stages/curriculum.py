@@ -23,6 +23,7 @@ from osjax.stages import clip_table, data, preflight, stage
 from osjax.stages.autoencoder import AutoencoderStage
 from osjax.stages.diffusion import DiffusionStage
 from osjax.stages.evaluation import sample_settings
+from osjax.stages.trained import of_run
 from osjax.training import goodput
 
 KINDS = {"autoencoder": AutoencoderStage, "diffusion": DiffusionStage}
@@ -130,6 +131,7 @@ class Curriculum:
                 autoencoder.scale_of(last.autoencoder, self.place),
                 sample_settings(last),
                 files_of(last),
+                of_run(self.run, self.own),
             ),
         )
 

@@ -150,11 +150,12 @@ def training_source(cfg: DataKeys, own: OwnData, key: str = "data") -> Source:
     Without the share of it that the group keeps for evaluation.
     """
     if cfg.held_out_share:
-        return part.split(_whole_source(cfg, own, key), cfg.held_out_share)[0]
-    return _whole_source(cfg, own, key)
+        return part.split(whole_source(cfg, own, key), cfg.held_out_share)[0]
+    return whole_source(cfg, own, key)
 
 
-def _whole_source(cfg: DataKeys, own: OwnData, key: str) -> Source:
+def whole_source(cfg: DataKeys, own: OwnData, key: str = "data") -> Source:
+    """As `training_source`, with the share that is kept for evaluation. cfg, own, key: as it takes them."""
     if cfg.source or own.source:
         return dataset.open_source(cfg.source or own.source)
     if not own.cfg.train:
@@ -167,7 +168,7 @@ def held_out_source(cfg: DataKeys, own: OwnData, key: str = "data") -> Source:
     if cfg.held_out:
         return dataset.open_source(cfg.held_out)
     if cfg.held_out_share:
-        return part.split(_whole_source(cfg, own, key), cfg.held_out_share)[1]
+        return part.split(whole_source(cfg, own, key), cfg.held_out_share)[1]
     check_held_out(cfg, own, key)
     return own.open("held_out")
 

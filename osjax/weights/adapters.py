@@ -3,7 +3,6 @@
 import math
 from pathlib import Path
 
-from osjax import json_file
 from osjax.errors import UserError
 from osjax.models.lora import LoRAConfig
 from osjax.models.mmdit.config import MMDiTConfig
@@ -48,17 +47,9 @@ def read(path: Path, model_cfg: MMDiTConfig, layout: Layout = OPEN_SORA_V2, aver
     return Adapters(cfg, leaves.tree())
 
 
-def saved_config(item: Path) -> Json:
-    """The config in the checkpoint that a folder of parameters, `item`, belongs to; empty where there is none."""
-    try:
-        return json_file.read(item.parent / "config" / "metadata", "-")
-    except UserError:
-        return {}  # converted weights have no such config
-
-
 def _saved(item: Path) -> Json:
-    """The `lora` group of that config."""
+    """The `lora` group of the config in the checkpoint that a folder of parameters belongs to."""
     try:
-        return dict(saved_config(item).get("lora") or {})
+        return dict(orbax_stream.saved_config(item).get("lora") or {})  # converted weights have none
     except (ValueError, TypeError):
         return {}

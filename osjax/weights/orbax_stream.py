@@ -21,6 +21,7 @@ from flax.traverse_util import unflatten_dict
 import osjax
 from osjax import integrity, json_file
 from osjax.errors import UserError
+from osjax.types import Json
 from osjax.weights.leaves import Leaves, slabs
 from osjax.weights.rules import Path as LeafPath
 from osjax.weights.rules import Window, extent
@@ -130,6 +131,14 @@ def find(path: Path, average: bool = False) -> Path | None:
         if (candidate / "_METADATA").is_file() and (candidate / "manifest.ocdbt").is_file():
             return candidate
     return None
+
+
+def saved_config(folder: Path) -> Json:
+    """What the checkpoint keeps as its config that a folder of parameters (see `find`) belongs to; else nothing."""
+    try:
+        return json_file.read(folder.parent / "config" / "metadata", "-")
+    except UserError:
+        return {}
 
 
 def open_leaves(folder: Path) -> Leaves:

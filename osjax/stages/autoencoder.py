@@ -61,6 +61,7 @@ class AutoencoderStage:
             create=self._create,
             fill=self._fill,
             axis_rules=rules.AUTOENCODER,
+            data=lambda: data.identity(data.whole_source(keys.data, own)),
         )
 
     def _create(self, init_params: Tree, tx: Any, with_ema: bool, freeze: Any) -> AutoencoderState:

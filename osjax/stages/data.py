@@ -163,6 +163,12 @@ def whole_source(cfg: DataKeys, own: OwnData, key: str = "data") -> Source:
     return own.open("train")
 
 
+def identity(source: Source) -> Json:
+    """What tells a data set from others, as `lineage.of_stage` names it. source: of all its clips."""
+    told: Json = {"clips": len(source)}
+    return {**told, "data_set": source.identity()} if isinstance(source, dataset.Records) else told
+
+
 def held_out_source(cfg: DataKeys, own: OwnData, key: str = "data") -> Source:
     """The data set that a stage is evaluated on: the one that it names, a share of its own, or the run's own clips."""
     if cfg.held_out:

@@ -1,5 +1,6 @@
 """A stage of the video model: its encoders, its batches of latents, and the train step of its condition modes."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from osjax.stages.encoders import Encoders
 from osjax.stages.evaluation import Evaluation
 from osjax.stages.throughput import throughput
 from osjax.training import diffusion
+from osjax.training.dashboards import Dashboard
 from osjax.training.draw import Draw
 
 
@@ -36,7 +38,7 @@ class DiffusionStage:
         """Bring the stage to its last step. own: the run's data, for a stage that names none."""
         encoders: list[Encoders] = []
         try:
-            stage.train(self.recipe, self.place, self._work(own, encoders), options)
+            stage.train(self.recipe, self.place, self._work(own, encoders, options.dashboards), options)
         finally:
             for made in encoders:
                 made.cut_captions.tell()
@@ -45,7 +47,7 @@ class DiffusionStage:
         """What `stage.replay` says of the stage. own: as `train` takes it."""
         return stage.replay(self.recipe, self.place, self._work(own, []))
 
-    def _work(self, own: data.OwnData, encoders: list[Encoders]) -> stage.Work:
+    def _work(self, own: data.OwnData, encoders: list[Encoders], dashboards: Sequence[Dashboard] = ()) -> stage.Work:
         """encoders: gets them when they are read, once, and not at all for a finished stage."""
         recipe, keys = self.recipe, self.recipe.keys
 
@@ -56,7 +58,9 @@ class DiffusionStage:
 
         trained = recipe.optimizer.freeze.share(models.abstract_params(recipe.model))
         dropout = keys.text_dropout.t5, keys.text_dropout.clip
-        evaluation = Evaluation(recipe, self.place, own, read, self._draw) if keys.evaluate.steps else None
+        evaluation = None
+        if keys.evaluate.steps:
+            evaluation = Evaluation(recipe, self.place, own, read, self._draw, dashboards)
 
         def batches() -> data.Batches:
             made = self._batches(data.training_source(keys.data, own), read())
@@ -75,6 +79,7 @@ class DiffusionStage:
             batches,
             evaluate=evaluation,
             throughput=throughput(recipe.model, 0.0 if recipe.adapters else trained, recipe.mesh),
+            data=lambda: data.identity(data.whole_source(keys.data, own)),
         )
 
     def encode(self, own: data.OwnData) -> features.Features:

@@ -13,7 +13,7 @@ import optax
 from osjax import models
 from osjax.parallel import rules, sharding
 from osjax.parallel.host import to_global
-from osjax.parts import lora
+from osjax.parts import lineage, lora
 from osjax.parts.place import Place
 from osjax.parts.run import Recipe
 from osjax.stages import start
@@ -52,6 +52,7 @@ class Work:
     called only where there is something to train. evaluate: measures the state on held-out clips. create: makes the
     fresh state, as `state.create` does, which may carry more than one model. fill: puts into a fresh state, by its
     shardings, what comes from files beside the model's own weights. axis_rules: of the model's logical axes.
+    throughput: as `loop.Records` takes it. data: gives what tells the data set from others, for dashboards.
     """
 
     make_step: Callable[[nn.Module, optax.GradientTransformation, optimizer.OptimizerConfig], Callable]
@@ -61,6 +62,7 @@ class Work:
     fill: Callable[[Tree, Tree], state.TrainState] = lambda now, shardings: now
     axis_rules: Mapping[str, rules.MeshAxes] = field(default_factory=lambda: rules.TRANSFORMER)
     throughput: Throughput | None = None
+    data: Callable[[], Json] = dict
 
 
 def loop_config(recipe: Recipe, options: Options) -> loop.LoopConfig:
@@ -90,9 +92,12 @@ def train(recipe: Recipe, place: Place, work: Work, options: Options) -> state.T
         if store.latest_step() == recipe.keys.steps:
             return None
         ready = _ready(recipe, place, store, work, options.ledger)
+        begun = ready.begin()
+        for dashboard in options.dashboards:
+            dashboard.begin(recipe.name, ready.saved, {**lineage.of_stage(ready.saved), **work.data()})
         return loop.run(
             loop_config(recipe, options),
-            ready.begin(),
+            begun,
             ready.step,
             ready.rows,
             sharding.random_key(recipe.keys.seed, recipe.mesh),

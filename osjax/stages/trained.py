@@ -26,13 +26,13 @@ def of_run(run: Run, own: data.OwnData) -> Trained:
     stages = list(run.diffusion().values())
     last, source = stages[-1], _source(stages[-1], own)
     shapes = sorted({(T, H, W) for _, T, H, W, _ in last.table.every_shape()})
-    records = source if isinstance(source, Records) else None
+    told = data.identity(source) if source is not None else {}
     return Trained(
         tuple(shapes),
         _words(stages, own),
         trigger_of(run.place.workdir, last.keys.data.source),
-        len(source) if source is not None else 0,
-        records.identity() if records is not None else "",
+        told.get("clips", 0),
+        told.get("data_set", ""),
     )
 
 

@@ -103,7 +103,8 @@ def test_held_out_losses_samples_dashboards_and_a_report_come_on_request(short, 
     samples = sorted((tmp_path / "samples" / "stage1_t2v").rglob("*.mp4"))
     assert [path.parent.name for path in samples] == ["step-0000000", "step-0000004", "step-0000008"]
     (events,) = (tmp_path / "tensorboard" / "stage1_t2v").iterdir()
-    assert b"eval_loss_t0.9" in events.read_bytes()
+    written = events.read_bytes()
+    assert all(word in written for word in (b"eval_loss_t0.9", b"GIF89a", b"a red circle", b"data_set", b"hidden_size"))
     assert main(["report", str(tmp_path)]) == 0
     page = (tmp_path / "run.html").read_text()
     first, now = (f"{(a['loss'] + b['loss']) / 2:.4f}" for a, b in (lines[:2], lines[-2:]))  # a quarter of nine steps

@@ -14,6 +14,8 @@ table{display:block;overflow-x:auto;border-collapse:collapse}
 td,th{padding:.2em 1em;text-align:left}
 td+td,th+th{text-align:right}
 img,video{max-width:100%}
+.grid td,.grid th{padding:.2em;text-align:left;vertical-align:top;min-width:7em}
+.grid video,.grid img{width:192px;max-width:none}
 pre{overflow-x:auto}
 figure{display:inline-block;margin:.4em;vertical-align:top;max-width:100%}
 """
@@ -57,9 +59,27 @@ def preformatted(text: str, title: str) -> str:
     return f'<pre tabindex="0" role="region" aria-label="{html.escape(title)}">{html.escape(text)}</pre>'
 
 
+def grid(head: Sequence[object], rows: Sequence[tuple[object, Sequence[str]]]) -> str:
+    """A table of pictures or videos. head: texts. rows: a text, then HTML for each further column."""
+    top = "".join(f"<th>{html.escape(str(text))}</th>" for text in head)
+    body = "".join(
+        f"<tr><th>{html.escape(str(text))}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+        for text, cells in rows
+    )
+    return f'<table class="grid"><tr>{top}</tr>{body}</table>'
+
+
 def picture(source: str, title: str) -> str:
     """A picture. source: a file beside the page, or a data URL. title: what it shows."""
     return f'<img src="{html.escape(source)}" alt="{html.escape(title)}">'
+
+
+def player(source: str, label: str) -> str:
+    """A video alone, which plays when it is asked to. source: a file beside the page. label: what it shows."""
+    return (
+        f'<video src="{html.escape(source)}" aria-label="{html.escape(label)}" loop muted playsinline controls '
+        'preload="metadata"></video>'
+    )
 
 
 def video(source: str, caption: str, width: int | None = 192) -> str:

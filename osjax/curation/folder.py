@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from osjax import atomic, json_file
-from osjax.curation import captions, tables
+from osjax.curation import captioned, captions, tables
+from osjax.curation.caption import Captioning
 from osjax.curation.captions import Words
 from osjax.curation.isolate import Limits, Pool
 from osjax.curation.probe import look
@@ -32,19 +33,22 @@ class Built:
     others: tuple[str, ...]
 
 
-def build(source: Path, out: Path, words: Words) -> Built:
+def build(source: Path, out: Path, words: Words, captioner: Captioning | None = None) -> Built:
     """The data set of the clips and pictures of a folder or a table, made where it is not there yet.
 
-    source: the folder, or a .csv or .parquet table. out: folder to write to. words: of captions. UserError where no
-    clip is left, or what `captions.of_folder` and `tables.rows` refuse.
+    source: the folder, or a .csv or .parquet table. out: folder to write to. words: of captions. captioner: a server
+    that captions clips without one. UserError where no clip is left, where that server fails, or what
+    `captions.of_folder` and `tables.rows` refuse.
     """
     if not source.exists():
         raise UserError(f"{source} does not exist: give a folder of clips, or a .csv or .parquet table", status=2)
-    state = _state(source, words)
+    state = _state(source, words, captioner)
     if (before := _before(out, state)) is not None:
         return before
     rows, others = (list(tables.rows(source)), []) if source.is_file() else _of_folder(source)
     with Pool(Limits()) as pool:
+        if captioner:
+            rows = captioned.fill([{**row, "text": row["text"] or ""} for row in rows], pool, captioner, out)
         looked = pool.each(look, [_worded(row, words) for row in rows])
     kept = [row for row in looked if not row.get("reason")]
     dropped = tuple(f"{row['path']}: {row['reason']}" for row in looked if row.get("reason"))
@@ -73,11 +77,12 @@ def _worded(row: Row, words: Words) -> Row:
     return {**row, "text": "", "reason": why}
 
 
-def _state(source: Path, words: Words) -> str:
+def _state(source: Path, words: Words, captioner: Captioning | None) -> str:
     """A name for the clips, their captions and the words around them: 16 hex digits over names, sizes and times."""
+    who = [captioner.model, captioner.prompt] if captioner else []
     files = sorted(p for p in source.rglob("*") if p.is_file()) if source.is_dir() else [source]
     seen = [[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in files]
-    return hashlib.sha256(json.dumps([seen, asdict(words)]).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([seen, asdict(words), who]).encode()).hexdigest()[:16]
 
 
 def _before(out: Path, state: str) -> Built | None:

@@ -1,8 +1,10 @@
 """Captions from a server on this machine that speaks the OpenAI chat protocol, behaves and misbehaves."""
 
 import base64
+import csv
 import io
 import json
+import shutil
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,7 +13,7 @@ import pytest
 from PIL import Image
 
 from osjax.__main__ import main
-from osjax.curation import caption, tables
+from osjax.curation import caption, captioned, tables
 from osjax.curation.isolate import Limits, Pool
 from osjax.errors import UserError
 from tests.curation.conftest import picture, write
@@ -158,3 +160,50 @@ def test_a_url_of_another_kind_is_refused():
 def test_a_server_that_is_not_there_is_named(clips, pool):
     with pytest.raises(UserError, match="caption server http://127.0.0.1:9/v1 fails .*run the same command again"):
         caption.work(list(tables.rows(clips)), pool, caption.Captioning("http://127.0.0.1:9/v1", "m", retries=0))
+
+
+def words_of(path):
+    with path.open(newline="") as file:
+        return {row["path"].rsplit("/", 1)[1]: row["text"] for row in csv.DictReader(file)}
+
+
+def test_fine_tuning_asks_the_server_for_captions_that_are_not_there_and_goes_on_where_it_failed(
+    server, clips, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(captioned, "AT_ONCE", 1)
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    folder, run = shutil.copytree(clips.parent, tmp_path / "my_clips"), tmp_path / "run"
+    (folder / "clips.parquet").unlink()
+    (folder / "1.txt").write_text("its own words")
+    good = (200, json.dumps(ASPECTS))
+    command = ["finetune", str(folder), f"--workdir={run}", "--trigger=sks", "--dry-run"]
+    asks = [f"--captioner={server.url}", "--captioner-model=m", "--weights=nowhere"]
+    server.answers = [good, (401, "who are you")]
+    assert main([*command, *asks]) == 1
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("osjax: "))
+    assert f"caption server {server.url} fails (Error code: 401" in line and not (run / "clips" / "clips.csv").exists()
+    server.answers = [(400, "against our policy")]
+    assert main([*command, *asks]) == 2  # what comes next is missing: the weights
+    told = capsys.readouterr()
+    assert "2 clips in" in told.out and "2.mp4: the caption server refuses it" in told.out
+    made = {"0.mp4": f"sks, {TEXT}", "1.mp4": "sks, its own words", "2.mp4": ""}
+    assert words_of(run / "clips" / "clips.csv") == made
+    assert len(server.requests) == 3 and all(request["key"] == "Bearer secret" for _, request in server.requests)
+    (folder / "notes.txt").write_text("the folder changed, its clips did not")
+    server.answers = [good]
+    assert main([*command, *asks]) == 2 and len(server.requests) == 4  # what was refused alone is asked again
+    assert words_of(run / "clips" / "clips.csv") == {**made, "2.mp4": f"sks, {TEXT}"}
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["--captioner=file:///etc/passwd", "--captioner-model=m"], "is not http:// or https://"),
+        (["--captioner=http://x/v1"], "--captioner needs --captioner-model"),
+        (["--captioner-model=m"], "--captioner-model goes with --captioner"),
+        (["--captioner=http://x/v1", "--captioner-model=m", "--caption=a"], "both for clips without a caption"),
+    ],
+)
+def test_half_of_what_a_captioner_takes_is_refused(clips, tmp_path, capsys, argv, says):
+    assert main(["finetune", str(clips.parent), f"--workdir={tmp_path}", *argv]) == 2
+    assert says in capsys.readouterr().err

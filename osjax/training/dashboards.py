@@ -38,7 +38,7 @@ class Dashboard(Protocol):
     """A place that shows a run. Stages of a run have names of their own."""
 
     def begin(self, stage: str, config: Json, lineage: Json) -> None:
-        """Take a stage's config, and where its model comes from, before its first step."""
+        """Take the config of a stage and its `lineage`, where its model comes from, before its first step."""
 
     def show(self, stage: str, step: int, samples: Sequence[Sample]) -> None:
         """Take the samples of an evaluation before a step of this stage."""
@@ -64,7 +64,7 @@ class TensorBoard:
         self._told: dict[str, dict[str, str]] = {}
 
     def begin(self, stage: str, config: Json, lineage: Json) -> None:
-        """Keep a stage's config and lineage, JSON values, for its event file."""
+        """Keep the config and the lineage of a stage, JSON values, for its event file."""
         self._told[stage] = {"config": _block(config), "lineage": _block(lineage)}
 
     def write(self, stage: str, step: int, values: Mapping[str, Any]) -> None:
@@ -115,7 +115,7 @@ class WandB:
             raise UserError(f"wandb does not begin ({reason}): `wandb login`, or set WANDB_MODE=offline") from error
 
     def begin(self, stage: str, config: Json, lineage: Json) -> None:
-        """Add a stage's lineage, JSON values, to the run's config, which has the stage's own."""
+        """Add the lineage of a stage, JSON values, to the run's config, which has the stage's own."""
         self._run.config.update({"lineage": {**dict(self._run.config).get("lineage", {}), stage: lineage}}, True)
 
     def write(self, stage: str, step: int, values: Mapping[str, Any]) -> None:

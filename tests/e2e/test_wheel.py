@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 import pytest
@@ -37,7 +36,9 @@ def python(tmp_path_factory):
     subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", str(wheel)], check=True, timeout=120)
     (site,) = environment.glob("lib/python*/site-packages")
     # A line in a .pth is a place to look: installed packages of this environment, but not its editable osjax.
-    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    (site / "dependencies.pth").write_text(
+        "\n".join(path for path in sys.path if path.endswith("site-packages")) + "\n"
+    )
     return python
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from ml_collections import ConfigDict
+
 from osjax.configs import base
 
 # Latent frames stand for four pixel frames, after one that stands alone: 5, 9, ... 129.

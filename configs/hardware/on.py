@@ -1,6 +1,7 @@
 """The curriculum on given accelerators: meshes and rematerialisation by memory; `osjax plan` says whether it fits."""
 
 from ml_collections import ConfigDict
+
 from osjax.configs import curriculum
 
 SHORT = ("stage1_t2v_256", "stage2_i2v_256")  # 256px: a device holds whole clips

@@ -66,7 +66,7 @@ def grid(head: Sequence[object], rows: Sequence[tuple[object, Sequence[str]]]) -
         f"<tr><th>{html.escape(str(text))}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
         for text, cells in rows
     )
-    return f'<table class="grid"><tr>{top}</tr>{body}</table>'
+    return f'<table class="grid" tabindex="0"><tr>{top}</tr>{body}</table>'
 
 
 def picture(source: str, title: str) -> str:

@@ -37,7 +37,7 @@ def workdir(tmp_path_factory):
 
 def test_samples_of_evaluations_are_a_grid_of_prompts_by_steps_the_first_and_the_newest(workdir):
     page = (workdir / "run.html").read_text()
-    (grid,) = re.findall(r'<table class="grid">(.*?)</table>', page)
+    (grid,) = re.findall(r'<table class="grid" tabindex="0">(.*?)</table>', page)
     head, *rows = re.findall(r"<tr>(.*?)</tr>", grid)
     steps = [0, *range(300, 1000, 100)]
     assert re.findall(r"<th>(.*?)</th>", head) == ["prompt", *(f"step {step}" for step in steps)]

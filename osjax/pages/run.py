@@ -66,8 +66,15 @@ def _is_own(workdir: Path, path: Path) -> bool:
 def _by_step(workdir: Path, stage: str) -> dict[int, dict[str, Path]]:
     """The samples of a stage's evaluations: {step: {name of the file: its path}}, in order."""
     folder = workdir / "samples" / stage
-    steps = {int(m[1]): path for path in folder.glob("step-*") if path.is_dir() and (m := re.fullmatch(r"step-(\d+)", path.name))}
-    files = {step: sorted(p for p in steps[step].iterdir() if p.suffix in (".mp4", ".png") and _is_own(workdir, p)) for step in sorted(steps)}
+    steps = {
+        int(m[1]): path
+        for path in folder.glob("step-*")
+        if path.is_dir() and (m := re.fullmatch(r"step-(\d+)", path.name))
+    }
+    files = {
+        step: sorted(p for p in steps[step].iterdir() if p.suffix in (".mp4", ".png") and _is_own(workdir, p))
+        for step in sorted(steps)
+    }
     return {step: {path.name: path for path in paths} for step, paths in files.items() if paths}
 
 

@@ -7,6 +7,7 @@ Expected:  each stage starts from the last one's weights, and is skipped once it
 """
 
 from ml_collections import ConfigDict
+
 from osjax.configs import base
 from osjax.configs.diffusion import deep_compression, stage1_t2v_256, stage2_i2v_256, stage3_i2v_768
 

@@ -6,8 +6,8 @@ Time:      20 minutes of processor time; 13 to 15 by the clock on two cores of a
 """
 
 from ml_collections import ConfigDict
-from osjax.configs import base
 
+from osjax.configs import base
 from osjax.parts.demo import DemoReport
 from osjax.parts.groups import group
 

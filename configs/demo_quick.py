@@ -7,6 +7,7 @@ Expected:  colour 100 %, direction 96 %, background 90 %, motion in order 100 %,
 """
 
 from ml_collections import ConfigDict
+
 from osjax.configs import demo
 
 

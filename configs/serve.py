@@ -10,8 +10,8 @@ All other keys are fields of `ServerOptions` in osjax/serve/options.py.
 """
 
 from ml_collections import ConfigDict
-from osjax.configs.sample import demo
 
+from osjax.configs.sample import demo
 from osjax.parts.groups import group
 from osjax.serve.options import ServerOptions
 

@@ -6,6 +6,7 @@ Time:      under 90 seconds
 """
 
 from ml_collections import ConfigDict
+
 from osjax.configs import base
 
 

@@ -9,6 +9,7 @@ an image DC-AE of the same levels and latent channels: --config.start.weights=FI
 """
 
 from ml_collections import ConfigDict
+
 from osjax.configs import base
 from osjax.configs.autoencoder import released
 

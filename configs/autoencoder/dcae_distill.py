@@ -9,6 +9,7 @@ Source: report section 4.3.3. The repository has no code for it.
 """
 
 from ml_collections import ConfigDict
+
 from osjax.configs import base
 from osjax.configs.autoencoder import released
 

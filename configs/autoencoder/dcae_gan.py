@@ -9,6 +9,7 @@ the repository's settings.
 """
 
 from ml_collections import ConfigDict
+
 from osjax.configs import base
 from osjax.configs.autoencoder import released
 

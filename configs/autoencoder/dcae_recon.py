@@ -8,6 +8,7 @@ AdamW as the report has it; `repository_recon.py` has the repository's settings.
 """
 
 from ml_collections import ConfigDict
+
 from osjax.configs import base
 from osjax.configs.autoencoder import released
 

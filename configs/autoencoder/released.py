@@ -5,6 +5,7 @@ batches and learning rates. Of the share of images the report says nothing.
 """
 
 from ml_collections import ConfigDict
+
 from osjax.configs import base
 
 REPORT = {"b1": 0.9, "b2": 0.999, "eps": 1e-15}

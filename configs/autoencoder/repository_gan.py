@@ -6,6 +6,7 @@ Expected:  as dcae_gan.py
 """
 
 from ml_collections import ConfigDict
+
 from osjax.configs import base
 from osjax.configs.autoencoder import dcae_gan, released
 

@@ -12,6 +12,7 @@ distance is of VGG features with random kernels, and only measured.
 """
 
 from ml_collections import ConfigDict
+
 from osjax.configs import base
 
 

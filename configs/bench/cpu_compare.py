@@ -6,6 +6,7 @@ Time:      five minutes
 """
 
 from ml_collections import ConfigDict
+
 from osjax.configs.bench.options import options
 
 

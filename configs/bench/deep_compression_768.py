@@ -5,6 +5,7 @@ Hardware:  as v2_256.py
 """
 
 from ml_collections import ConfigDict
+
 from osjax.configs.bench.options import released
 
 

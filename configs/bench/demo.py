@@ -6,6 +6,7 @@ Time:      one minute
 """
 
 from ml_collections import ConfigDict
+
 from osjax.configs import demo
 from osjax.configs.bench.options import options
 

@@ -5,6 +5,7 @@ Hardware:  any number of GPUs or TPUs; `--blocks=fit` takes as many blocks as th
 """
 
 from ml_collections import ConfigDict
+
 from osjax.configs.bench.options import released
 
 

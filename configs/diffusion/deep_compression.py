@@ -9,6 +9,7 @@ layers start anew, all else from the released video model. Seven clips in eight 
 """
 
 from ml_collections import ConfigDict
+
 from osjax.configs import base
 from osjax.configs.diffusion import released
 

@@ -10,6 +10,7 @@ the report's.
 """
 
 from ml_collections import ConfigDict
+
 from osjax.configs import base
 from osjax.configs.diffusion import released
 

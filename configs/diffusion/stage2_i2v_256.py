@@ -11,6 +11,7 @@ one clip in eight.
 """
 
 from ml_collections import ConfigDict
+
 from osjax.configs import base
 from osjax.configs.diffusion import released, stage1_t2v_256
 

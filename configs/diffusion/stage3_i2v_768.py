@@ -11,9 +11,9 @@ repository; ours is the report's.
 """
 
 from ml_collections import ConfigDict
-from osjax.configs.diffusion import released
 
 from osjax.configs import base
+from osjax.configs.diffusion import released
 
 VIDEOS = released.rows("768px", 1.0, released.CAUSAL_FRAMES, {33: 6, 65: 4, 97: 3, 129: 2})
 IMAGES = (("768px", 1, 1.0, 38),)

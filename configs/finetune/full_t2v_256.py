@@ -6,6 +6,7 @@ Steps:     1000, for about 20 to 200 clips; --config.steps=4000 for 2,000
 """
 
 from ml_collections import ConfigDict
+
 from osjax.configs.diffusion import stage2_i2v_256
 from osjax.configs.finetune import tuned
 

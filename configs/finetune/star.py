@@ -8,6 +8,7 @@ Time:      2 to 4 minutes of processor time on a machine that others used
 """
 
 from ml_collections import ConfigDict
+
 from osjax.configs import base, demo
 
 DEMO = "runs/demo"  # the folder that `osjax demo` leaves

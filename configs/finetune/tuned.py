@@ -1,6 +1,7 @@
 """What the fine-tuning configs share: the released model on a few clips of one's own, on any number of devices."""
 
 from ml_collections import ConfigDict
+
 from osjax.configs import base
 
 

@@ -6,6 +6,7 @@ Plan:      osjax plan --config=configs/hardware/h200_192.py --target=h200x192 (d
 """
 
 from ml_collections import ConfigDict
+
 from osjax.configs.hardware import on
 
 

@@ -6,6 +6,7 @@ Plan:      osjax plan --config=configs/hardware/h200_64.py --target=h200x64 (doc
 """
 
 from ml_collections import ConfigDict
+
 from osjax.configs.hardware import on
 
 

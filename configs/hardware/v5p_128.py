@@ -6,6 +6,7 @@ Plan:      osjax plan --config=configs/hardware/v5p_128.py --target=v5p-128 (doc
 """
 
 from ml_collections import ConfigDict
+
 from osjax.configs.hardware import on
 
 

@@ -6,6 +6,7 @@ Time:      some seconds for the first video, about one for each after it
 """
 
 from ml_collections import ConfigDict
+
 from osjax.configs.sample.options import options
 
 

@@ -6,6 +6,7 @@ Files:     in ckpts/: Open_Sora_v2_Video_DC_AE.safetensors, F32T4C128_AE.safeten
 """
 
 from ml_collections import ConfigDict
+
 from osjax.configs.sample.options import autoencoder, released
 
 

@@ -6,6 +6,7 @@ Files:     those of t2v_256.py, and flux1-dev.safetensors, flux1-dev-ae.safetens
 """
 
 from ml_collections import ConfigDict
+
 from osjax.configs.sample.options import autoencoder, released
 
 

@@ -7,6 +7,7 @@ Files:     in ckpts/, as the original's download leaves them: Open_Sora_v2.safet
 """
 
 from ml_collections import ConfigDict
+
 from osjax.configs.sample.options import released
 
 

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +45,33 @@ class MetricsLog:
     def write(self, step: int, values: Json) -> None:
         """Append a line: the step's number and these values (JSON ones) by name.
 
-        A disk that takes none is reported once; training is worth more than its log.
+        A disk that takes none is reported once; training is worth more than its log. A file that was deleted is begun
+        anew, loudly. UserError where the whole folder is gone: nobody would find what is trained.
         """
+        self._find()
         line = {"stage": self.stage, "step": step, **{name: _plain(value) for name, value in values.items()}}
         try:
             self._file.write(json.dumps(line) + "\n")
         except OSError as error:
             self._warn(error)
+
+    def _find(self) -> None:
+        """See that lines go to the file that lies at `path`, not to one that was deleted."""
+        if self._file is None:
+            return
+        try:
+            if os.stat(self.path).st_ino == os.fstat(self._file.fileno()).st_ino:
+                return
+        except FileNotFoundError:
+            if not self.path.parent.is_dir():
+                raise UserError(
+                    f"{self.path.parent} was deleted while the run wrote to it: start it again, in a folder that stays"
+                ) from None
+        except OSError:  # a disk that is away for a while: whatever is wrong with it, the write says
+            return
+        log.warning("%s was deleted or replaced: earlier lines are lost, it is begun anew", self.path)
+        self.close()
+        self._file = self.path.open("a", buffering=1)
 
     def _warn(self, error: OSError) -> None:
         if not self._failed:

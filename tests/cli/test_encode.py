@@ -5,11 +5,11 @@ import shutil
 
 import numpy as np
 import pytest
-from osjax.configs import smoke
 from safetensors.numpy import save_file
 
 from osjax import models, weights
 from osjax.__main__ import main
+from osjax.configs import smoke
 from osjax.data import dataset, fingerprints
 from osjax.parts.groups import to_dataclass
 from osjax.stages import features

@@ -4,6 +4,7 @@ Small in depth above all: a start spends its time on tracing layers.
 """
 
 from ml_collections import ConfigDict
+
 from osjax.configs import base, smoke
 
 SIDE = {"width_list": (8, 8), "depth_list": (1, 1), "block_type": "ResBlock"}

@@ -7,10 +7,10 @@ import flax.linen as nn
 import jax
 import numpy as np
 import pytest
-from osjax.configs import smoke
 
 from osjax import models
 from osjax.conditioning.text import TextEncoder
+from osjax.configs import smoke
 from osjax.data import clips, star, video
 from osjax.evals import background, prompt_match
 from osjax.parts.groups import to_dataclass

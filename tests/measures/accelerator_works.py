@@ -17,12 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from osjax.configs.bench import deep_compression_768, v2_256, v2_768
 
 from osjax import models
 from osjax.bench import fit
 from osjax.bench.measure import Work
 from osjax.bench.works import Bench
+from osjax.configs.bench import deep_compression_768, v2_256, v2_768
 from osjax.errors import UserError
 from osjax.models import int8, velocity
 from osjax.ops.attention import attend

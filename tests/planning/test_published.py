@@ -1,9 +1,9 @@
 """The planner's arithmetic against the published cost of the original, and `osjax plan --check`, which prints it."""
 
 import pytest
-from osjax.configs import curriculum
 
 from osjax.__main__ import main
+from osjax.configs import curriculum
 from osjax.planning import published
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import optax
 import pytest
 from flax.traverse_util import flatten_dict
-from osjax.configs import demo
 
 from osjax import models
+from osjax.configs import demo
 from osjax.errors import UserError
 from osjax.parallel.host import to_global
 from osjax.parts.groups import to_dataclass

@@ -92,8 +92,8 @@ def stage(resolution: str, steps: int, lr: float, start: str | None = None) -> C
 
 
 def from_scratch(optimizer: ConfigDict, lr: float, steps: int) -> None:
-    """Muon, with warm-up and cosine decay: short runs from scratch want all three."""
-    optimizer.update(name="muon", lr=lr, b2=0.98, eps=1e-8, schedule="cosine", decay_steps=steps)
+    """Muon, with warm-up and a cosine decay to the last of so many steps: short runs from scratch want all three."""
+    optimizer.update(name="muon", lr=lr, b2=0.98, eps=1e-8, schedule="cosine")
     optimizer.update(warmup_steps=min(50, steps // 4), final_lr_ratio=0.05, ema_decay=0.99)
 
 

@@ -16,7 +16,7 @@ from osjax.models.velocity import VideoConfig
 from osjax.parallel import mesh as device_mesh
 from osjax.parts import autoencoder as autoencoders
 from osjax.parts import dtype as dtypes
-from osjax.parts import sampling, stored, text, video_model
+from osjax.parts import released, sampling, stored, text, video_model
 from osjax.parts import text as texts
 from osjax.parts.groups import refuse, said, to_dataclass
 from osjax.parts.sampling import SamplingKeys
@@ -49,6 +49,7 @@ def of_keys(keys: SamplingKeys, mesh: Mesh | None = None) -> Pipeline:
     """The pipeline of the checked keys of a sampling config. mesh, UserError: see `from_config`."""
     if mesh is None and keys.mesh != MeshKeys(1, 1, 1, 1):
         mesh = device_mesh.make(**vars(keys.mesh))
+    released.check(_files(keys))
     image = _image_model(keys)
     options = Options(mesh=mesh, offload=keys.offload, int8=keys.int8, image=image)
     if keys.workdir:
@@ -60,6 +61,19 @@ def of_keys(keys: SamplingKeys, mesh: Mesh | None = None) -> Pipeline:
     words = text.of_keys(keys.text).encoder(computes, keys.offload)
     velocity = video_model.of_keys(keys.model, "model", computes, keys.attention, *_devices(mesh))
     return Pipeline(*velocity, _autoencoder(keys.autoencoder, "autoencoder"), words, settings=settings, **options)
+
+
+def _files(keys: SamplingKeys) -> dict[str, str | None]:
+    """The files and folders that a sampling config names, by key."""
+    video, still = keys.model, keys.image
+    return {
+        "model.weights": video.weights,
+        "autoencoder.weights": keys.autoencoder.weights,
+        "text.t5": keys.text.t5,
+        "text.clip": keys.text.clip,
+        "image.model.weights": still.model.weights,
+        "image.autoencoder.weights": still.autoencoder.weights,
+    }
 
 
 def from_checkpoint(folder: Path | str, **options: Unpack[RunOptions]) -> Pipeline:

@@ -1,10 +1,12 @@
 """The released files: where the shipped configs look for them, and where they are published."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
+
+from osjax.errors import Problems
 
 FOLDER = "ckpts"  # of the shipped configs
 # Repository of Hugging Face -> the files and folders that it has.
@@ -33,6 +35,17 @@ def _texts(cfg: ConfigDict) -> Iterator[tuple[ConfigDict, str, str]]:
             yield from _texts(cfg[name])
         elif isinstance(cfg[name], str):
             yield cfg, name, cfg[name]
+
+
+def check(given: Mapping[str, str | None]) -> None:
+    """UserError that names all files which are missing, and the commands that fetch those of them that are published.
+
+    given: config keys with the paths that they name. Where none of the missing is published, whoever reads it says so.
+    """
+    absent = {key: path for key, path in given.items() if path and not Path(path).exists()}
+    if commands := fetching([*absent.values()]):
+        lines = [f"config key {key} is {path}, which does not exist" for key, path in absent.items()]
+        raise Problems([*lines, *(f"missing files are published: {command}" for command in commands)])
 
 
 def fetching(paths: Sequence[Any]) -> list[str]:

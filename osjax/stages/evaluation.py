@@ -21,6 +21,7 @@ from osjax.sampling.write import write_samples
 from osjax.stages import data
 from osjax.stages.encoders import Encoders
 from osjax.training import diffusion, state
+from osjax.training.dashboards import Dashboard, Sample
 from osjax.training.draw import Draw
 from osjax.types import Tree
 
@@ -29,7 +30,8 @@ class Evaluation:
     """Losses on the same held-out batches, noise and times every time, and samples of the prompts.
 
     recipe: of the stage. place: where the run keeps things. own: the run's data. read: gives the stage's encoders.
-    draw: gives, of them and two probabilities of dropping texts, what makes the model's inputs.
+    draw: gives, of them and two probabilities of dropping texts, what makes the model's inputs. dashboards: are shown
+    the samples.
     """
 
     def __init__(
@@ -39,7 +41,9 @@ class Evaluation:
         own: data.OwnData,
         read: Callable[[], Encoders],
         draw: Callable[[Encoders, float, float], Draw],
+        dashboards: Sequence[Dashboard] = (),
     ):
+        self._dashboards = dashboards
         self.recipe, self.place, self._own, self._read, self._draw = recipe, place, own, read, draw
         self._held: list[Any] = []
         self._text: Remembered | None = None
@@ -97,7 +101,11 @@ class Evaluation:
             encoders.release_autoencoder()
         if jax.process_index() == 0:
             folder = self.place.workdir / "samples" / recipe.name / f"step-{step:07d}"
-            write_samples(folder, made.videos_BTHWC, prompts, made.settings, settings.fps)
+            paths = write_samples(folder, made.videos_BTHWC, prompts, made.settings, settings.fps)
+            shown = zip(paths, prompts, made.videos_BTHWC, strict=True)
+            samples = [Sample(path, prompt, video, settings.fps) for path, prompt, video in shown]
+            for dashboard in self._dashboards:
+                dashboard.show(recipe.name, step, samples)
 
 
 class Remembered:

@@ -30,7 +30,6 @@ TINY = {
     "stages.autoencoder.data.buckets": '(("64px", 8, 1.0, 2),)',
     "stages.autoencoder.losses.crop": 16,
     "stages.autoencoder.optimizer.warmup_steps": 1,
-    "stages.autoencoder.optimizer.decay_steps": 4,
 }
 for _name in STAGES:
     TINY |= {
@@ -44,7 +43,6 @@ for _name in STAGES:
             "model.depth": 1,
             "model.depth_single_blocks": 1,
             "optimizer.warmup_steps": 1,
-            "optimizer.decay_steps": 3,
             "sample.steps": 2,
             "sample.height": 64,
             "sample.width": 64,

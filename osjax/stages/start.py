@@ -19,7 +19,7 @@ from osjax.parts.start import StartKeys
 from osjax.training import state
 from osjax.training.freeze import Freeze
 from osjax.types import ModelConfig, Tree
-from osjax.weights import adapters, inflate, init, load, orbax_stream
+from osjax.weights import inflate, init, load, orbax_stream
 from osjax.weights.layout import layout_named
 from osjax.weights.leaves import Leaves, of_params
 from osjax.weights.lora import blank
@@ -76,7 +76,7 @@ def check(recipe: Recipe, place: Place, later: Collection[str], resumed: bool = 
         if resumed and "://" not in place.checkpoints:
             newest = orbax_stream.find(Path(place.of(recipe.name)))
             if newest is not None:
-                check_base(recipe.name, adapters.saved_config(newest), {CORNERS: corners(recipe, base)})
+                check_base(recipe.name, orbax_stream.saved_config(newest), {CORNERS: corners(recipe, base)})
     if resumed:
         return
     leaves = leaves_of(recipe, place)

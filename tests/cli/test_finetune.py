@@ -1,4 +1,4 @@
-"""`osjax finetune` as a user runs it, by the commands of docs/finetune.md: a folder of clips in, samples out.
+"""`osjax finetune` as a user runs it, by the five commands of docs/finetune.md: a folder of clips in, samples out.
 
 The released files are stood in for by those of tiny models, under their own names where the commands name them.
 """
@@ -23,7 +23,7 @@ from tests import tiny_release
 
 pytestmark = pytest.mark.timeout(900)
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "finetune.md").read_text()
+PAGE = (ROOT / "docs" / "finetune.md").read_text().split("## In five commands")[1].split("\n## ")[0]
 COMMANDS = [
     shlex.split(line, comments=True)
     for block in re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)

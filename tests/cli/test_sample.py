@@ -55,7 +55,7 @@ def test_a_prompt_becomes_a_playable_video_with_its_settings_beside_it(workdir, 
         "frames": 8,
         "fps": 8,
     }
-    assert "1 samples" in capsys.readouterr().out
+    assert "1 sample in" in capsys.readouterr().out
 
 
 REFERENCES = {

@@ -188,7 +188,9 @@ def test_what_is_imported_is_declared():
     core, extras = set(map(_name, project["dependencies"])), project["optional-dependencies"]
     optional = {_name(line) for name, lines in extras.items() if name != "test" for line in lines}
     assert _third_parties("osjax", "configs") - core - optional == set()
-    of_tests = {_name(line) for name in ("test", "browser", "wandb") for line in extras[name]}  # the last two may be missing
+    of_tests = {
+        _name(line) for name in ("test", "browser", "wandb") for line in extras[name]
+    }  # the last two may be missing
     assert _third_parties("tests") - core - of_tests == set()
     unused = core - _third_parties("osjax", "configs")
     assert unused == {"importlib-resources"}  # tensorflow-datasets imports it without a word

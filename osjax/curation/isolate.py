@@ -46,10 +46,10 @@ class Limits:
 
 
 class Pool:
-    """Worker processes under `limits`; use as a context."""
+    """Worker processes under `limits`; use as a context. tells: names in the log every clip that is dropped."""
 
-    def __init__(self, limits: Limits):
-        self.limits = limits
+    def __init__(self, limits: Limits, tells: bool = True):
+        self.limits, self.tells = limits, tells
 
     def __enter__(self) -> "Pool":
         count = self.limits.workers or len(os.sched_getaffinity(0))
@@ -78,7 +78,8 @@ class Pool:
         if fatal:
             raise UserError(fatal)
         if reason:
-            log.warning("dropped: %s", reason if str(row["path"]) in reason else f"{row['path']}: {reason}")
+            if self.tells:
+                log.warning("dropped: %s", reason if str(row["path"]) in reason else f"{row['path']}: {reason}")
             return [{**row, "reason": reason}]
         return made
 

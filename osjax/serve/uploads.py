@@ -1,7 +1,6 @@
 """Files of clients: read in a process of its own, and from then on arrays of our own making."""
 
 import contextlib
-import logging
 import os
 import secrets
 from collections.abc import Iterator, Sequence
@@ -24,7 +23,6 @@ from osjax.types import Json
 
 SUFFIX = ".mp4"  # of all of them; their content says what they are
 SECONDS, MEMORY_GB, PROCESSES = 20.0, 8.0, 2
-logging.getLogger("osjax.curation.isolate").addFilter(lambda record: False)  # its lines name files; answers say why
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class Uploads:
         for left in self.folder.iterdir():  # of requests that were cut off
             left.unlink()
         most = isolate.Limits(seconds=SECONDS, per_second=0.0, memory_gb=MEMORY_GB, workers=PROCESSES)
-        self._pool = isolate.Pool(most)
+        self._pool = isolate.Pool(most, tells=False)  # its lines name files; answers say why
         self._pool.__enter__()
 
     def close(self) -> None:

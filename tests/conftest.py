@@ -51,3 +51,24 @@ def compiled_programs_are_dropped(request):
     yield
     jax.clear_caches()
     gc.collect()
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A disk to fill up, of the size that it is mounted with; its first mount skips the test where none can be."""
+    from tests.small_disk import SmallDisk
+
+    made = SmallDisk(tmp_path / "disk")
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Debian's Chromium under Playwright, for tests that are skipped without them."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as player:
+        chromium = player.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        yield chromium
+        chromium.close()

@@ -14,7 +14,6 @@ from osjax.weights.rules import whole
 from tests.cli.test_convert import CONFIG, fields
 from tests.models.test_mmdit import tensors
 from tests.sampling import trained
-from tests.small_disk import SmallDisk
 
 pytestmark = pytest.mark.timeout(600)
 FREE = [f"--config.probe.{name}=0" for name in ("min_seconds", "min_bits_per_pixel", "min_fps")]
@@ -49,13 +48,6 @@ def given(tmp_path_factory):
     argv = ["convert", f"--config={folder / 'm.py'}", folder / "in.safetensors", folder / "ckpt", "--model=video"]
     assert main([*map(str, argv)]) == 0
     return folder
-
-
-@pytest.fixture
-def disk(tmp_path):
-    made = SmallDisk(tmp_path / "disk")
-    yield made
-    made.close()
 
 
 def run(writer, given, disk):

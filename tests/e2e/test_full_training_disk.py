@@ -6,7 +6,6 @@ import pytest
 
 from tests.e2e import faults
 from tests.e2e.started import Started
-from tests.small_disk import SmallDisk
 
 pytestmark = pytest.mark.timeout(900)
 STAGES = ("autoencoder", "stage1_t2v")
@@ -25,13 +24,6 @@ def undisturbed(flags, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("undisturbed") / "run"
     faults.finish(workdir, **flags)
     return workdir
-
-
-@pytest.fixture
-def disk(tmp_path):
-    made = SmallDisk(tmp_path / "disk")
-    yield made
-    made.close()
 
 
 def told(process):

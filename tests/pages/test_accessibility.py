@@ -44,16 +44,6 @@ def pages(tmp_path_factory, demo_path):
     return {"demo": demo_path, **{name: folder / file for name, file in names.items()}}
 
 
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as player:
-        chromium = player.chromium.launch(executable_path=which("chromium"), args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
-
-
 def violations(browser, path, width):
     """What axe has against a page: {rule: what it names first}."""
     from axe_playwright_python.sync_playwright import Axe

@@ -9,7 +9,6 @@ from osjax.data import video
 from osjax.serve.store import Store
 from tests.serve.server import Server
 from tests.serve.test_store import row
-from tests.small_disk import SmallDisk
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -46,13 +45,6 @@ def test_a_store_says_completed_only_of_what_is_on_disk(tmp_path):
     assert (again.get(first.id).status, again.get(second.id).status) == ("completed", "queued")
     again.fail(first.id, "late", "a finished video stays finished")
     assert again.get(first.id).status == "completed"
-
-
-@pytest.fixture
-def disk(tmp_path):
-    small = SmallDisk(tmp_path / "disk")
-    yield small
-    small.close()
 
 
 def test_a_full_disk_takes_no_new_video_and_goes_on_serving(workdir, tmp_path, disk):

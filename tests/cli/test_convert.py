@@ -214,6 +214,7 @@ def peak(folder, *argv):
     return int(process.stdout.splitlines()[-1]) / 1024
 
 
+@pytest.mark.long
 def test_memory_of_a_conversion_does_not_grow_with_the_model(tmp_path):
     """Twice the blocks, 0.6 GB more of them, take no more; a few blocks would not yet fill what is under way."""
     source = CONFIG.replace("video = dict", "unused = dict")

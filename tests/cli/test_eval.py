@@ -59,6 +59,7 @@ def test_a_folder_of_videos_becomes_figures_a_page_and_pictures(files, tmp_path,
     assert "PSNR 30.538 dB, SSIM 0.8630, LPIPS 0.0510" in printed and "1 of 3 videos are shorter" in printed
 
 
+@pytest.mark.long
 def test_tiles_are_compared_with_the_whole(files, tmp_path):
     tiles = ("--config.tiling.spatial_tile_size=16", "--config.tiling.tile_overlap_factor=0.25")
     wrong = ("--config.tiling.spatial_tile_size=20",)

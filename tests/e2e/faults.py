@@ -24,6 +24,7 @@ from tests.e2e.started import Started
 
 WAYS = ("any moment", "start-up", "a save", "stopped and continued")
 STAGES = ("autoencoder", "stage1_t2v", "stage2_i2v", "stage3_i2v")
+AHEAD = 4  # lines of metrics that a process may add before it is killed
 
 
 def start(workdir, devices: int = 1, config="configs/smoke.py", **overrides) -> Started:
@@ -49,44 +50,24 @@ def stop_after(workdir, stage: str, steps: int, devices=1, **overrides) -> tuple
     return process.wait(300), process.stderr
 
 
-def kill_often(
-    workdir, kills: int, seconds: float, seed: int = 0, **overrides
-) -> tuple[list[tuple[str, int] | None], float]:
-    """Start a run again and again, each time killed at a random moment.
-
-    seconds: the longest that a process lives at first. Three kills in the same place let the next one live longer, so
-    that a machine with other work comes to an end too.
-
-    Gives where each kill found the run, by its metrics, and the longest that a process lived in the end.
-    """
-    rng, found = random.Random(seed), []
-    for _ in range(kills):
-        process = start(workdir, **overrides)
-        try:
-            process.wait(rng.uniform(0.2, 1) * seconds)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-        code = process.wait()
-        if code == 0:
-            break
-        assert code == -signal.SIGKILL, process.stderr[-3000:]
-        lines = metrics.read(Path(workdir) / "metrics.jsonl")
-        found.append((lines[-1]["stage"], lines[-1]["step"]) if lines else None)
-        if found[-3:] == [found[-1]] * 3:
-            seconds *= 1.3
-    return found, seconds
-
-
-def end(process: Started, way: str, workdir, seconds: float, rng: random.Random) -> None:
+def end(process: Started, way: str, workdir, start_s: float, rng: random.Random) -> None:
     """Kill a process of a run, if it does not end by itself before.
 
-    way: of WAYS. seconds: the longest that it lives, but for a save that is waited for.
+    way: of WAYS. start_s: seconds from a process's start to its first line of metrics, about.
+
+    "start-up" goes by time, as nothing of a run can be seen then. The others go by lines of metrics, so that a fast
+    machine and a slow one are killed in as many places and every run comes to its end, and a random moment more.
     """
-    lives = rng.uniform(0, 0.2) if way == "start-up" else rng.uniform(0.2, 1)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(lives * seconds)
+    if way == "start-up":
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(rng.uniform(0, 1) * start_s)
+    else:
+        wanted = _lines(workdir) + rng.randint(1, AHEAD)
+        process.until(lambda: _lines(workdir) >= wanted)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(rng.random() ** 3 * start_s / 2)
     if way == "a save":
-        process.until(lambda: any(Path(workdir).glob("*/checkpoints/*tmp*")), seconds)
+        process.until(lambda: any(Path(workdir).glob("*/checkpoints/*tmp*")))
     if way == "stopped and continued":
         for number in (signal.SIGSTOP, signal.SIGCONT) * 2:
             process.send_signal(number)
@@ -97,26 +78,40 @@ def end(process: Started, way: str, workdir, seconds: float, rng: random.Random)
     process.send_signal(signal.SIGKILL)
 
 
-def kill_in_all_ways(
-    workdir, kills: int, seconds: float, seed: int, **overrides
-) -> tuple[list[tuple[str, tuple[str, int] | None]], float]:
-    """Kill a run so many times, each in a way of WAYS; (way, place) of each kill and the longest life in the end.
+def kill_often(
+    workdir, kills: int, start_s: float, seed: int = 0, ways: tuple[str, ...] = WAYS, **overrides
+) -> list[tuple[str, tuple[str, int] | None]]:
+    """Start a run again and again, each time killed in one of these ways, until it ends by itself.
 
-    seconds, overrides: as `kill_often` takes them.
+    Gives (way, place) of each kill; a place is the stage and step of the last line of metrics, None before the first.
+    start_s: as `end` takes it. overrides: as `start` takes them.
     """
     rng, found = random.Random(seed), []
     for _ in range(kills):
-        process, way = start(workdir, **overrides), rng.choice(WAYS)
-        end(process, way, workdir, seconds, rng)
+        process, way = start(workdir, **overrides), rng.choice(ways)
+        end(process, way, workdir, start_s, rng)
         code = process.wait()
         if code == 0:
             break
         assert code == -signal.SIGKILL, process.stderr[-3000:]
         lines = metrics.read(Path(workdir) / "metrics.jsonl")
         found.append((way, (lines[-1]["stage"], lines[-1]["step"]) if lines else None))
-        if [place for _, place in found[-3:]] == [found[-1][1]] * 3:
-            seconds *= 1.3
-    return found, seconds
+    return found
+
+
+def first_line(workdir, **overrides) -> float:
+    """Run to the end; the seconds to the first line of metrics."""
+    started = time.monotonic()
+    process = start(workdir, **overrides)
+    process.until(lambda: _lines(workdir) > 0)
+    seconds = time.monotonic() - started
+    assert process.finish(600).poll() == 0, process.stderr[-3000:]
+    return seconds
+
+
+def _lines(workdir) -> int:
+    path = Path(workdir) / "metrics.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 def losses(workdir) -> dict[str, list[tuple[int, float]]]:
@@ -150,23 +145,16 @@ def differences(workdir, undisturbed, stages) -> list[str]:
     return found
 
 
-def life(undisturbed: float) -> float:
-    """How long a process lives at most, at first, where a whole run takes so many seconds."""
-    return undisturbed / 4
-
-
 def main() -> None:
     kills, places, turn = int(sys.argv[1]), [], 0
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         cache = {"compilation_cache": folder / "cache"}
         finish(folder / "whole", **cache)
-        started = time.monotonic()
-        finish(folder / "again", **cache)  # everything is compiled now, as it is for those that are killed
-        seconds = life(time.monotonic() - started)
+        start_s = first_line(folder / "again", **cache)  # all is compiled now, as it is for those that are killed
         while len(places) < kills:
             workdir, turn = folder / f"run{turn}", turn + 1
-            found, _ = kill_in_all_ways(workdir, kills - len(places), seconds, seed=turn, **cache)
+            found = kill_often(workdir, kills - len(places), start_s, seed=turn, **cache)
             finish(workdir, **cache)
             lost = differences(workdir, folder / "whole", STAGES)
             places += found

@@ -123,6 +123,7 @@ def test_several_adapters_are_added_with_strengths_that_the_json_names(tuned, tm
     np.testing.assert_allclose(three, one, atol=1e-4)
 
 
+@pytest.mark.long
 def test_a_run_of_a_whole_model_takes_adapters_of_another_run(tuned, tmp_path):
     folder, path, run = tuned
     whole = tmp_path / "whole"

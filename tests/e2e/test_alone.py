@@ -13,20 +13,19 @@ from tests.sampling import trained
 pytestmark = pytest.mark.timeout(600)
 
 
-def test_a_second_run_on_a_workdir_exits_with_2_and_the_third_goes_on_after_a_kill(tmp_path):
-    flags = {"config": "tests/e2e/two_stages.py", "compilation_cache": tmp_path / "cache"}
+def test_a_second_run_on_a_workdir_exits_with_2_and_the_third_goes_on_after_a_kill(two_stages, tmp_path):
     workdir = tmp_path / "run"
-    first = faults.start(workdir, **flags)
+    first = faults.start(workdir, **two_stages)
     first.until(lambda: bool(faults.losses(workdir)))
     assert first.poll() is None, first.stderr
-    argv = ["train", f"--config={flags['config']}", f"--config.workdir={workdir}"]
+    argv = ["train", f"--config={two_stages['config']}", f"--config.workdir={workdir}"]
     second = faults.Started(argv, tmp_path / "second").finish(120)
     assert second.poll() == 2 and len(second.stderr.strip().splitlines()) == 1
     assert f"{workdir} is in use by osjax train, process" in second.stderr
     first.send_signal(signal.SIGKILL)
     first.wait()
     before = faults.losses(workdir)["autoencoder"]
-    assert faults.stop_after(workdir, "autoencoder", len(before) + 1, **flags)[0] in (0, os.EX_TEMPFAIL)
+    assert faults.stop_after(workdir, "autoencoder", len(before) + 1, **two_stages)[0] in (0, os.EX_TEMPFAIL)
     assert faults.losses(workdir)["autoencoder"][: len(before)] == before
     assert not list(workdir.glob(".osjax*"))
 

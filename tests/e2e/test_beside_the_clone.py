@@ -44,7 +44,7 @@ def said(python: Path, folder: Path, code: str) -> str:
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs a clone")
-@pytest.mark.parametrize("editable", [True, False])
+@pytest.mark.parametrize("editable", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_osjax_is_the_package_and_not_the_folder_of_the_clone(beside, tmp_path, editable):
     python = environment(tmp_path / "environment", *(["-e"] if editable else []), str(beside / "osjax"))
     _, package, config = said(python, beside, WHERE).split()

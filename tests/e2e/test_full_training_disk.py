@@ -14,18 +14,6 @@ ROOM = 100_000  # kilobytes
 SMALL = {"first": (300, ()), "later": (3000, ()), "inodes": (ROOM, ("nr_inodes=60",))}
 
 
-@pytest.fixture(scope="module")
-def flags(tmp_path_factory):
-    return {"config": "tests/e2e/two_stages.py", "compilation_cache": tmp_path_factory.mktemp("full") / "cache"}
-
-
-@pytest.fixture(scope="module")
-def undisturbed(flags, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("undisturbed") / "run"
-    faults.finish(workdir, **flags)
-    return workdir
-
-
 def told(process):
     """What a run says but for its progress."""
     return [line for line in process.stderr.splitlines() if line.startswith(("osjax:", "Traceback", "ERROR"))]
@@ -35,25 +23,25 @@ def half_made(disk):
     return [path for path in disk.place.rglob("*") if path.name.endswith(".part") or "tmp" in path.name]
 
 
-@pytest.mark.parametrize("lack", SMALL)
+@pytest.mark.parametrize("lack", ["first", pytest.param("later", marks=pytest.mark.long), "inodes"])
 def test_training_without_room_ends_in_one_line_and_goes_on_with_the_same_bits_once_there_is(
-    lack, disk, flags, undisturbed
+    lack, disk, two_stages, undisturbed
 ):
     size, options = SMALL[lack]
     disk.mount(size, *options)
     workdir = disk.place / "run"
-    process = faults.start(workdir, **flags).finish(400)
+    process = faults.start(workdir, **two_stages).finish(400)
     assert process.poll() == 1
     lines = told(process)
     assert len(lines) == 1 and "no space is left for" in lines[0] and "make room" in lines[0], lines
     assert str(disk.place) in lines[0]
     assert not half_made(disk)
     disk.mount(ROOM, *(["nr_inodes=100000"] if options else []))
-    faults.finish(workdir, **flags)
+    faults.finish(workdir, **two_stages)
     assert not faults.differences(workdir, undisturbed, STAGES)
 
 
-def test_encode_without_room_ends_in_one_line_and_makes_the_same_features_once_there_is(disk, flags, undisturbed):
+def test_encode_without_room_ends_in_one_line_and_makes_the_same_features_once_there_is(disk, undisturbed):
     def encoded():
         argv = ["encode", "--config=tests/e2e/two_stages.py", f"--workdir={disk.place / 'run'}"]
         return Started(argv, disk.place.parent / "logs").finish(300)

@@ -15,20 +15,19 @@ PAUSE_S = 3.0
 
 
 @pytest.fixture(scope="module")
-def killed(tmp_path_factory):
+def killed(two_stages, tmp_path_factory):
     """A run that was killed after step 10 of its second stage, whose checkpoints are 3 steps apart, and went on after
     a pause; the seconds from its first start to its end."""
     folder = tmp_path_factory.mktemp("goodput")
-    flags = {"config": "tests/e2e/two_stages.py", "compilation_cache": folder / "cache"}
     Started(["--version"], folder / "logs").finish(300)  # whose parent has read the modules by then
     began = time.monotonic()
-    process = faults.start(folder / "run", **flags)
+    process = faults.start(folder / "run", **two_stages)
     process.until(lambda: len(faults.losses(folder / "run").get("stage1_t2v", ())) >= 11)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     at = len(faults.losses(folder / "run")["stage1_t2v"])
     time.sleep(PAUSE_S)
-    faults.finish(folder / "run", **flags)
+    faults.finish(folder / "run", **two_stages)
     return folder / "run", time.monotonic() - began, at
 
 

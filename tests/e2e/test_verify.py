@@ -8,22 +8,14 @@ import pytest
 
 from osjax.__main__ import main
 from osjax.parallel import sharding
-from tests.e2e import faults
 from tests.training.test_twice import flipped
 
 pytestmark = pytest.mark.timeout(600)
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("verify")
-    faults.finish(folder / "run", config="tests/e2e/two_stages.py", compilation_cache=folder / "cache")
-    return folder / "run"
-
-
 @pytest.fixture
-def run(whole, tmp_path):
-    return shutil.copytree(whole, tmp_path / "moved")
+def run(undisturbed, tmp_path):
+    return shutil.copytree(undisturbed, tmp_path / "moved")
 
 
 def flip(path):

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import compiler_flags
+
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.timeout(600)
 # The user's own configs: a package of the same name as the shipped folder, with a neighbour beside the config.
@@ -48,12 +50,12 @@ def osjax(python: Path, folder: Path, *arguments: str) -> subprocess.CompletedPr
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=500)
 
 
-def test_smoke_trains_from_an_empty_folder(python, tmp_path):
+def test_smoke_trains_from_an_empty_folder(python, compiled, tmp_path, monkeypatch):
     where = [python, "-c", "import osjax, osjax.configs; print(osjax.__file__, *osjax.configs.__path__)"]
     places = subprocess.run(where, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.split()
     assert len(places) == 2 and all("site-packages" in place for place in places)
-    short = [f"--config.stages.{name}.steps=2" for name in ("stage1_t2v", "stage2_i2v", "stage3_i2v")]
-    done = osjax(python, tmp_path, "train", "--config=configs/smoke.py", "--config.stages.autoencoder.steps=2", *short)
+    monkeypatch.setenv("XLA_FLAGS", compiler_flags.devices(1))  # whose programs other tests compile too
+    done = osjax(python, tmp_path, "train", "--config=configs/smoke.py", f"--config.compilation_cache={compiled}")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "runs" / "smoke" / "model.json").is_file()
 

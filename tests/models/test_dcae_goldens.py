@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from osjax import models, weights
 from osjax.ops.resample import duplicate_up
@@ -44,6 +45,7 @@ def test_encode_and_decode_match_golden_after_every_stage():
     assert golden.relative_error(-latent, channels_last(arrays["latent"])) > 1  # the measure sees a wrong latent
 
 
+@pytest.mark.long
 def test_other_frame_counts_and_the_scaling_factor_match_golden():
     arrays, info = golden.read("dcae_frames_scaling")
     tolerance = info["tolerance_relative"]
@@ -89,6 +91,7 @@ def test_l1_loss_and_all_its_gradients_match_golden():
     assert abs(float(np.linalg.norm(by_video)) / float(np.linalg.norm(video)) - 1) > 0.1  # gradient is not the video
 
 
+@pytest.mark.long
 def test_full_width_matches_golden():
     arrays, info = golden.read("dcae_full_width")
     model, params = dcae_tiny.load("manifest_dcae_full")

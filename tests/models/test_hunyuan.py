@@ -105,7 +105,14 @@ def test_eightfold_time_and_a_shift_match_the_original():
     assert not close(shifted, arrays["latent_mode"], settings)
 
 
-@pytest.mark.parametrize("name", ["hunyuan_tiled_spatial", "hunyuan_tiled_temporal", "hunyuan_tiled_both"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("hunyuan_tiled_spatial", marks=pytest.mark.long),
+        pytest.param("hunyuan_tiled_temporal", marks=pytest.mark.long),
+        "hunyuan_tiled_both",
+    ],
+)
 def test_tiles_match_the_original_and_differ_from_the_whole(name):
     module, params, arrays, settings = loaded(name)
     video = channels_last(arrays["in.video"])
@@ -118,6 +125,7 @@ def test_tiles_match_the_original_and_differ_from_the_whole(name):
     assert close(decoded, arrays["decoded"], settings)
 
 
+@pytest.mark.long
 def test_the_full_width_model_matches_the_original():
     module, params, arrays, settings = loaded("hunyuan_full_width")
     for case in ("f1", "f5"):

@@ -73,6 +73,7 @@ def test_rematerialised_blocks_give_the_same_gradients(small, beside):
     assert beside[0] == pytest.approx(value, rel=1e-5) and tiny.worst(beside[1], grads) < 1e-4
 
 
+@pytest.mark.long
 def test_in_bfloat16_gradients_are_float32_and_as_near_as_over_the_dequantised_model(small, beside):
     half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), int8.dequantized(small))
     through, over = (of_adapters(params, dtype="bfloat16")[1] for params in (small, half))

@@ -12,7 +12,15 @@ from tests.models import dcae_tiny
 from tests.models.dcae_tiny import channels_last
 
 
-@pytest.mark.parametrize("name", ["dcae_tiled_both", "dcae_tiled_quarter", "dcae_tiled_spatial", "dcae_tiled_temporal"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "dcae_tiled_both",
+        "dcae_tiled_quarter",
+        pytest.param("dcae_tiled_spatial", marks=pytest.mark.long),
+        pytest.param("dcae_tiled_temporal", marks=pytest.mark.long),
+    ],
+)
 def test_tiled_encode_and_decode_match_golden(name):
     arrays, info = golden.read(name)
     model, params = dcae_tiny.load()

@@ -40,6 +40,7 @@ def launch(folder: Path, *flags: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, env=env, cwd=folder, capture_output=True, text=True, timeout=500)
 
 
+@pytest.mark.long
 def test_two_processes_of_the_script_train_as_one_run(tmp_path):
     clips = ClipSet(train=8, size=32)
     data = train_data.OwnData(None, clips, tmp_path).path("train")

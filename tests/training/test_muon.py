@@ -105,6 +105,7 @@ def test_a_model_without_matrices_and_an_unknown_name_are_refused():
         optimizer.OptimizerConfig(name="moun")
 
 
+@pytest.mark.long
 def test_steps_on_a_mesh_follow_one_device_and_keep_one_moment_of_matrices():
     cfg = optimizer.OptimizerConfig(name="muon", lr=1e-3, eps=1e-8, ema_decay=0.9)
     followed = []

@@ -38,6 +38,13 @@ CLIP_FEATURES = {
 }
 
 
+class LocalInfo(tfds.core.DatasetInfo):
+    """What TFDS says of a data set, without asking its own bucket for one of the same name."""
+
+    def initialize_from_bucket(self) -> None:
+        """Leave it as the code has it: TFDS would go to the network, and leave a folder among the temporary ones."""
+
+
 class ClipsBuilder(tfds.core.GeneratorBasedBuilder):
     """A TFDS builder whose features and examples come from the caller. examples: gives (key, example) in order."""
 
@@ -50,7 +57,7 @@ class ClipsBuilder(tfds.core.GeneratorBasedBuilder):
     def _info(self) -> tfds.core.DatasetInfo:
         features = tfds.features.FeaturesDict(dict(self._given_features))
         # Shuffling is the loader's: records keep the table's order, so an index names a clip.
-        return tfds.core.DatasetInfo(builder=self, features=features, disable_shuffling=True)
+        return LocalInfo(builder=self, features=features, disable_shuffling=True)
 
     def _split_generators(self, dl_manager):
         return {SPLIT: self._generate_examples()}
@@ -113,7 +120,7 @@ def _write(folder: Path, features: Mapping[str, Any], examples: Callable[[], Ite
 
     builder = ClipsBuilder(features=features, examples=keyed, data_dir=str(folder), file_format="array_record")
     # By default TFDS would keep an older data set in the folder and silently ignore the new examples.
-    fresh = tfds.download.DownloadConfig(download_mode=tfds.GenerateMode.REUSE_CACHE_IF_EXISTS)
+    fresh = tfds.download.DownloadConfig(download_mode=tfds.GenerateMode.REUSE_CACHE_IF_EXISTS, try_download_gcs=False)
     tfds.disable_progress_bar()  # it counts what our own bars count, in other words
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # TFDS speaks of downloads, of which there are none

@@ -2,9 +2,13 @@
 
 import subprocess
 import sys
+import tempfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core.utils import gcs_utils
 
 from osjax.curation import probe
 from osjax.data import cache, clips, dataset, fingerprints, loader, video
@@ -24,6 +28,19 @@ def test_clips_come_back_in_the_order_of_the_table(table_path, tmp_path):
         assert record["text"].decode() == row["text"] and record["fps"] == 8
         np.testing.assert_array_equal(video.decode(record["video"]), video.decode(row["path"]))
     assert source[0]["video"] != source[1]["video"]
+
+
+def test_building_asks_no_bucket_and_leaves_no_temporary_folder(table_path, tmp_path, monkeypatch):
+    """TFDS looks in a bucket of its own for a data set of the same name; here a record of every question is kept."""
+    asked, temporary = [], tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    monkeypatch.setattr(gcs_utils, "exists", lambda path: asked.append(path) or False)
+    monkeypatch.setattr(gcs_utils, "_is_gcs_disabled", False)  # its releases differ in that
+    dataset.build_clips(probe.probe(table_path).kept, tmp_path / "set")
+    assert asked == [] and list(temporary.iterdir()) == []
+    tfds.core.DatasetInfo.initialize_from_bucket(SimpleNamespace(full_name="osjax/1.0.0"))  # the control
+    assert len(asked) == 1 and len(list(temporary.iterdir())) == 1
 
 
 def test_the_files_are_array_records(table_path, tmp_path):

@@ -108,6 +108,7 @@ def test_a_folder_of_clips_becomes_a_model(tmp_path, monkeypatch):
     assert "32 clips can be used" in text and "dropped: CLIPS/damaged.mp4 cannot be decoded" in text
 
 
+@pytest.mark.long
 def test_a_new_mode_trains_and_samples_and_its_image_arrives_in_the_middle(tmp_path, monkeypatch):
     folder = execute(read("change_the_model"), tmp_path, monkeypatch)
     first, last = means(folder / "run", "video_model")

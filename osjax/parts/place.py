@@ -16,11 +16,13 @@ class Place:
     """The folders of a run.
 
     workdir: of metrics and samples, local. checkpoints: a folder for all stages' checkpoints, local or gs://, which are
-    what Orbax writes; UserError for other URLs, of which it makes local folders or fails late.
+    what Orbax writes; UserError for other URLs, of which it makes local folders or fails late. local: a folder on each
+    host's own disk, for checkpoints between those.
     """
 
     workdir: Path
     checkpoints: str
+    local: Path | None = None
 
     def __post_init__(self):
         if "://" in self.checkpoints and not self.checkpoints.startswith("gs://"):

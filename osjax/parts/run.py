@@ -34,6 +34,7 @@ class RunKeys:
 
     workdir: str = ""  # metrics.jsonl, model.json, data made here, and checkpoints
     checkpoints: str | None = None  # folder for checkpoints elsewhere, such as gs://bucket/run; none: in the workdir
+    local_checkpoints: str | None = None  # folder on each host's own disk, for stages' checkpoint.local_every
     source: str | None = None  # data set of `osjax data build`, for all stages that name none in data.source
     clips: ClipSet = ClipSet()  # procedural clips for runs that bring no data; made in workdir/data
     compilation_cache: str = compiled.FOLDER  # compiled steps are kept here; empty keeps none
@@ -97,8 +98,27 @@ def of_config(
     problems.end()
     if is_url(run.workdir):
         raise UserError(f"config.workdir is {run.workdir}, a URL: {LOCAL_WORKDIR}", status=2)
-    place = Place(Path(run.workdir), run.checkpoints or str(Path(run.workdir)))
+    _check_local(run.local_checkpoints, made)
+    local = Path(run.local_checkpoints) if run.local_checkpoints else None
+    place = Place(Path(run.workdir), run.checkpoints or str(Path(run.workdir)), local)
     return Run(run, place, made, plain(cfg), pins)
+
+
+def _check_local(folder: str | None, stages: Mapping[str, Recipe]) -> None:
+    """UserError, status 2, for a fast tier of checkpoints of which only half is said: where, or how often."""
+    every = {name: stage.keys.checkpoint.local_every for name, stage in stages.items()}
+    if folder and not any(every.values()):
+        raise UserError(
+            f"config.local_checkpoints is {folder}, but no stage saves there: set its checkpoint.local_every, in steps",
+            status=2,
+        )
+    for name, steps in every.items():
+        if steps and not folder:
+            raise UserError(
+                f"{name}: checkpoint.local_every is {steps}, but there is no folder for it: name one on each host's "
+                "own disk, by config.local_checkpoints",
+                status=2,
+            )
 
 
 def config_of(workdir: Path) -> ConfigDict:

@@ -39,12 +39,22 @@ class CheckpointKeys:
     every: int = 0  # steps; 0: only at the end
     keep: int = 2  # the newest so many
     keep_every: int = 0  # steps whose multiples are kept for good; 0: none
+    local_every: int = 0  # steps between checkpoints in local_checkpoints, on hosts' own disks; 0: none there
+    local_keep: int = 2  # the newest so many there; one may be on some hosts alone when they are killed
 
     def __post_init__(self):
         if self.every < 0 or self.keep_every < 0 or self.keep < 1:
             raise UserError(
                 f"every {self.every} and keep_every {self.keep_every} must be 0 or more, keep {self.keep} 1 or more"
             )
+        if self.local_every < 0 or self.local_keep < 2:
+            raise UserError(
+                f"local_every {self.local_every} must be 0 or more, and local_keep {self.local_keep} 2 or more"
+            )
+        if not self.local_every:
+            refuse(self, "checkpoint", ("every", "keep", "keep_every", "local_every"), "checkpoint.local_every is 0")
+        elif self.every and self.local_every % self.every == 0:
+            raise UserError(f"local_every {self.local_every} is only when every {self.every} is: give fewer steps")
 
 
 @dataclass(frozen=True)

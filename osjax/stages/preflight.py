@@ -33,6 +33,9 @@ def check(run: Run, own: data.OwnData, stages: Collection[str] | None = None) ->
     problems.add(missing)
     with problems:
         _check_folder(run.place.workdir)
+    if run.place.local is not None:
+        with problems:
+            _check_folder(run.place.local, each_host=True)
     later: set[str] = set()
     for name, recipe in run.stages.items():
         if name in finished or name not in (run.stages if stages is None else stages):
@@ -95,9 +98,12 @@ def _check_stage(
                 load.open_leaves(made.cfg, made.weights)
 
 
-def _check_folder(folder: epath.PathLike) -> None:
-    """UserError where files cannot be written to a folder: one is, and deleted with the folders that it needed."""
-    if jax.process_index():  # one process is enough, and many would be in each other's way
+def _check_folder(folder: epath.PathLike, each_host: bool = False) -> None:
+    """UserError where files cannot be written to a folder: one is, and deleted with the folders that it needed.
+
+    each_host: the folder is on the disk of each; else one process is enough, and many would be in each other's way.
+    """
+    if jax.process_index() and not each_host:
         return
     folder = epath.Path(folder)
     made = [folder, *folder.parents]

@@ -16,11 +16,12 @@ from osjax.parallel.host import to_global
 from osjax.parts import lineage, lora
 from osjax.parts.place import Place
 from osjax.parts.run import Recipe
-from osjax.stages import start
+from osjax.stages import host_disks, start
 from osjax.stages.data import Batches
 from osjax.training import checkpoint, loop, metrics, optimizer, state, twice
 from osjax.training.dashboards import Dashboard
 from osjax.training.goodput import Ledger
+from osjax.training.local_tier import LocalTier
 from osjax.training.throughput import Throughput
 from osjax.types import Json, ModelConfig, Tree
 
@@ -72,6 +73,7 @@ def loop_config(recipe: Recipe, options: Options) -> loop.LoopConfig:
         recipe.name,
         keys.steps,
         save_every=keys.checkpoint.every,
+        local_every=keys.checkpoint.local_every,
         eval_every=keys.evaluate.steps,
         health=keys.health,
         hang_factor=keys.hang.factor,
@@ -91,11 +93,12 @@ def train(recipe: Recipe, place: Place, work: Work, options: Options) -> state.T
     try:
         if store.latest_step() == recipe.keys.steps:
             return None
-        ready = _ready(recipe, place, store, work, options.ledger)
+        local = host_disks.open_tier(recipe, place)
+        ready = _ready(recipe, place, store, work, options.ledger, local)
         begun = ready.begin()
         for dashboard in options.dashboards:
             dashboard.begin(recipe.name, ready.saved, {**lineage.of_stage(ready.saved), **work.data()})
-        return loop.run(
+        ended = loop.run(
             loop_config(recipe, options),
             begun,
             ready.step,
@@ -110,9 +113,13 @@ def train(recipe: Recipe, place: Place, work: Work, options: Options) -> state.T
                 options.dashboards,
                 work.throughput,
                 options.ledger,
+                local,
             ),
             evaluate=work.evaluate,
         )
+        if local:
+            local.clear()
+        return ended
     finally:
         store.close()
 
@@ -150,7 +157,14 @@ class _Ready:
     saved: Json
 
 
-def _ready(recipe: Recipe, place: Place, store: checkpoint.Checkpoints, work: Work, ledger: Ledger) -> _Ready:
+def _ready(
+    recipe: Recipe,
+    place: Place,
+    store: checkpoint.Checkpoints,
+    work: Work,
+    ledger: Ledger,
+    local: LocalTier | None = None,
+) -> _Ready:
     # What follows only traces: shapes and shardings are known before anything is allocated, so that arrays are made, or
     # read, in their places.
     opt, adapters = recipe.optimizer, recipe.adapters
@@ -170,16 +184,20 @@ def _ready(recipe: Recipe, place: Place, store: checkpoint.Checkpoints, work: Wo
     whole = shardings if frozen is None else shardings.replace(frozen=frozen[1])
 
     def begin() -> state.TrainState:
-        if store.latest_step() is None:
+        abstract, latest = checkpoint.abstract_like(nn.unbox(fresh.boxed), shardings), store.latest_step()
+        nearer = local and local.restore(abstract, after=-1 if latest is None else latest)
+        if latest is None and not nearer:
             now = fresh.make()
             leaves = start.leaves_of(recipe, place)
             now = now if leaves is None else start.put(leaves, now, shardings, opt.freeze)
             now = work.fill(now, shardings)
         else:  # the checkpoint holds what `start` and `fill` once gave, all but a model beneath adapters
-            _name_changes(recipe, store, saved)
-            now, data = store.restore(checkpoint.abstract_like(nn.unbox(fresh.boxed), shardings))
+            _name_changes(recipe, nearer.config if nearer else store.config(), saved)
+            now, data = (nearer.state, nearer.data) if nearer else store.restore(abstract)
             rows.set_state(data)
             ledger.tell(recipe.name, "restore")
+        if local:
+            local.forget_after(int(jax.device_get(now.step)))  # what did not count must not be mixed with what follows
         return now if frozen is None else now.replace(frozen=frozen[0])
 
     return _Ready(begin, rows, sharding.jit_step(made, whole, recipe.mesh, work.axis_rules), saved)
@@ -213,12 +231,12 @@ def open_store(recipe: Recipe, place: Place) -> checkpoint.Checkpoints:
     return checkpoint.Checkpoints(place.of(recipe.name), asked.keep, asked.keep_every)
 
 
-def _name_changes(recipe: Recipe, store: checkpoint.Checkpoints, now: Mapping[str, Any]) -> None:
-    """Warn of keys that differ from those of the checkpoint: the loss may jump for a reason that nobody remembers.
+def _name_changes(recipe: Recipe, saved: Json, now: Mapping[str, Any]) -> None:
+    """Warn of keys that differ from those of the checkpoint, `saved`: the loss may jump and nobody remembers why.
 
     Keys that the checkpoint's osjax did not have yet, or that this one has no more, are no change of the user's.
     """
-    before, after = flat(store.config()), flat(now)
+    before, after = flat(saved), flat(now)
     start.check_base(recipe.name, before, {key: now[key] for key in (start.BASE, start.CORNERS) if key in now})
     changed = [
         key

@@ -24,6 +24,7 @@ from osjax.training.dashboards import Dashboard
 from osjax.training.goodput import STEP, Ledger
 from osjax.training.health import Illness
 from osjax.training.late import LateMetrics, progress_bar
+from osjax.training.local_tier import LocalTier
 from osjax.training.loop_config import LoopConfig
 from osjax.training.metrics import MetricsLog
 from osjax.training.profile import Profile
@@ -46,7 +47,7 @@ class Records:
     checkpoints: where states are saved. workdir: for metrics.jsonl, profiles and the stacks of a hang.
     config: JSON values, saved with every state. data_state: gives the data iterator's place, saved as well.
     dashboards: get every line that metrics.jsonl gets. throughput: adds tokens per second and MFU to the lines.
-    ledger: of where the time goes.
+    ledger: of where the time goes. local: where states are saved between those of `checkpoints`.
     """
 
     checkpoints: Checkpoints
@@ -56,6 +57,7 @@ class Records:
     dashboards: Sequence[Dashboard] = ()
     throughput: Throughput | None = None
     ledger: Ledger = field(default_factory=Ledger)
+    local: LocalTier | None = None
 
 
 def run(
@@ -84,7 +86,7 @@ def run(
     checkpoints, workdir, throughput, ledger = records.checkpoints, records.workdir, records.throughput, records.ledger
     log = MetricsLog(workdir, cfg.stage, first) if jax.process_index() == 0 else None
     late = LateMetrics(cfg, log, records.dashboards, int(jax.device_get(state.skipped)), throughput, ledger)
-    saver = Saver(cfg, checkpoints, records.data_state, records.config)
+    saver = Saver(cfg, checkpoints, records.data_state, records.config, records.local)
     compute, rollbacks = _Compute(cfg, step_fn, run_key, ledger), 0
     index, count = jax.process_index(), jax.process_count()
     ledger.tell(cfg.stage, "start", begins=first)
@@ -99,7 +101,7 @@ def run(
                 measured = {}
                 if evaluate and not stop and _due(step, cfg.eval_every):
                     measured = _measured(evaluate, state, late, ledger)
-                if stop or (_due(step, cfg.save_every) and step > first):  # not the state that it began with
+                if stop or (step > first and saver.is_due(step)):  # not the state that it began with
                     late.flush(bar)  # so that metrics.jsonl reaches as far as the checkpoint
                     _save(saver, step, state, ledger, last=stop)
                 if stop:
@@ -123,7 +125,7 @@ def run(
                 ledger.tell(cfg.stage, STEP, step=step - 1)
                 if ill:
                     rollbacks += 1
-                    state = _roll_back(cfg, checkpoints, state, ill, rollbacks)
+                    state = _roll_back(cfg, records, state, ill, rollbacks)
                     step = int(jax.device_get(state.step))
                     late.rewind(step, int(jax.device_get(state.skipped)), bar)
                     ledger.tell(cfg.stage, "restore", begins=step)
@@ -175,14 +177,15 @@ def _measured(
 def _save(saver: Saver, step: int, state: TrainState, ledger: Ledger, last: bool) -> None:
     """Save a state. last: nothing follows, so wait until it is written."""
     ledger.mark(STEP)
-    saver.save(step, state)
+    saver.save(step, state, last)
     if last:
         saver.finish(step, state)
     ledger.tell(saver.cfg.stage, "save")
 
 
-def _roll_back(cfg: LoopConfig, checkpoints: Checkpoints, state: TrainState, ill: Illness, times: int) -> TrainState:
+def _roll_back(cfg: LoopConfig, records: Records, state: TrainState, ill: Illness, times: int) -> TrainState:
     """The newest state from before the trouble. The data iterator stays where it is: past the bad batches."""
+    checkpoints, local = records.checkpoints, records.local
     advice = "lower the learning rate or look at the data"
     if times > cfg.health.max_rollbacks:
         raise UserError(f"{cfg.stage}: {ill.reason}, after {times - 1} returns to a checkpoint: {advice}")
@@ -190,11 +193,18 @@ def _roll_back(cfg: LoopConfig, checkpoints: Checkpoints, state: TrainState, ill
     checkpoints.wait()  # a save under way may be the newest sound one, or one to set aside
     # A checkpoint of step n holds the state before step n ran: that of `since` itself is still good.
     step = checkpoints.return_to(ill.since)
-    if step is None:
+    nearer = local and local.restore(abstract, after=-1 if step is None else step, until=ill.since)
+    if nearer:
+        step, restored = nearer.step, nearer.state
+    elif step is None:
         raise UserError(f"{cfg.stage}: {ill.reason}, and no checkpoint is older: {advice}")
+    else:
+        restored = checkpoints.restore(abstract, step)[0]
+    if local:
+        local.forget_after(step)
     tqdm.write(f"{cfg.stage}: {ill.reason}: back to the checkpoint of step {step}, on with new data", file=sys.stderr)
     # The model beneath adapters is in no checkpoint, and no step changes it.
-    return checkpoints.restore(abstract, step)[0].replace(frozen=state.frozen)
+    return restored.replace(frozen=state.frozen)
 
 
 def _shape(batch: Tree) -> str:

@@ -10,6 +10,7 @@ class LoopConfig:
     """The settings of the training loop.
 
     stage: name in logs. total_steps: updates in all. save_every: steps between checkpoints (0: only the last).
+    local_every: steps between those on hosts' own disks (0: none).
 
     eval_every: steps between evaluations. hang_factor: median steps without a step after which the process ends for a
     restart (0: never), but not before hang_least_s seconds. max_failed_saves: saves in a row that may fail, as on a
@@ -19,6 +20,7 @@ class LoopConfig:
     stage: str
     total_steps: int
     save_every: int = 0
+    local_every: int = 0
     eval_every: int = 0
     health: HealthConfig = HealthConfig()
     hang_factor: float = 0.0

@@ -8,6 +8,7 @@ from tqdm import tqdm
 from osjax.atomic import is_full_disk
 from osjax.errors import UserError
 from osjax.training.checkpoint import Checkpoints
+from osjax.training.local_tier import LocalTier
 from osjax.training.loop_config import LoopConfig
 from osjax.training.state import TrainState
 from osjax.types import Json
@@ -22,17 +23,26 @@ class Saver:
         checkpoints: Checkpoints,
         data_state: Callable[[], Json] | None,
         config: Json,
+        local: LocalTier | None = None,
     ):
         self.cfg, self.checkpoints, self.data_state, self.config = cfg, checkpoints, data_state, config
+        self._local = local
         self.failed = 0
         self.under_way = False
 
-    def save(self, step: int, state: TrainState) -> None:
+    def is_due(self, step: int) -> bool:
+        """Whether a state of this step is to be saved, wherever it be."""
+        return _due(step, self.cfg.save_every) or (self._local is not None and _due(step, self.cfg.local_every))
+
+    def save(self, step: int, state: TrainState, last: bool = False) -> None:
         """Start to save the state of a step; a save that fails is told of.
 
-        UserError where `max_failed_saves` of them in a row did.
+        last: nothing follows, so it goes to the store. UserError where `max_failed_saves` of them in a row did.
         """
         data = self.data_state and self.data_state()
+        if self._local is not None and not last and not _due(step, self.cfg.save_every):
+            self._local.save(step, state, data, self.config)
+            return
         try:
             self.checkpoints.save(step, state, data, self.config)
         except UserError:
@@ -80,3 +90,7 @@ class Saver:
         if is_full_disk(error):
             first = f"no space is left for {self.checkpoints.folder}"
         return f"the checkpoint of step {step} could not be written ({first})"
+
+
+def _due(step: int, every: int) -> bool:
+    return bool(every) and step % every == 0

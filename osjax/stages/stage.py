@@ -91,6 +91,7 @@ def train(recipe: Recipe, place: Place, work: Work, options: Options) -> state.T
     """
     store = open_store(recipe, place)
     try:
+        store.remove_half_made()  # of a process that was killed; nobody else writes here now
         if store.latest_step() == recipe.keys.steps:
             return None
         local = host_disks.open_tier(recipe, place)

@@ -56,13 +56,13 @@ def _checkpoints(run: Run, recipe: Recipe) -> Iterator[Told]:
     """Of a stage: every checkpoint against its seal, and the file of its latents' statistics."""
     folder, sealed = run.place.of(recipe.name), 0
     for step in _steps(run, recipe):
-        seal = folder.parent / f"{folder.name}.seals" / f"{step}.json"
+        seal = integrity.seal_of(folder / str(step))
         if not seal.exists():
             yield Told(f"{folder / str(step)} has no seal, as one has that was just written: it is not verified")
             continue
         try:
             integrity.read_seal(seal)
-            reason = integrity.damage(folder / str(step), seal)
+            reason = integrity.damage(folder / str(step))
         except (UserError, OSError) as error:
             reason = str(error)
         if reason:

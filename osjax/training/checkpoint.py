@@ -22,6 +22,7 @@ import osjax
 from osjax import integrity
 from osjax.errors import UserError
 from osjax.models import shapes
+from osjax.parallel import exchange
 from osjax.training import orbax_noise
 from osjax.training.freeze import fill, like
 from osjax.training.state import TrainState
@@ -51,7 +52,7 @@ class Checkpoints:
     def __init__(self, folder: epath.PathLike, keep: int = 2, keep_every: int = 0):
         self.folder = _absolute(folder)
         # Beside the folder and not in it: what is in it belongs to Orbax, which removes old checkpoints by itself.
-        self._seals = self.folder.parent / f"{self.folder.name}.seals"
+        self._seals = integrity.seal_of(self.folder / "0").parent
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
             keep_period=keep_every or None,
@@ -68,39 +69,40 @@ class Checkpoints:
         """The step of the newest complete checkpoint; None where there is none."""
         return self._manager.latest_step()
 
-    def _seal_in_background(self) -> None:
+    def _seal_in_background(self, step: int) -> None:
         """Seal the checkpoint under way as soon as it is in place, without holding up training."""
-        if jax.process_index() == 0:
-            # A daemon, so that a run that fails can end: a checkpoint without a seal is complete all the same.
-            self._sealing = threading.Thread(target=self._seal_new, name="seal", daemon=True)
-            self._sealing.start()
+        # A daemon, so that a run that fails can end: a checkpoint without a seal is complete all the same.
+        self._sealing = threading.Thread(target=self._seal_new, args=(step,), name="seal", daemon=True)
+        self._sealing.start()
 
-    def _seal_new(self) -> None:
+    def _seal_new(self, step: int) -> None:
         while self._manager.is_saving_in_progress():  # its own wait belongs to the thread that saves
             time.sleep(0.1)
+        index, count = jax.process_index(), jax.process_count()
         try:
             complete = {p.name for p in self.folder.iterdir() if p.name.isdigit()} if self.folder.exists() else set()
             sealed = {p.stem: p for p in self._seals.iterdir() if p.suffix == ".json"} if self._seals.exists() else {}
         except OSError as error:  # the folder was lost between the question and the answer; saving tells of it
             log.info("checkpoints in %s are not sealed: %s", self.folder, error)
             return
-        for name in complete - sealed.keys():
+        for name in complete - sealed.keys() if index == 0 else complete & {str(step)}:
             try:
-                integrity.write_seal(self.folder / name, self._seals / f"{name}.json")
+                integrity.write_seal(self.folder / name, index, count if name == str(step) else 1)
             except OSError as error:  # removed by now, or a full disk: unsealed is still complete
                 log.info("checkpoint %s is not sealed: %s", name, error)
-        for name in sealed.keys() - complete:
+        for name in sealed.keys() - complete if index == 0 else ():
             sealed[name].unlink(missing_ok=True)
 
     def _set_damaged_aside(self) -> None:
         while (step := self._manager.latest_step()) is not None:
-            reason = None
-            if jax.process_index() == 0:
-                reason = integrity.damage(self.folder / str(step), self._seals / f"{step}.json")
-            if jax.process_count() > 1:
-                # One process looks and all go by its word: if they chose different checkpoints, each would wait for
-                # ever in a restore that the others are not in.
-                reason = "see process 0" if multihost_utils.broadcast_one_to_all(reason is not None) else None
+            try:
+                index, count = jax.process_index(), jax.process_count()
+                reason = integrity.damage(self.folder / str(step), index=index, count=count)
+            except OSError as error:
+                reason = str(error)
+            # Each reads its part and all go by what all saw: if they chose different checkpoints, each would wait for
+            # ever in a restore that the others are not in.
+            reason = next(filter(None, exchange.of_all(reason)), None)
             if reason is None:
                 return
             self._set_aside(step, reason)
@@ -138,7 +140,7 @@ class Checkpoints:
             items["ema"] = ocp.args.PyTreeSave(fill(state.ema, state.params))
         self._finish_sealing()  # it reads files of checkpoints that this save may remove
         self._manager.save(step, args=ocp.args.Composite(**items))
-        self._seal_in_background()
+        self._seal_in_background(step)
 
     def restore(self, abstract: TrainState, step: int | None = None) -> tuple[TrainState, Json]:
         """(state, data iterator state) of the newest checkpoint, or of `step`, each array straight to its sharding.
@@ -234,7 +236,7 @@ class Checkpoints:
             self._sealing = None
 
     def remove_half_made(self) -> None:
-        """Remove what saves that failed have left of themselves, to be called when none is under way."""
+        """Remove what saves that failed, or were killed, have left of themselves, while none is under way."""
         if jax.process_index():
             return
         for _ in range(TRIES):  # other threads of the save may still write

@@ -3,6 +3,7 @@
 Streams: at any time one tensor, or one block of a stacked leaf, is in memory.
 """
 
+import logging
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from osjax.weights.layout import Layout
 from osjax.weights.leaves import Leaves, to_tensors
 from osjax.weights.load import open_leaves
 from osjax.weights.lora_merge import merged
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,8 @@ def open_source(
     else:
         leaves = open_leaves(model_cfg, source, layout=layout)
     if checkpoint := orbax_stream.find(source):
-        integrity.check(epath.Path(checkpoint), sums=True)
+        if not integrity.check(epath.Path(checkpoint), sums=True):
+            log.warning("checkpoint %s has no seal beside it: it is not verified", checkpoint.parent)
     return merged(leaves, adapters.read(adapter, model_cfg, layout)) if adapter else leaves
 
 
@@ -121,4 +125,5 @@ def size_of(out: Path) -> int:
 def _remove(out: Path) -> None:
     """Remove what a failed conversion leaves; OUT was not there before, or empty."""
     if out.is_dir():
+        shutil.rmtree(integrity.seal_of(epath.Path(out) / "0").parent, ignore_errors=True)
         shutil.rmtree(out)

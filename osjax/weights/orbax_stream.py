@@ -96,7 +96,7 @@ class _Budget:
 
 
 def save(folder: Path, leaves: Leaves, config: dict[str, Any]) -> None:
-    """Write leaves as the parameters of checkpoint 0 in `folder`, with the model's config in JSON beside them."""
+    """Write leaves as the parameters of checkpoint 0 in `folder`, with the model's config in JSON; sealed beside it."""
     folder = Path(folder).absolute()
     tree = unflatten_dict({path: _LazyArray(leaves, path) for path in leaves.shapes})
     handler_of = {_LazyArray: _LazyHandler(), jax.Array: ocp.type_handlers.ArrayHandler()}  # else Orbax misses one
@@ -114,6 +114,7 @@ def save(folder: Path, leaves: Leaves, config: dict[str, Any]) -> None:
     try:
         with ocp.CheckpointManager(folder, options=options, item_handlers=handlers) as manager:
             manager.save(0, args=ocp.args.Composite(**items))
+        integrity.write_seal(epath.Path(folder) / "0")
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror or error}") from error
 

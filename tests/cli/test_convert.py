@@ -64,6 +64,24 @@ def test_a_file_becomes_a_checkpoint_and_the_same_file_again_byte_for_byte(tmp_p
     assert (tmp_path / "out.safetensors").read_bytes() == (tmp_path / "in.safetensors").read_bytes()
 
 
+def test_a_checkpoint_is_sealed_and_one_that_is_not_or_no_more_is_told(tmp_path, models_file, capsys, caplog):
+    save_file(tensors("mmdit_a"), tmp_path / "in.safetensors", {"format": "pt"})
+    assert convert(models_file, tmp_path / "in.safetensors", tmp_path / "ckpt", "--model=video") == 0
+    assert convert(models_file, tmp_path / "ckpt", tmp_path / "first.safetensors", "--model=video") == 0
+    assert "no seal" not in caplog.text
+    largest = max((p for p in (tmp_path / "ckpt").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(content)
+    assert convert(models_file, tmp_path / "ckpt", tmp_path / "second.safetensors", "--model=video") == 1
+    assert "has changed" in capsys.readouterr().err and not (tmp_path / "second.safetensors").exists()
+    (tmp_path / "ckpt.seals" / "0.json").unlink()
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(content)
+    assert convert(models_file, tmp_path / "ckpt", tmp_path / "second.safetensors", "--model=video") == 0
+    assert "no seal beside it: it is not verified" in caplog.text
+
+
 @pytest.mark.parametrize("name", ["flux", "ae"])
 def test_torch_checkpoints_of_other_families_and_layouts_go_the_same_way(tmp_path, models_file, name):
     manifest = "mmdit_b" if name == "flux" else "dcae_tiny"

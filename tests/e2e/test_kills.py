@@ -21,4 +21,5 @@ def test_runs_killed_eight_times_end_with_the_same_bits(two_stages, undisturbed,
         kills += faults.kill_often(workdir, KILLS - len(kills), start_s, seed=runs, ways=WAYS, **two_stages)
         faults.finish(workdir, **two_stages)
         assert not faults.differences(workdir, undisturbed, STAGES)
+        assert not list(workdir.rglob("*orbax-checkpoint-tmp*"))
     assert len({place for _, place in kills if place}) > 3, kills

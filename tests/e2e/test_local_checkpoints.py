@@ -52,7 +52,10 @@ def test_a_killed_run_goes_on_from_the_disk_and_one_begun_anew_does_not_and_both
     shutil.rmtree(anew / "stage1_t2v")  # as a user does to begin a stage anew
     faults.finish(anew, **flags)
     assert begins(anew)[-1] == 0  # what is on the disk is of the other
+    half_made = killed / "stage1_t2v" / "checkpoints" / "4.orbax-checkpoint-tmp"  # as a kill in a save leaves it
+    (half_made / "params").mkdir(parents=True)
     faults.finish(killed, **flags)
+    assert not half_made.exists()
     assert begins(killed)[-1] >= 6 and begins(killed)[-1] % 2 == 0
     assert not faults.differences(killed, anew, ("stage1_t2v",))
 

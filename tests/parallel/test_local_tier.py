@@ -7,7 +7,9 @@ import signal
 
 import numpy as np
 import pytest
+from etils import epath
 
+from osjax import integrity
 from osjax.training import host_disk, metrics
 from osjax.weights import orbax_stream
 from osjax.weights.rules import whole
@@ -110,6 +112,16 @@ def test_without_a_replica_a_lost_disk_costs_the_way_back_to_the_store(undisturb
     step, place, told = finish(tmp_path, ALONE, disks)
     assert (step, place) == (process.EVERY, "store") and "not whole or" in told
     same(tmp_path, undisturbed(ALONE))
+
+
+def test_each_process_sums_what_it_wrote_and_one_seal_holds_it_all(undisturbed):
+    newest = undisturbed(ALONE) / "checkpoints" / str(process.STEPS)
+    seal = integrity.seal_of(epath.Path(newest))
+    sealed = integrity.read_seal(seal)
+    assert sealed.keys() == {str(p.relative_to(newest)) for p in newest.rglob("*") if p.is_file()}
+    assert all(any(f"ocdbt.process_{i}/" in name for name in sealed) for i in range(2))
+    assert integrity.damage(epath.Path(newest)) is None
+    assert [path.name for path in seal.parent.iterdir() if "part" in path.name] == []
 
 
 def test_a_flipped_bit_on_one_disk_is_noticed_and_the_next_best_is_taken_by_all(undisturbed, tmp_path):

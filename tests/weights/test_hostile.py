@@ -2,6 +2,7 @@
 
 import json
 import resource
+import shutil
 import struct
 import subprocess
 import sys
@@ -96,6 +97,7 @@ def test_members_that_pytorch_does_not_pack_are_refused(method, tmp_path):
 def item(tmp_path):
     """The parameters in a checkpoint that is not sealed."""
     orbax_stream.save(tmp_path / "made", of_params(TREE), {})
+    shutil.rmtree(tmp_path / "made.seals")
     return orbax_stream.find(tmp_path / "made")
 
 

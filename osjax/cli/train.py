@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from osjax.cli import hosts
 from osjax.errors import Gathered, UserError
-from osjax.parallel import compiled, host
+from osjax.parallel import compiled, exchange, host
 from osjax.parts import run as runs
 from osjax.parts.demo import DemoReport
 from osjax.parts.groups import refuse, to_dataclass
@@ -54,6 +54,7 @@ def start(cfg: ConfigDict, args) -> None:
         fits.check(checked)
     with problems:
         dashboards.check(checked.keys.tensorboard, checked.keys.wandb)
+    problems.lines = exchange.problems_of_all(problems.lines)  # so that none waits for one that has ended
     problems.end()
     if args.dry_run:
         _print_plan(checked, curriculum)

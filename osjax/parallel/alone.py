@@ -4,14 +4,11 @@ import contextlib
 from collections.abc import Iterator, Sequence
 
 import jax
-import numpy as np
 from etils import epath
-from jax.experimental import multihost_utils
 
 from osjax import lock
 from osjax.errors import UserError
-
-WORDS = 2048  # bytes of what process 0 tells
+from osjax.parallel import exchange
 
 
 @contextlib.contextmanager
@@ -29,17 +26,7 @@ def alone(folders: Sequence[epath.PathLike], doing: str) -> Iterator[None]:
                     locks.enter_context(lock.held(folder, doing))
             except UserError as error:
                 refusal = error
-        if jax.process_count() > 1:
-            text = _of_process_0(str(refusal or ""))
-            refusal = UserError(text, status=2) if text else None
-        if refusal:
-            raise refusal
+        text = exchange.of_process_0(str(refusal or ""))
+        if text:
+            raise UserError(text, status=2)
         yield
-
-
-def _of_process_0(text: str) -> str:
-    line = np.zeros(WORDS, np.uint8)
-    data = text.encode()[:WORDS]
-    line[: len(data)] = np.frombuffer(data, np.uint8)
-    told = np.asarray(multihost_utils.broadcast_one_to_all(line))
-    return told.tobytes().rstrip(b"\0").decode(errors="replace")

@@ -3,11 +3,13 @@
 import json
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from osjax import atomic, json_file
 from osjax.errors import UserError
 from osjax.models.autoencoder import LatentScale
+from osjax.parallel import exchange
 
 FILE = "latent_scale.json"
 
@@ -23,6 +25,23 @@ def write(folder: Path, scale: LatentScale) -> None:
     """Keep a scale (one number a channel) in the folder of the stage that measured it."""
     values = {"scale": np.asarray(scale.scale).tolist(), "shift": np.asarray(scale.shift).tolist()}
     atomic.write_text(folder / FILE, json.dumps(values))
+
+
+def share(folder: Path) -> None:
+    """Give every process the scale that one of them has in the folder of a stage. All call this together.
+
+    Folders may be on disks of their own. The first process that has one is believed.
+    """
+    if jax.process_count() == 1:
+        return
+    path = folder / FILE
+    try:
+        here = path.read_text() if path.exists() else None
+    except (OSError, ValueError):
+        here = None
+    told = next((text for text in exchange.of_all(here) if text is not None), None)
+    if told is not None and told != here:
+        atomic.write_text(path, told)
 
 
 def read(folder: Path) -> LatentScale:

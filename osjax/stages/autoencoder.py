@@ -8,7 +8,7 @@ import numpy as np
 
 from osjax.data import loader, transforms
 from osjax.errors import UserError
-from osjax.parallel import host, rules
+from osjax.parallel import exchange, host, rules
 from osjax.parallel import mesh as device_mesh
 from osjax.parts import autoencoder, latent_scale
 from osjax.parts.autoencoder_stage import AutoencoderRecipe
@@ -106,13 +106,15 @@ class AutoencoderStage:
         """Scale and shift of the latents, from the first clips of the training data; kept beside the checkpoints."""
         recipe, keys = self.recipe, self.recipe.keys
         folder = self.place.workdir / recipe.name
+        measured = (folder / latent_scale.FILE).exists()
         try:
-            if (folder / latent_scale.FILE).exists():
-                latent_scale.read(folder)
-                return
+            latent_scale.read(folder)
         except UserError as error:
+            measured = False
             log.warning("%s; it is measured anew", str(error).split(": delete")[0])
             (folder / latent_scale.FILE).unlink(missing_ok=True)
+        if all(exchange.of_all(measured)):
+            return
         source = data.training_source(keys.data, own)
         window = loader.Window(*recipe.measured, fps_max=keys.data.fps_max, exact=keys.data.exact_resize)
         reader = loader.ClipReader(source, window, data.readers(keys.data, source).of(source))
@@ -126,3 +128,4 @@ class AutoencoderStage:
         if jax.process_index() == 0:
             folder.mkdir(parents=True, exist_ok=True)
             latent_scale.write(folder, latent_scale.measured(np.concatenate(latents)))
+        latent_scale.share(folder)

@@ -13,8 +13,9 @@ from osjax import atomic
 from osjax.data.buckets import pixels
 from osjax.errors import usage
 from osjax.pages.run import CLIPS
+from osjax.parallel import exchange
 from osjax.parallel.alone import alone
-from osjax.parts import autoencoder
+from osjax.parts import autoencoder, latent_scale
 from osjax.parts.diffusion import DiffusionRecipe
 from osjax.parts.run import CONFIG, PINS, Recipe, Run
 from osjax.sampling import workdir as sampling_workdir
@@ -66,6 +67,7 @@ class Curriculum:
     def train(self, options: stage.Options, each: Callable[[str], None] | None = None) -> None:
         """Bring every stage to its end. options: of the run. each: called with a stage's name when it is finished."""
         with self.alone("osjax train"):
+            self._share()
             if self.run.pins and not jax.process_index():
                 atomic.write_text(self.place.workdir / PINS, json.dumps(self.run.pins, indent=1) + "\n")
             if not jax.process_index():
@@ -81,6 +83,23 @@ class Curriculum:
                         each(name)
                 self._describe()
                 ledger.write(finished=True)
+
+    def _share(self) -> None:
+        """See to it that all hosts see one store, and that what one host measured is known on all: workdirs may differ.
+
+        UserError, status 2, where they do not.
+        """
+        if "://" not in self.place.checkpoints:
+            mend = "name a folder for checkpoints that all hosts see, by config.checkpoints"
+            exchange.check_shared(Path(self.place.checkpoints), mend)
+        for name, recipe in self.run.stages.items():
+            if preflight.is_finished(self.run, recipe):  # else it may be of another run
+                latent_scale.share(self.place.workdir / name)
+            elif recipe.keys.data.cached and not recipe.keys.data.features:
+                mend = (
+                    f"set data.cached of {name} to False, or data.features to what `osjax encode` made where all see it"
+                )
+                exchange.check_shared(self.place.workdir, mend)
 
     @contextlib.contextmanager
     def _ledger(self, began: float | None) -> Iterator[goodput.Ledger]:

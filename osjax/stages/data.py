@@ -15,6 +15,7 @@ from osjax.curation import tables
 from osjax.curation.probe import look
 from osjax.data import bucketed, buckets, clips, dataset, index, loader, part, schedule
 from osjax.errors import UserError
+from osjax.parallel import exchange
 from osjax.parts.clips import ClipSet
 from osjax.parts.data import DataKeys
 from osjax.types import Json, Row
@@ -111,18 +112,27 @@ class OwnData:
         self.held_out = clips.specs(cfg.held_out, cfg.seed + 1, held_out)
 
     def path(self, name: str) -> Path:
-        """The data set of the `train` or `held_out` clips; made when it is not there yet."""
-        if name == "held_out":
-            return self._made(name, self.held_out)
-        return self._made(name, clips.specs(self.cfg.train, self.cfg.seed, self.combinations))
+        """The data set of the `train` or `held_out` clips; made when it is not there yet.
+
+        All processes call it together. Where hosts have one workdir, one of them renders; else each does, and draws
+        the same.
+        """
+        return exchange.process_0_first(lambda: self._made_here(name, self._specs(name)))
 
     def open(self, name: str) -> Source:
         """The records of the `train` or `held_out` clips."""
-        if self.renders or (self.folder / name / DONE).exists():
+        if self.renders:
             return dataset.open_source(self.path(name), own=True)
+        if (self.folder / name / DONE).exists():
+            return dataset.open_source(self._made_here(name, self._specs(name)), own=True)
         return Unrendered(len(self.held_out) if name == "held_out" else self.cfg.train, self.cfg)
 
-    def _made(self, name: str, specs: Sequence[clips.ClipSpec]) -> Path:
+    def _specs(self, name: str) -> Sequence[clips.ClipSpec]:
+        if name == "held_out":
+            return self.held_out
+        return clips.specs(self.cfg.train, self.cfg.seed, self.combinations)
+
+    def _made_here(self, name: str, specs: Sequence[clips.ClipSpec]) -> Path:
         cfg, folder = self.cfg, self.folder / name
         done = folder / DONE  # written last; holds what the data was made from
         made_from = {"clips": len(specs), "frames": cfg.frames, "size": cfg.size, "fps": cfg.fps, "seed": cfg.seed}
@@ -244,6 +254,9 @@ def video_batches(source: Source, table: buckets.Buckets, cfg: DataKeys, seed: i
 
     source, table, seed: as `plan` takes them. cfg: who reads and what captions say. UserError as for `plan`.
     """
+    # Clips that each host drew itself are the same, but their records name the folders that they lie in.
+    told = {"clips": len(source)} if getattr(source, "own", False) else identity(source)
+    exchange.same(told, "the data set", "give all hosts the same one")
     planned = plan(source, table, seed, fill=cfg.fill)
     return bucketed.batches(
         source,

@@ -4,7 +4,10 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from osjax import models
+from osjax.parallel import exchange
 from osjax.parts import autoencoder
 from osjax.parts.diffusion import DiffusionRecipe
 from osjax.parts.place import Place
@@ -37,6 +40,9 @@ class DiffusionStage:
     def train(self, own: data.OwnData, options: stage.Options) -> None:
         """Bring the stage to its last step. own: the run's data, for a stage that names none."""
         encoders: list[Encoders] = []
+        scale = autoencoder.scale_of(self.recipe.autoencoder, self.place)
+        told = [np.asarray(values).tolist() for values in (scale.scale, scale.shift)]
+        exchange.same(told, "the scale of latents (latent_scale.json)", "give all hosts the same file")
         try:
             stage.train(self.recipe, self.place, self._work(own, encoders, options.dashboards), options)
         finally:

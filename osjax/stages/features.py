@@ -25,7 +25,7 @@ from tqdm import tqdm
 from osjax import atomic, json_file
 from osjax.data import bucketed, buckets, cache, dataset, loader, schedule
 from osjax.errors import UserError
-from osjax.parallel import host
+from osjax.parallel import exchange, host
 from osjax.types import Json, Row
 
 log = logging.getLogger(__name__)
@@ -167,6 +167,7 @@ def make(
     root: a folder that all processes see. encode: what makes them, on the mesh. readers: who decodes videos on each
     host. shard: clips of a file, about.
     """
+    exchange.check_shared(root, "name one that all hosts see, by data.features")
     workers = readers.of(clips.source)
     for bucket, members in clips.members.items():
         about = clips.about(bucket)

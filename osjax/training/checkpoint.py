@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -64,6 +65,11 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
         self._sealing: threading.Thread | None = None
         self._set_damaged_aside()
+
+    @property
+    def signs(self) -> Path | None:
+        """Folder for signs of life of the processes that save here; None on an object store."""
+        return None if "://" in str(self.folder) else Path(self.folder).with_name(f"{self.folder.name}.alive")
 
     def latest_step(self) -> int | None:
         """The step of the newest complete checkpoint; None where there is none."""

@@ -4,6 +4,7 @@ Saving before the batch is drawn makes a checkpoint exactly (state, data iterato
 Metrics are read one step late, so the device never waits for the host.
 """
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +28,7 @@ from osjax.training.late import LateMetrics, progress_bar
 from osjax.training.local_tier import LocalTier
 from osjax.training.loop_config import LoopConfig
 from osjax.training.metrics import MetricsLog
+from osjax.training.peers import Peers
 from osjax.training.profile import Profile
 from osjax.training.saver import Saver
 from osjax.training.state import TrainState
@@ -91,8 +93,10 @@ def run(
     index, count = jax.process_index(), jax.process_count()
     ledger.tell(cfg.stage, "start", begins=first)
     hang = partial(ledger.tell, cfg.stage, "hang")
-    watchdog = Watchdog(cfg.hang_factor, cfg.hang_least_s, workdir, index, processes=count, before_end=hang)
-    with stop_requests() as stopped, progress_bar(cfg, first) as bar, watchdog, Profile(cfg, first, workdir) as profile:
+    peers = Peers(checkpoints.signs, index, count)
+    watchdog = Watchdog(cfg.hang_factor, cfg.hang_least_s, workdir, index, os._exit, count, hang, peers.culprits)
+    profiled = Profile(cfg, first, workdir)
+    with stop_requests() as stopped, progress_bar(cfg, first) as bar, peers, watchdog, profiled as profile:
         try:
             while step < cfg.total_steps:
                 # The order is the contract: all that happens before `next` sees the state and the data iterator at one
@@ -106,7 +110,8 @@ def run(
                     _save(saver, step, state, ledger, last=stop)
                 if stop:
                     raise Interrupted(f"{cfg.stage}: stopped at step {step}, saved; run the same command to go on")
-                batch, took = _next_batch(batches, mesh, cfg, step)
+                with peers.reading():
+                    batch, took = _next_batch(batches, mesh, cfg, step)
                 waited = took if late.all_done() else 0.0  # at most; none where the step before was still running
                 ledger.mark("data" if waited else STEP)
                 if throughput:

@@ -28,7 +28,7 @@ class Watchdog:
     factor: how many median steps without a beat mean a hang; 0 never does. least_s: seconds that are always allowed,
     for saving, evaluating and compiling another shape. folder: where `hang-PROCESS.txt` goes. processes: of the run;
     where there are several, a long wait or a step that fails is reported, because it may be for one that is gone.
-    before_end: is called before a process that hangs is ended.
+    before_end: is called before a process that hangs is ended. culprits: says who it may be, empty where nobody knows.
     """
 
     def __init__(
@@ -40,9 +40,10 @@ class Watchdog:
         end: Callable[[int], None] = os._exit,  # not sys.exit: the main thread is the one that hangs
         processes: int = 1,
         before_end: Callable[[], None] = lambda: None,
+        culprits: Callable[[], str] = str,
     ):
         self.factor, self.least_s, self.end, self.processes = factor, least_s, end, processes
-        self.before_end = before_end
+        self.before_end, self.culprits = before_end, culprits
         self.path = Path(folder) / f"hang-{process}.txt"
         self._intervals: deque[float] = deque(maxlen=REMEMBERED)
         self._last: float | None = None
@@ -60,7 +61,7 @@ class Watchdog:
             self._thread.join()
         if self.processes > 1 and isinstance(error, jax.errors.JaxRuntimeError):
             reason = str(error).splitlines()[0][:200]
-            self._say(f"a step failed ({reason}): one of the {self.processes} processes is slow or gone")
+            self._say(f"a step failed ({reason}): {self._whose()}")
 
     def beat(self) -> None:
         """A step is done."""
@@ -87,12 +88,16 @@ class Watchdog:
             waited = time.monotonic() - last
             if self.processes > 1 and waited > patience and warned_at != last:
                 warned_at = last
-                self._say(f"no step for {waited:.0f} s: one of the {self.processes} processes is slow or gone")
+                self._say(f"no step for {waited:.0f} s: {self._whose()}")
             if self.factor and waited > allowed:
                 self._report(waited)
                 self.before_end()
                 self.end(EXIT_STATUS)
                 return
+
+    def _whose(self) -> str:
+        told = self.culprits()
+        return f"one of the {self.processes} processes is slow or gone{': ' if told else ''}{told}"
 
     def _say(self, line: str) -> None:
         print(f"osjax: {line}", file=sys.stderr, flush=True)

@@ -65,6 +65,6 @@ def train(folder: Path, stop_at: int | None, pace_s: float = 0.0) -> None:
 
 
 def main(argv: list[str]) -> None:
-    address, index, folder, stop, pace = argv
-    meshes.initialize(address, 2, int(index))
+    address, index, folder, stop, pace, *count = argv
+    meshes.initialize(address, int(*count or "2"), int(index))
     train(Path(folder), int(stop) if stop != "never" else None, float(pace))

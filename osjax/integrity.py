@@ -17,6 +17,7 @@ from etils import epath
 
 from osjax import json_file
 from osjax.errors import UserError
+from osjax.object_store import is_url
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +75,9 @@ def _waited(part: epath.Path, files: Mapping[str, epath.Path]) -> Sums | None:
 
 def _put(path: epath.Path, sums: Sums) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    if is_url(path):  # objects are whole by themselves, and some stores cannot rename them
+        path.write_text(json.dumps(sums))
+        return
     partial = path.with_name(f"{path.name}.partial")
     partial.write_text(json.dumps(sums))
     partial.replace(path)

@@ -52,9 +52,9 @@ class Uploads:
         self._pool.__exit__()
 
     def warm(self) -> None:
-        """Start the processes, whose imports take seconds."""
+        """Start a process, whose imports take seconds; the other one is for when two clients come at once."""
         with contextlib.suppress(UserError):
-            self._ask(_nothing, [{"path": str(self.folder), "n": n} for n in range(PROCESSES)])
+            self._ask(_nothing, [{"path": str(self.folder)}])
 
     @contextlib.contextmanager
     def kept(self, data: bytes) -> Iterator[Path]:
@@ -98,9 +98,6 @@ class Uploads:
 
 
 def _nothing(row: Row) -> list[Row]:
-    import time
-
-    time.sleep(0.2)  # so that each process gets one
     return [row]
 
 

@@ -1,4 +1,4 @@
-"""A workdir, and a server of it that the tests of a file share."""
+"""A workdir, and a server of it that all tests share which neither end it nor limit it further."""
 
 import pytest
 
@@ -11,7 +11,7 @@ def workdir(tmp_path_factory):
     return trained.write(tmp_path_factory.mktemp("served") / "tiny")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server(workdir, tmp_path_factory):
     with Server(workdir, tmp_path_factory.mktemp("server") / "folder") as running:
         yield running

@@ -55,7 +55,8 @@ def run(options: ServerOptions, models: Mapping[str, SamplingKeys]) -> None:
 
     def describe(video: Video) -> Json:
         return catalog.describe(video.model, video.prompt, catalog.settings(video.settings)) | {
-            "osjax": osjax.__version__
+            "osjax": osjax.__version__,
+            **{key: value for key, value in video.shown.items() if key == "longer"},
         }
 
     environment = {k: v for k, v in os.environ.items() if k.startswith(VARIABLES)}

@@ -41,6 +41,19 @@ class CreateRequest(Asked):
     samples: Annotated[int, Field(ge=1, le=16)] = 1
 
 
+class ExtendRequest(Asked):
+    """A video to make longer. seconds: that are added to it. model: for a file; a video of this server has its own.
+
+    seed, steps: ours; the seed is drawn where it is left out, steps are those of the video or of the model.
+    """
+
+    prompt: Text
+    seconds: Annotated[Finite, Field(gt=0, le=3600)]
+    model: Annotated[str, StringConstraints(max_length=200)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    steps: Annotated[int, Field(ge=1, le=10_000)] | None = None
+
+
 class RemixRequest(Asked):
     """Another prompt for what a video was made of."""
 
@@ -58,7 +71,8 @@ class VideoAnswer(BaseModel):
     """A video. What OpenAI's API has, then ours.
 
     place: in the queue, 1 is next. step, steps: of the sampler. seconds_left: measured on videos of this size.
-    settings: all that it is made with; together with the prompt they make it again.
+    settings: all that it is made with; together with the prompt they make it again. seams: seconds at which the windows
+    of a video that was made longer begin. longer_of: the video that it goes on from.
     """
 
     id: str
@@ -83,6 +97,8 @@ class VideoAnswer(BaseModel):
     seconds_left: float | None = None
     priority: int = 0
     siblings: list[str] = []
+    seams: list[float] = []
+    longer_of: str | None = None
     settings: dict[str, Any]
 
 

@@ -21,7 +21,7 @@ from osjax.serve.dispatch import Dispatcher
 from osjax.serve.files import ID, LAST, Files, new_id
 from osjax.serve.live import Board
 from osjax.serve.options import ServerOptions
-from osjax.serve.schema import CreateRequest, VideoAnswer, VideoList, told
+from osjax.serve.schema import CreateRequest, ExtendRequest, VideoAnswer, VideoList, told
 from osjax.serve.store import COMPLETED, QUEUED, RUNNING, Store, Video
 from osjax.serve.uploads import Uploads
 from osjax.types import Json
@@ -71,6 +71,8 @@ class Service:
         client: who asks. id: of that one. prompt: the new text. `Refused` for what cannot be made.
         """
         source = self._get(client, id)
+        if "longer" in source.shown:
+            raise Refused(400, "a video that was made longer keeps no references: make the first part anew", "longer")
         self._room(0, client)
         with refused():
             text = told(prompt, "prompt", self.options.limits.prompt)
@@ -85,6 +87,44 @@ class Service:
             for old, new in zip(self.files.references(id, count), self.files.references(video.id, count), strict=True):
                 shutil.copyfile(old, new)
             return self._queue(client, [video])
+
+    def extend(
+        self, client: Client, request: ExtendRequest, given: Sequence[Given], idempotency_key: str | None = None
+    ) -> VideoAnswer:
+        """Make a video longer.
+
+        client: who asks. request: what for. given: the video, which may be a file. idempotency_key: the same one gives
+        the same video. `Refused` for what cannot be made, or not now.
+        """
+        stamp = _stamp(request, given)
+        if idempotency_key is not None and (again := self._again(client, idempotency_key, stamp)):
+            return again
+        if len(given) != 1:
+            raise Refused(400, "video: send the file, or the id of a video", "invalid_value", "video")
+        self._room(0, client)
+        id = new_id()
+        with contextlib.ExitStack() as kept, refused():
+            source = None if given[0].video_id is None else self._get(client, given[0].video_id)
+            if source is None:
+                path = kept.enter_context(self.uploads.kept(given[0].data or b""))
+            elif source.status != COMPLETED:
+                raise Refused(400, f"{source.id} is {source.status}: it has no frames yet", param="video")
+            else:
+                path = self.files.media(source.id)
+            name, settings = self.catalog.window(request, source)
+            pipe = self.catalog.pipes[name]
+            try:
+                have = self.uploads.frames(path, self.files.source(id), pipe.size(settings), self.options.limits.longer)
+                prompt, wanted = self.catalog.longer(request, pipe, settings, have)
+                shown = {"size": "{1}x{0}".format(*pipe.size(settings)), "seconds": f"{wanted.frames / settings.fps:g}"}
+                shown["longer"] = {"frames": wanted.frames, "seams": wanted.seams, "of": source and source.id}
+                video = self._new(client, name, prompt, asdict(wanted.settings), shown, 0)
+                row = _with(video, id=id, together=f"{video.together} {id}", idempotency_key=idempotency_key)
+                return self._queue(client, [_with(row, request_hash=stamp)])
+            except BaseException:
+                if self.store.get(id) is None:
+                    self.files.remove(id)
+                raise
 
     def _new(self, client: Client, model: str, prompt: str, settings: Json, shown: Json, priority: int) -> Video:
         kind = together(model, SampleSettings(**settings))
@@ -245,7 +285,7 @@ def _with(video: Video, **changes: object) -> Video:
     return Video(**{**vars(video), **changes})
 
 
-def _stamp(request: CreateRequest, given: Sequence[Given]) -> str:
+def _stamp(request: CreateRequest | ExtendRequest, given: Sequence[Given]) -> str:
     """What two requests have in common that ask for the same."""
     parts = [json.dumps(request.model_dump(), sort_keys=True).encode("utf-8", "surrogatepass")]
     parts += [one.data if one.data is not None else (one.video_id or "").encode() for one in given]

@@ -74,6 +74,31 @@ def test_a_video_is_the_one_that_osjax_sample_makes(client, server, workdir, tmp
     assert np.abs(served.astype(int) - video.decode(client.videos.download_content(other.id).read())).max() > 5
 
 
+def test_a_video_is_made_longer_by_windows_whose_seams_are_told(client, server):
+    made = client.videos.poll(client.videos.create(prompt="a", extra_body={"steps": 2}).id, poll_interval_ms=50)
+    fields = {"prompt": "b", "seconds": "2", "video": {"id": made.id}, "seed": 3}
+    _, more = server.ask("POST", "/v1/videos/extensions", fields)  # the client takes files alone
+    more = client.videos.poll(more["id"], poll_interval_ms=50)
+    assert (more.status, more.seconds, more.frames, more.longer_of) == ("completed", "3", 24, made.id)
+    assert more.seams == [1.0, 1.875, 2.75] and more.steps == 3 * 2  # windows of 8 frames, the first of each is known
+    whole, first = (video.decode(client.videos.download_content(one.id).read()) for one in (more, made))
+    assert whole.shape == (24, 32, 32, 3) and np.abs(whole[:8].astype(int) - first).mean() < 3  # encoded twice
+    file = ("made.mp4", client.videos.download_content(made.id).read(), "video/mp4")
+    from_file = client.videos.extend(prompt="b", seconds="1", video=file, extra_body={"steps": 1})
+    assert client.videos.poll(from_file.id, poll_interval_ms=50).frames == 16
+    assert not list((server.folder / "videos").glob("*/source.npy"))  # which are as large as videos get
+    wrong = ({"seconds": 1}, {"seconds": 1, "video": {"id": "video_no"}}, {"seconds": 900, "video": {"id": made.id}})
+    for fields in (*wrong, {"seconds": 1, "video": "text"}, {"video": {"id": made.id}}):
+        status, answer = server.ask("POST", "/v1/videos/extensions", {"prompt": "a", **fields})
+        assert status in (400, 404) and answer["error"]["message"], fields
+    with pytest.raises(BadRequestError, match="cannot be used"):
+        client.videos.extend(prompt="a", seconds="1", video=("a.mp4", b"none", "video/mp4"))
+    with pytest.raises(BadRequestError, match="remix"):
+        client.videos.edit(prompt="a", video=("a.mp4", b"none", "video/mp4"))
+    with pytest.raises(BadRequestError, match="keeps no references"):
+        client.videos.remix(more.id, prompt="c")
+
+
 def test_references_come_as_files_data_urls_and_videos(server):
     first = server.over(server.video(steps=1)["id"])
     url = "data:image/png;base64," + base64.b64encode(png()).decode()

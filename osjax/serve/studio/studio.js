@@ -185,8 +185,10 @@ function finish(card, video) {
     row.append(
       button("Again", `Again with this seed: ${video.prompt}`, () => fill(video)),
       button("Animate last frame", `Animate the last frame of ${video.prompt}`, () => animate(video)),
+      ...(still ? [] : [button("Longer", `Make longer: ${video.prompt}`, () => askLonger(video))]),
       button("Download", `Download ${video.prompt}`, () => download(video)),
     );
+    if (video.seams?.length) card.item.insertBefore(seams(video, media), row);
     const mark = make("input", "", { type: "checkbox" });
     mark.addEventListener("change", () => {
       picked[mark.checked ? "add" : "delete"](video.id);
@@ -208,6 +210,37 @@ async function animate(video) {
   $("mode").value = "i2v_head";
   $("seed").value = "";
   place("first", new File([data], "last.png", { type: "image/png" }));
+}
+
+function askLonger(video) {
+  $("longer-form").dataset.id = video.id;
+  $("longer-prompt").value = video.prompt;
+  $("longer-seconds").value = video.seconds;
+  $("longer").showModal();
+}
+
+async function makeLonger() {
+  $("longer").close();
+  const body = JSON.stringify({
+    prompt: $("longer-prompt").value,
+    seconds: Number($("longer-seconds").value),
+    video: { id: $("longer-form").dataset.id },
+  });
+  show(await (await ask("/v1/videos/extensions", { method: "POST", body, headers: { "Content-Type": "application/json" } })).json());
+}
+
+function seams(video, media) {
+  // A strip as long as the video, with a mark where each window begins; a mark plays the video over its seam.
+  const strip = make("div", "", { className: "seams" });
+  for (const [n, at] of video.seams.entries()) {
+    const mark = button(String(n + 1), `Play over seam ${n + 1} at ${at.toFixed(2)} seconds`, async () => {
+      media.currentTime = Math.max(0, at - 0.5);
+      await media.play();
+    });
+    mark.style.left = `${(100 * at) / Number(video.seconds)}%`;
+    strip.append(mark);
+  }
+  return strip;
 }
 
 async function download(video) {
@@ -329,6 +362,8 @@ $("search").addEventListener("input", () => {
 });
 $("more").addEventListener("click", () => told(() => load($("search").value.trim())));
 $("compare").addEventListener("click", () => told(compare));
+$("longer-form").addEventListener("submit", (event) => { event.preventDefault(); told(makeLonger); });
+$("longer-close").addEventListener("click", () => $("longer").close());
 $("close").addEventListener("click", () => $("beside").close());
 $("play").addEventListener("click", () => {
   const pair = [...$("pair").children];

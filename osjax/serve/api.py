@@ -18,6 +18,8 @@ from osjax.serve.schema import (
     ExtendRequest,
     ModelAnswer,
     ModelList,
+    Refined,
+    RefineRequest,
     RemixRequest,
     VideoAnswer,
     VideoList,
@@ -54,7 +56,8 @@ def routes(service: Service, metrics: Metrics, created: int) -> APIRouter:
 
     @router.get("/v1/models", tags=["models"])
     def models() -> ModelList:
-        return ModelList(data=[_model(service, name, created) for name in service.catalog.pipes])
+        data = [_model(service, name, created) for name in service.catalog.pipes]
+        return ModelList(data=data, refines=service.options.refine.url is not None)
 
     @router.get("/v1/models/{name}", tags=["models"], responses={404: {"model": ErrorAnswer}})
     def model(name: Annotated[str, Path(max_length=200)]) -> ModelAnswer:
@@ -117,6 +120,11 @@ def _videos(router: APIRouter, service: Service) -> None:
     async def settings(request: Request) -> dict[str, Any]:
         """The settings that a video or picture of this server carries, to make it again."""
         return await run_in_threadpool(service.settings_of, await request.body())
+
+    @router.post("/refine", responses={502: {"model": ErrorAnswer}})
+    def refine(asked: RefineRequest) -> Refined:
+        """A fuller prompt and a motion score, to look at and to change before they are used."""
+        return service.refine(asked)
 
     @router.post("/extensions", openapi_extra=_body(ExtendRequest, (bodies.VIDEO,)))
     async def extend(request: Request) -> VideoAnswer:

@@ -4,6 +4,7 @@ import ipaddress
 from dataclasses import dataclass
 
 from osjax.errors import UserError
+from osjax.sampling.refine import TextServer
 
 LOOPBACK_NAMES = ("localhost",)
 
@@ -59,7 +60,8 @@ class ServerOptions:
     host, port: of its address; any host but loopback asks every client for a key. folder: of its queue, videos and
     keys. require_key: on loopback, too, as behind a proxy. hosts: further names that clients may know it by, as
     `name:port`. warm: resolutions, such as 256px, that are compiled for before somebody asks, besides each model's own
-    size. loaded: models that are held at once; the one that was used longest ago makes room.
+    size. refine: the server that makes prompts fuller for clients who ask for that. loaded: models that are held at
+    once; the one that was used longest ago makes room.
     """
 
     host: str = "127.0.0.1"
@@ -69,6 +71,7 @@ class ServerOptions:
     hosts: tuple[str, ...] = ()
     warm: tuple[str, ...] = ()
     loaded: int = 1
+    refine: TextServer = TextServer()
     limits: Limits = Limits()
     keep: Keep = Keep()
 

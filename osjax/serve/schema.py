@@ -21,7 +21,8 @@ class CreateRequest(Asked):
 
     size: width x height in pixels. seconds: taken to the next number of frames that the model can make; or frames.
     seed: drawn where it is left out. priority: higher ones go first. samples: videos of this prompt, with seeds that
-    count up; the answer is the first, whose `siblings` are the others.
+    count up; the answer is the first, whose `siblings` are the others. refine, and motion where it is "auto": the
+    server's text model writes a fuller prompt, and says how much moves.
     """
 
     prompt: Text
@@ -35,7 +36,8 @@ class CreateRequest(Asked):
     solver: Annotated[str, StringConstraints(max_length=40)] | None = None
     guidance: Annotated[Finite, Field(ge=0, le=1000)] | None = None
     guidance_img: Annotated[Finite, Field(ge=0, le=1000)] | None = None
-    motion: Annotated[int, Field(ge=0, le=1000)] | None = None
+    motion: Annotated[int, Field(ge=0, le=1000)] | Literal["auto"] | None = None
+    refine: bool = False
     negative: Text | None = None
     priority: Annotated[int, Field(ge=-100, le=100)] = 0
     samples: Annotated[int, Field(ge=1, le=16)] = 1
@@ -52,6 +54,21 @@ class ExtendRequest(Asked):
     model: Annotated[str, StringConstraints(max_length=200)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     steps: Annotated[int, Field(ge=1, le=10_000)] | None = None
+
+
+class RefineRequest(Asked):
+    """A prompt to make fuller. given: whether images or clips come with it. still: whether one frame is made."""
+
+    prompt: Text
+    given: bool = False
+    still: bool = False
+
+
+class Refined(BaseModel):
+    """A fuller prompt, and the motion score that fits it."""
+
+    prompt: str
+    motion: int
 
 
 class RemixRequest(Asked):
@@ -71,7 +88,8 @@ class VideoAnswer(BaseModel):
     """A video. What OpenAI's API has, then ours.
 
     place: in the queue, 1 is next. step, steps: of the sampler. seconds_left: measured on videos of this size.
-    settings: all that it is made with; together with the prompt they make it again. seams: seconds at which the windows
+    settings: all that it is made with; together with the prompt they make it again. asked_prompt: where `prompt` was
+    refined from it. seams: seconds at which the windows
     of a video that was made longer begin. longer_of: the video that it goes on from.
     """
 
@@ -97,6 +115,7 @@ class VideoAnswer(BaseModel):
     seconds_left: float | None = None
     priority: int = 0
     siblings: list[str] = []
+    asked_prompt: str | None = None
     seams: list[float] = []
     longer_of: str | None = None
     settings: dict[str, Any]
@@ -132,10 +151,11 @@ class ModelAnswer(BaseModel):
 
 
 class ModelList(BaseModel):
-    """All models that are served."""
+    """All models that are served. refines: whether prompts are made fuller here."""
 
     object: Literal["list"] = "list"
     data: list[ModelAnswer]
+    refines: bool = False
 
 
 class ErrorBody(BaseModel):

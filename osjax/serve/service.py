@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import logging
 import shutil
 import time
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from osjax.errors import UserError
+from osjax.sampling import refine
 from osjax.sampling.settings import T2I2V, SampleSettings
 from osjax.serve import answers
 from osjax.serve.answers import Refused
@@ -21,11 +23,12 @@ from osjax.serve.dispatch import Dispatcher
 from osjax.serve.files import ID, LAST, Files, new_id
 from osjax.serve.live import Board
 from osjax.serve.options import ServerOptions
-from osjax.serve.schema import CreateRequest, ExtendRequest, VideoAnswer, VideoList, told
+from osjax.serve.schema import CreateRequest, ExtendRequest, Refined, RefineRequest, VideoAnswer, VideoList, told
 from osjax.serve.store import COMPLETED, QUEUED, RUNNING, Store, Video
 from osjax.serve.uploads import Uploads
 from osjax.types import Json
 
+log = logging.getLogger(__name__)
 SEARCH = 200  # characters of a search
 
 
@@ -56,14 +59,42 @@ class Service:
         with contextlib.ExitStack() as kept, refused():
             paths = [kept.enter_context(self._file(client, one)) for one in given]
             kinds = tuple(self.uploads.look(path).kind for path in paths)
+            request, extra = self._refined(request, kinds)
             asked = self.catalog.asked(request, kinds)
-            videos = []
+            videos, shown = [], asked.shown | extra
             for k in range(request.samples):
                 settings = asdict(asked.settings) | {"seed": (asked.settings.seed + k) % 2**63}
                 key = idempotency_key if k == 0 else None
-                video = self._new(client, asked.model, asked.prompt, settings, asked.shown, request.priority)
+                video = self._new(client, asked.model, asked.prompt, settings, shown, request.priority)
                 videos.append(_with(video, references_count=len(paths), idempotency_key=key, request_hash=stamp))
             return self._put(client, videos, paths, asked.settings)
+
+    def _refined(self, request: CreateRequest, kinds: tuple[str, ...]) -> tuple[CreateRequest, Json]:
+        """(the request with what the text server says, what its answer says of that)."""
+        if not request.refine and request.motion != "auto":
+            return request, {}
+        asked = self.catalog.asked(request.model_copy(update={"motion": None}), kinds)  # nobody is asked for nothing
+        given = bool(asked.settings.condition.references)
+        fuller = self.refine(RefineRequest(prompt=asked.prompt, given=given, still=asked.settings.frames == 1))
+        changes = {"prompt": fuller.prompt} if request.refine else {}
+        changes |= {"motion": fuller.motion} if request.motion == "auto" else {}
+        return request.model_copy(update=changes), {"asked_prompt": asked.prompt} if request.refine else {}
+
+    def refine(self, request: RefineRequest) -> Refined:
+        """A fuller prompt by the text server. request: what for. `Refused` where there is none, or it fails."""
+        server = self.options.refine
+        if server.url is None:
+            raise Refused(400, "no prompts are refined here: config.refine.url names a text server", "not_supported")
+        with refused():
+            prompt = told(request.prompt, "prompt", self.options.limits.prompt)
+            if not prompt:
+                raise ValueError("prompt is empty: write what to show")
+        try:
+            text = refine.refine(server, prompt, refine.rule_of(1 if request.still else 2, request.given))
+            return Refined(prompt=text[: self.options.limits.prompt], motion=refine.motion(server, text))
+        except UserError as problem:
+            log.error("%s", problem)
+            raise Refused(502, "the text server fails: make it without `refine`, or later", "text_server") from problem
 
     def remix(self, client: Client, id: str, prompt: str) -> VideoAnswer:
         """Make a video of another prompt with the settings, the seed and the references of one that there is.

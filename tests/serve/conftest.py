@@ -4,6 +4,7 @@ import pytest
 
 from tests.sampling import trained
 from tests.serve.server import Server
+from tests.text_server import TextServer, words
 
 
 @pytest.fixture(scope="session")
@@ -12,6 +13,13 @@ def workdir(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def server(workdir, tmp_path_factory):
-    with Server(workdir, tmp_path_factory.mktemp("server") / "folder") as running:
+def text():
+    """A text server, which the server asks."""
+    with TextServer(words) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def server(workdir, text, tmp_path_factory):
+    with Server(workdir, tmp_path_factory.mktemp("server") / "folder", f"--config.refine.url={text.url}") as running:
         yield running

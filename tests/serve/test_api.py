@@ -13,6 +13,7 @@ from PIL import Image
 
 from osjax.__main__ import main
 from osjax.data import video
+from tests.text_server import words
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 RED = np.full((48, 64, 3), (200, 30, 30), np.uint8)
@@ -97,6 +98,26 @@ def test_a_video_is_made_longer_by_windows_whose_seams_are_told(client, server):
         client.videos.edit(prompt="a", video=("a.mp4", b"none", "video/mp4"))
     with pytest.raises(BadRequestError, match="keeps no references"):
         client.videos.remix(more.id, prompt="c")
+
+
+def test_prompts_are_made_fuller_by_the_text_server_that_the_operator_named(client, server, text):
+    assert server.ask("GET", "/v1/models")[1]["refines"]
+    status, told = server.ask("POST", "/v1/videos/refine", {"prompt": "a cat"})
+    assert (status, told) == (200, {"prompt": "a cat, in soft light", "motion": 5})
+    made = client.videos.create(prompt="a cat", extra_body={"refine": True, "motion": "auto", "steps": 1})
+    assert (made.prompt, made.asked_prompt) == ("a cat, in soft light", "a cat")
+    assert made.settings["motion_score"] == 5 and server.over(made.id)["status"] == "completed"
+    plain = server.video("a cat", motion="auto", steps=1)
+    assert (plain["prompt"], plain["asked_prompt"], plain["settings"]["motion_score"]) == ("a cat", None, 5)
+    before = len(text.requests)
+    assert server.ask("POST", "/v1/videos", {"prompt": "a", "refine": True, "steps": 999})[0] == 400
+    assert len(text.requests) == before  # nobody is asked for what cannot be made
+    text.says = lambda body: (500, "secret of the text server")
+    try:
+        status, answer = server.ask("POST", "/v1/videos", {"prompt": "a", "refine": True})
+    finally:
+        text.says = words
+    assert status == 502 and "secret" not in answer["error"]["message"] and answer["error"]["code"] == "text_server"
 
 
 def test_references_come_as_files_data_urls_and_videos(server):

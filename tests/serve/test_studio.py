@@ -123,6 +123,19 @@ def test_two_videos_are_compared_side_by_side(tab, server):
     page.click("#close")
 
 
+def test_a_prompt_is_made_fuller_and_can_be_changed_before_it_is_used(tab):
+    page = tab()
+    page.fill("#prompt", "a cat")
+    page.click("#refine")
+    until(page, "document.getElementById('prompt').value === 'a cat, in soft light'")
+    assert page.input_value("#motion") == "5"
+    page.press("#prompt", "End")
+    page.type("#prompt", " at dusk")
+    page.fill("#steps", "1")
+    page.press("#prompt", "Control+Enter")
+    finished(page, "a cat, in soft light at dusk")
+
+
 def test_a_video_is_made_longer_and_shows_its_seam(tab, server):
     server.over(server.video("short one", steps=1)["id"])
     page = tab()

@@ -323,8 +323,18 @@ function modelChosen() {
   $("mode").replaceChildren(make("option", "by the files", { value: "" }), ...model.modes.map((mode) => make("option", mode, { value: mode })));
 }
 
+async function refine() {
+  const body = JSON.stringify({ prompt: $("prompt").value, given: Boolean(files.first || files.last) });
+  const fuller = await (await ask("/v1/videos/refine", { method: "POST", body, headers: { "Content-Type": "application/json" } })).json();
+  $("prompt").value = fuller.prompt;
+  if (!$("motion").value) $("motion").value = fuller.motion;
+  $("prompt").focus();
+}
+
 async function start() {
-  models = (await (await ask("/v1/models")).json()).data;
+  const served = await (await ask("/v1/models")).json();
+  models = served.data;
+  $("refine").hidden = !served.refines;
   $("model").replaceChildren(...models.map((model) => make("option", model.id, { value: model.id })));
   modelChosen();
   await load();
@@ -333,6 +343,7 @@ async function start() {
 
 $("form").addEventListener("submit", (event) => { event.preventDefault(); told(submit); });
 $("form").addEventListener("reset", () => { place("first", null); place("last", null); });
+$("refine").addEventListener("click", () => told(refine));
 $("model").addEventListener("change", modelChosen);
 for (const field of ["first", "last"]) {
   $(field).addEventListener("change", (event) => told(() => (event.target.files.length ? given(event.target.files, field) : place(field, null))));

@@ -76,6 +76,7 @@ def video(row: Video, live: Live | None, place: int | None, days: float, sibling
         seconds_left=live.seconds_left if live is not None and not row.is_over else None,
         priority=row.priority,
         siblings=list(siblings),
+        lora=row.shown.get("lora"),
         asked_prompt=row.shown.get("asked_prompt"),
         seams=[frame / settings["fps"] for frame in longer.get("seams", ())],
         longer_of=longer.get("of"),

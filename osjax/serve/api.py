@@ -96,8 +96,8 @@ def _client(request: Request) -> Client:
 
 def _model(service: Service, name: str, created: int) -> ModelAnswer:
     pipe = service.catalog.pipes[name]
-    defaults = pipe.describe(pipe.settings)
-    return ModelAnswer(id=name, created=created, defaults=defaults, modes=service.catalog.modes(name))
+    told = {"defaults": pipe.describe(pipe.settings), "modes": service.catalog.modes(name)}
+    return ModelAnswer(id=name, created=created, loras=service.catalog.loras, **told)
 
 
 def _videos(router: APIRouter, service: Service) -> None:

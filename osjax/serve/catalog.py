@@ -5,7 +5,7 @@ It has the pipelines that `osjax sample` has and asks them the same questions; n
 
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -30,24 +30,23 @@ SAME = {"seed": 0, "negative": ""}  # of settings, which videos that are made to
 class Asked:
     """A request in the terms of the sampler.
 
-    model: its name. prompt: text. settings: complete. shown: what its answer says besides. together: see `together`.
+    model: its name. prompt: text. settings: complete. shown: what its answer says besides.
     """
 
     model: str
     prompt: str
     settings: SampleSettings
     shown: Json
-    together: str
 
 
 class Catalog:
     """The served models by name; the first is the default.
 
-    models: their checked keys. limits: of what clients may ask for.
+    models: their checked keys. limits: of what clients may ask for. loras: names of adapters.
     """
 
-    def __init__(self, models: Mapping[str, SamplingKeys], limits: Limits):
-        self.limits = limits
+    def __init__(self, models: Mapping[str, SamplingKeys], limits: Limits, loras: Iterable[str] = ()):
+        self.limits, self.loras = limits, list(loras)
         self.pipes: dict[str, Pipeline] = {}
         for name, keys in models.items():
             sizes = {axis: size for axis, size in vars(keys.mesh).items() if not isinstance(size, bool)}
@@ -104,7 +103,15 @@ class Catalog:
         # As wide and as long as it was asked for, whatever a table says tomorrow.
         settings = replace(settings, height=height, width=width)
         shown = {"size": f"{width}x{height}", "seconds": f"{settings.frames / settings.fps:g}"}
-        return Asked(name, prompt, settings, shown, together(name, settings))
+        if request.lora is not None:
+            shown["lora"] = self.lora(request.lora)
+        return Asked(name, prompt, settings, shown)
+
+    def lora(self, name: str) -> str:
+        """The name of adapters that are served. name: as a client has it. UserError for any other."""
+        if name not in self.loras:
+            raise UserError(f"lora {name[:80]!r} is not served: use one of {', '.join(self.loras) or 'none'}")
+        return name
 
     def window(self, request: ExtendRequest, source: Video | None) -> tuple[str, SampleSettings]:
         """(model, settings of a window but for its mode) with which a video is made longer.

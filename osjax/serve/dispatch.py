@@ -140,7 +140,7 @@ class Dispatcher(threading.Thread):
         if not waiting:
             return []
         with self._lock:  # so that nobody cancels one in between
-            videos = self._store.start(self._rows.get(waiting[0].model, 1))
+            videos = self._store.start(self._rows.get(waiting[0].variant, 1))
             self._running = {video.id: video for video in videos}
         for video in videos:
             takes = self._board.takes(video.together)
@@ -153,7 +153,7 @@ class Dispatcher(threading.Thread):
         paths = tuple(str(path) for path in ([self._files.source(video.id)] if longer else files))
         folder, takes = str(self._files.folder(video.id)), self._board.takes(video.together)
         says = self._describe(video)
-        return Order(video.id, video.model, video.prompt, video.settings, paths, folder, says, takes, longer)
+        return Order(video.id, video.variant, video.prompt, video.settings, paths, folder, says, takes, longer)
 
     def _message(self, kind: str, value: Any) -> None:
         if kind == "loaded":

@@ -21,8 +21,8 @@ class CreateRequest(Asked):
 
     size: width x height in pixels. seconds: taken to the next number of frames that the model can make; or frames.
     seed: drawn where it is left out. priority: higher ones go first. samples: videos of this prompt, with seeds that
-    count up; the answer is the first, whose `siblings` are the others. refine, and motion where it is "auto": the
-    server's text model writes a fuller prompt, and says how much moves.
+    count up; the answer is the first, whose `siblings` are the others. lora: adapters that are served. refine, and
+    motion where it is "auto": the server's text model writes a fuller prompt, and says how much moves.
     """
 
     prompt: Text
@@ -37,6 +37,7 @@ class CreateRequest(Asked):
     guidance: Annotated[Finite, Field(ge=0, le=1000)] | None = None
     guidance_img: Annotated[Finite, Field(ge=0, le=1000)] | None = None
     motion: Annotated[int, Field(ge=0, le=1000)] | Literal["auto"] | None = None
+    lora: Annotated[str, StringConstraints(max_length=100)] | None = None
     refine: bool = False
     negative: Text | None = None
     priority: Annotated[int, Field(ge=-100, le=100)] = 0
@@ -115,6 +116,7 @@ class VideoAnswer(BaseModel):
     seconds_left: float | None = None
     priority: int = 0
     siblings: list[str] = []
+    lora: str | None = None
     asked_prompt: str | None = None
     seams: list[float] = []
     longer_of: str | None = None
@@ -140,7 +142,10 @@ class Deleted(BaseModel):
 
 
 class ModelAnswer(BaseModel):
-    """A model that is served. defaults: what it makes where nothing is asked for. modes: what it takes."""
+    """A model that is served.
+
+    defaults: what it makes where nothing is asked for. modes: what it takes. loras: adapters that it may be given.
+    """
 
     id: str
     object: Literal["model"] = "model"
@@ -148,6 +153,7 @@ class ModelAnswer(BaseModel):
     owned_by: str = "osjax"
     defaults: dict[str, Any]
     modes: list[str]
+    loras: list[str] = []
 
 
 class ModelList(BaseModel):

@@ -24,7 +24,7 @@ from osjax.serve.files import ID, LAST, Files, new_id
 from osjax.serve.live import Board
 from osjax.serve.options import ServerOptions
 from osjax.serve.schema import CreateRequest, ExtendRequest, Refined, RefineRequest, VideoAnswer, VideoList, told
-from osjax.serve.store import COMPLETED, QUEUED, RUNNING, Store, Video
+from osjax.serve.store import COMPLETED, QUEUED, RUNNING, Store, Video, variant
 from osjax.serve.uploads import Uploads
 from osjax.types import Json
 
@@ -148,6 +148,7 @@ class Service:
                 have = self.uploads.frames(path, self.files.source(id), pipe.size(settings), self.options.limits.longer)
                 prompt, wanted = self.catalog.longer(request, pipe, settings, have)
                 shown = {"size": "{1}x{0}".format(*pipe.size(settings)), "seconds": f"{wanted.frames / settings.fps:g}"}
+                shown |= {} if source is None else {k: v for k, v in source.shown.items() if k == "lora"}
                 shown["longer"] = {"frames": wanted.frames, "seams": wanted.seams, "of": source and source.id}
                 video = self._new(client, name, prompt, asdict(wanted.settings), shown, 0)
                 row = _with(video, id=id, together=f"{video.together} {id}", idempotency_key=idempotency_key)
@@ -158,7 +159,7 @@ class Service:
                 raise
 
     def _new(self, client: Client, model: str, prompt: str, settings: Json, shown: Json, priority: int) -> Video:
-        kind = together(model, SampleSettings(**settings))
+        kind = together(variant(model, shown.get("lora")), SampleSettings(**settings))
         common: dict[str, Any] = {"seq": 0, "id": new_id(), "owner": client.name, "status": QUEUED}
         common |= {"references_count": 0, "remixed_from": None, "created": time.time()}
         return Video(

@@ -120,6 +120,19 @@ def test_prompts_are_made_fuller_by_the_text_server_that_the_operator_named(clie
     assert status == 502 and "secret" not in answer["error"]["message"] and answer["error"]["code"] == "text_server"
 
 
+def test_adapters_are_asked_for_by_name(client, server):
+    assert server.ask("GET", "/v1/models/tiny")[1]["loras"] == ["star"]
+    plain, star = (server.over(server.video(seed=3, **lora)["id"]) for lora in ({}, {"lora": "star"}))
+    assert (plain["lora"], star["lora"], star["model"], star["status"]) == (None, "star", "tiny", "completed")
+    shown = [video.decode(client.videos.download_content(one["id"]).read()).astype(int) for one in (plain, star)]
+    assert np.abs(shown[0] - shown[1]).mean() > 1
+    again = server.over(server.ask("POST", f"/v1/videos/{star['id']}/remix", {"prompt": "a"})[1]["id"])
+    assert (again["lora"], again["status"]) == ("star", "completed")
+    for wrong in ("moon", "../star", ""):
+        status, answer = server.ask("POST", "/v1/videos", {"prompt": "a", "lora": wrong})
+        assert status == 400 and "use one of star" in answer["error"]["message"]
+
+
 def test_references_come_as_files_data_urls_and_videos(server):
     first = server.over(server.video(steps=1)["id"])
     url = "data:image/png;base64," + base64.b64encode(png()).decode()

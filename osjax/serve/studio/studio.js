@@ -94,6 +94,7 @@ function fill(video) {
   $("negative").value = settings.negative || "";
   $("motion").value = settings.motion_score ?? "";
   if (models.some((model) => model.id === video.model)) $("model").value = video.model;
+  if ($("lora").value !== (video.lora || "")) $("lora").value = video.lora || "";
   $("mode").value = settings.mode === "t2v" ? "t2v" : "";
   $("prompt").focus();
 }
@@ -115,7 +116,7 @@ async function given(list, field) {
 
 async function submit() {
   const form = new FormData();
-  for (const name of ["prompt", "model", "mode", "size", "seconds", "steps", "motion", "seed", "guidance", "negative", "samples"]) {
+  for (const name of ["prompt", "model", "mode", "size", "seconds", "steps", "motion", "seed", "guidance", "negative", "samples", "lora"]) {
     const value = $(name).value.trim();
     if (value) form.append(name, value);
   }
@@ -320,6 +321,8 @@ function modelChosen() {
   $("steps").placeholder = String(defaults.steps);
   $("guidance").placeholder = String(defaults.guidance);
   $("motion").placeholder = String(defaults.motion_score ?? "");
+  $("lora-label").hidden = !model.loras.length;
+  $("lora").replaceChildren(make("option", "none", { value: "" }), ...model.loras.map((name) => make("option", name, { value: name })));
   $("mode").replaceChildren(make("option", "by the files", { value: "" }), ...model.modes.map((mode) => make("option", mode, { value: mode })));
 }
 

@@ -14,7 +14,7 @@ from osjax.parts.place import LOCAL_WORKDIR
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 # Options that hold texts, or the URL of a server, by their name in argparse.
-TEXTS = frozenset(("prompt", "negative", "caption", "prefix", "trigger", "captioner"))
+TEXTS = frozenset(("prompt", "negative", "caption", "prefix", "trigger", "captioner", "refine"))
 # Keys that hold texts or take URLs, by the end of their dotted name.
 TEXT_KEYS = frozenset(("prompt", "prompts", "negative", "url", "wandb"))
 URL_KEYS = {

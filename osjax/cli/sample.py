@@ -14,8 +14,9 @@ from osjax.flow.solvers import SOLVERS
 from osjax.parallel import compiled
 from osjax.parts import pipeline, sampling, trained_on
 from osjax.parts.sampling import SamplingKeys
-from osjax.sampling import names, prompts, references
+from osjax.sampling import names, prompts, references, refined
 from osjax.sampling.batch import Batch
+from osjax.sampling.refine import TextServer
 from osjax.sampling.settings import T2I2V, mode_names
 from osjax.sampling.write import CRF, Output
 
@@ -68,6 +69,11 @@ def add_options(parser) -> None:
     parser.add_argument(
         "--ref", action="append", metavar="PATHS", help="images or videos of a --prompt, several separated by ';'"
     )
+    parser.add_argument("--refine", metavar="URL", help="text server, ending in /v1, that makes prompts fuller first")
+    parser.add_argument("--refine-model", metavar="NAME", help="by which that server knows its model")
+    parser.add_argument(
+        "--refine-host", action="append", metavar="NAME", help="another machine that prompts may go to with --refine"
+    )
     for flag, (key, kind, text) in FLAGS.items():
         parser.add_argument(f"--{flag}", type=kind, help=f"{text} (config.{key})")
     parser.add_argument(
@@ -95,7 +101,7 @@ def run(cfg: ConfigDict, args) -> None:
     output = Output(Path(keys.output.folder), keys.output.layout, keys.output.by_suite, keys.output.crf)
     if pipe.settings.frames == 1 and keys.output.crf != CRF:
         raise UserError(f"config.output.crf is {keys.output.crf}, but one frame is a PNG: leave it out", status=2)
-    requests = _flickering(requests, keys.output.flicker_samples)
+    requests = _flickering(refined.read(_text_server(args), requests, pipe.settings, output.settings_folder), keys)
     size = pipe.settings.frames, *pipe.size(pipe.settings)
     for line in trained_on.unlike(keys, [request.text for request in requests], *size):
         log.warning("%s", line)
@@ -142,8 +148,19 @@ def _requests(args) -> list[prompts.Request]:
     return [prompts.Request(text, ref) for text, ref in zip(args.prompt, refs, strict=True)]
 
 
-def _flickering(requests: list[prompts.Request], samples: int | None) -> list[prompts.Request]:
-    """The requests, those of VBench's suite of static scenes with so many samples."""
+def _text_server(args) -> TextServer:
+    if args.refine is None and (args.refine_model or args.refine_host):
+        raise UserError("--refine-model and --refine-host go with --refine, the URL of a text server", status=2)
+    try:
+        return TextServer(args.refine, args.refine_model or TextServer.model, tuple(args.refine_host or ()))
+    except UserError as error:
+        advice = str(error).replace("name it under hosts", "give --refine-host")
+        raise UserError(f"--refine: {advice}", status=2) from error
+
+
+def _flickering(requests: list[prompts.Request], keys: SamplingKeys) -> list[prompts.Request]:
+    """The requests, those of VBench's suite of static scenes with as many samples as it wants."""
+    samples = keys.output.flicker_samples
     if samples is None:
         return requests
     if not any(r.suite == FLICKERING for r in requests):

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from osjax import lock
 from osjax.curation.isolate import need
 from osjax.errors import UserError, usage
-from osjax.parts import config, sampling
+from osjax.parts import config, sampling, video_model
 from osjax.parts.groups import refuse, to_dataclass
 from osjax.parts.sampling import OutputKeys, SamplingKeys
 from osjax.serve.auth import Keys
@@ -27,6 +27,12 @@ def add_options(parser) -> None:
         action="append",
         metavar="NAME=PLACE",
         help="a model to serve by this name: a sampling config (.py), or a run's workdir; may be given several times",
+    )
+    parser.add_argument(
+        "--lora", action="append", metavar="NAME=PATH", help="adapters that clients may ask for (config.loras)"
+    )
+    parser.add_argument(
+        "--mesh", action="store_true", help="a copy of each model on every device (config.models.NAME.mesh.data=-1)"
     )
     parser.add_argument("--host", help="address to listen at; any but loopback asks for keys (config.host)")
     parser.add_argument("--port", type=int, help="0 for a free one (config.port)")
@@ -50,7 +56,12 @@ def run(cfg: ConfigDict, args) -> None:
     if _keys(_options(cfg), args):
         return
     _name_models(cfg, args)
+    _name_loras(cfg, args)
+    if args.mesh:
+        for one in cfg.models.values():
+            one.mesh.data = -1
     options, models = of_config(cfg)
+    loras = loras_of(cfg)
     for library in LIBRARIES:
         need(library, "serve")
     if options.needs_key and not (Path(options.folder) / "keys.json").is_file():
@@ -60,7 +71,7 @@ def run(cfg: ConfigDict, args) -> None:
     from osjax.serve import app
 
     with lock.held(options.folder, "osjax serve"):
-        app.run(options, models)
+        app.run(options, models, loras)
 
 
 def _keys(options: ServerOptions, args) -> bool:
@@ -90,8 +101,37 @@ def of_config(cfg: ConfigDict) -> tuple[ServerOptions, dict[str, SamplingKeys]]:
     return _options(cfg), models
 
 
+@usage()
+def loras_of(cfg: ConfigDict) -> dict[str, tuple[str, float]]:
+    """The adapters of a server by name, as (path, strength). UserError for what is not there."""
+    loras = {}
+    for name, one in cfg.get("loras", {}).items():
+        if not NAME.fullmatch(name):
+            raise UserError(f"adapters are named {name[:80]!r}: use letters, digits and . : + -")
+        row = (one, 1.0) if isinstance(one, str) else tuple(one) if isinstance(one, tuple | list) else ()
+        if len(row) != 2 or not isinstance(row[0], str) or not isinstance(row[1], int | float):
+            raise UserError(f"config key loras.{name} is {one!r}: give a path, or (path, strength)")
+        video_model.require(row[0], f"loras.{name}", "LoRA: a .safetensors, a folder of peft, or a run")
+        loras[name] = (row[0], float(row[1]))
+    return loras
+
+
 def _options(cfg: ConfigDict) -> ServerOptions:
-    return to_dataclass(ServerOptions, ConfigDict({key: value for key, value in cfg.items() if key != "models"}), "")
+    own = {key: value for key, value in cfg.items() if key not in ("models", "loras")}
+    return to_dataclass(ServerOptions, ConfigDict(own), "")
+
+
+@usage()
+def _name_loras(cfg: ConfigDict, args) -> None:
+    """Put the adapters that the command line names into the config."""
+    pairs = [text.partition("=")[::2] for text in args.lora or ()]
+    if wrong := next((name for name, place in pairs if not name or not place), None):
+        raise UserError(f"--lora is {wrong}: give NAME=PATH")
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise UserError("two --lora have one name: give each its own")
+    if pairs:
+        with cfg.unlocked():
+            cfg.loras = ConfigDict(dict(pairs))
 
 
 @usage()

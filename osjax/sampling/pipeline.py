@@ -210,6 +210,17 @@ class Pipeline:
         """
         return self._autoencoder.latent_shape(settings.frames, *self.size(settings))
 
+    def frames(self, settings: SampleSettings) -> int:
+        """Frames of a video that these settings make: fewer than they ask for where repeated ones are dropped."""
+        first, last = self._dropped(settings)
+        return settings.frames - first - last
+
+    def _dropped(self, settings: SampleSettings) -> tuple[int, int]:
+        """Frames that are left out at the head and at the tail, which show a given image again."""
+        extra = (self._autoencoder.time_compression - 1) * settings.drop_padding
+        references = settings.condition.references
+        return extra * (modes.HEAD_IMAGE in references), extra * (modes.TAIL_IMAGE in references)
+
     @property
     def rows(self) -> int:
         """Videos that one run of the loop makes: one for every group of devices that holds a whole model."""
@@ -330,9 +341,5 @@ class Pipeline:
     def _decoded(self, x_BTHWC: np.ndarray, settings: SampleSettings) -> list[np.ndarray]:
         with self._autoencoder_on_device() as ae:
             videos = [to_uint8(ae.decode(jnp.asarray(x)[None])[0])[: settings.frames] for x in x_BTHWC]
-        if not settings.drop_padding:
-            return videos
-        extra = self._autoencoder.time_compression - 1
-        first = extra * (modes.HEAD_IMAGE in settings.condition.references)
-        last = extra * (modes.TAIL_IMAGE in settings.condition.references)
+        first, last = self._dropped(settings)
         return [video[first : len(video) - last] for video in videos]

@@ -36,6 +36,11 @@ def is_full(problem: BaseException) -> bool:
     return full or atomic.is_full_disk(problem)
 
 
+def steps(row: Video) -> int:
+    """The steps of a video, of all its windows where it makes another one longer."""
+    return row.settings["steps"] * len(row.shown.get("longer", {}).get("seams", "1"))
+
+
 def video(row: Video, live: Live | None, place: int | None, days: float, siblings: tuple[str, ...] = ()) -> VideoAnswer:
     """A video as its answer.
 
@@ -47,6 +52,7 @@ def video(row: Video, live: Live | None, place: int | None, days: float, sibling
     progress = 100 if row.status == COMPLETED else 0
     if running is not None and running.steps:
         progress = min(99, 100 * running.step // running.steps)
+    longer = row.shown.get("longer", {})
     failed = row.error_code is not None
     return VideoAnswer(
         id=row.id,
@@ -62,13 +68,17 @@ def video(row: Video, live: Live | None, place: int | None, days: float, sibling
         error=VideoError(code=row.error_code, message=row.error_message or "") if failed else None,
         remixed_from_video_id=row.remixed_from,
         mode=settings["mode"],
-        frames=settings["frames"],
+        frames=longer.get("frames", settings["frames"]),
         seed=settings["seed"],
         place=place,
         step=running.step if running else None,
-        steps=settings["steps"],
+        steps=steps(row),
         seconds_left=live.seconds_left if live is not None and not row.is_over else None,
         priority=row.priority,
         siblings=list(siblings),
+        lora=row.shown.get("lora"),
+        asked_prompt=row.shown.get("asked_prompt"),
+        seams=[frame / settings["fps"] for frame in longer.get("seams", ())],
+        longer_of=longer.get("of"),
         settings=settings,
     )

@@ -15,8 +15,11 @@ from osjax.serve.schema import (
     CreateRequest,
     Deleted,
     ErrorAnswer,
+    ExtendRequest,
     ModelAnswer,
     ModelList,
+    Refined,
+    RefineRequest,
     RemixRequest,
     VideoAnswer,
     VideoList,
@@ -30,15 +33,15 @@ NOT_MADE = {status: {"model": ErrorAnswer} for status in (400, 401, 403, 404, 40
 NEWEST = 60  # videos that the stream of all tells of
 
 
-def _body(kind: type, files: bool) -> dict[str, Any]:
+def _body(kind: type, files: tuple[str, ...] = ()) -> dict[str, Any]:
     """What OpenAPI says of a body that is JSON or a form."""
     schema = kind.model_json_schema()
     form = {**schema, "properties": dict(schema["properties"])}
-    if files:
-        for name in bodies.FILES:
-            form["properties"][name] = {"type": "string", "format": "binary"}
-        one = {"type": "object", "properties": {"image_url": {"type": "string"}, "video_id": {"type": "string"}}}
-        schema = {**schema, "properties": {**schema["properties"], **dict.fromkeys(bodies.FILES, one)}}
+    for name in files:
+        form["properties"][name] = {"type": "string", "format": "binary"}
+        kinds = ("id",) if name == bodies.VIDEO else ("image_url", "video_id")
+        one = {"type": "object", "properties": {kind: {"type": "string"} for kind in kinds}}
+        schema = {**schema, "properties": {**schema["properties"], name: one}}
     content = {"application/json": {"schema": schema}, "multipart/form-data": {"schema": form}}
     return {"requestBody": {"required": True, "content": content}}
 
@@ -53,7 +56,8 @@ def routes(service: Service, metrics: Metrics, created: int) -> APIRouter:
 
     @router.get("/v1/models", tags=["models"])
     def models() -> ModelList:
-        return ModelList(data=[_model(service, name, created) for name in service.catalog.pipes])
+        data = [_model(service, name, created) for name in service.catalog.pipes]
+        return ModelList(data=data, refines=service.options.refine.url is not None)
 
     @router.get("/v1/models/{name}", tags=["models"], responses={404: {"model": ErrorAnswer}})
     def model(name: Annotated[str, Path(max_length=200)]) -> ModelAnswer:
@@ -79,24 +83,28 @@ def routes(service: Service, metrics: Metrics, created: int) -> APIRouter:
     return router
 
 
+def _key(request: Request) -> str | None:
+    key = request.headers.get("idempotency-key")
+    if key is not None and not 1 <= len(key) <= 255:
+        raise Refused(400, "an idempotency key has 1 to 255 characters", param="idempotency-key")
+    return key
+
+
 def _client(request: Request) -> Client:
     return request.state.client
 
 
 def _model(service: Service, name: str, created: int) -> ModelAnswer:
     pipe = service.catalog.pipes[name]
-    defaults = pipe.describe(pipe.settings)
-    return ModelAnswer(id=name, created=created, defaults=defaults, modes=service.catalog.modes(name))
+    told = {"defaults": pipe.describe(pipe.settings), "modes": service.catalog.modes(name)}
+    return ModelAnswer(id=name, created=created, loras=service.catalog.loras, **told)
 
 
 def _videos(router: APIRouter, service: Service) -> None:
-    @router.post("", openapi_extra=_body(CreateRequest, files=True))
+    @router.post("", openapi_extra=_body(CreateRequest, bodies.FILES))
     async def create(request: Request) -> VideoAnswer:
         asked, given = await bodies.read(request, CreateRequest)
-        key = request.headers.get("idempotency-key")
-        if key is not None and not 1 <= len(key) <= 255:
-            raise Refused(400, "an idempotency key has 1 to 255 characters", param="idempotency-key")
-        return await run_in_threadpool(service.create, _client(request), asked, given, key)
+        return await run_in_threadpool(service.create, _client(request), asked, given, _key(request))
 
     @router.get("")
     def page(
@@ -113,6 +121,27 @@ def _videos(router: APIRouter, service: Service) -> None:
         """The settings that a video or picture of this server carries, to make it again."""
         return await run_in_threadpool(service.settings_of, await request.body())
 
+    @router.post("/refine", responses={502: {"model": ErrorAnswer}})
+    def refine(asked: RefineRequest) -> Refined:
+        """A fuller prompt and a motion score, to look at and to change before they are used."""
+        return service.refine(asked)
+
+    @router.post("/extensions", openapi_extra=_body(ExtendRequest, (bodies.VIDEO,)))
+    async def extend(request: Request) -> VideoAnswer:
+        """A video with seconds added to it, in windows that overlap."""
+        asked, given = await bodies.read(request, ExtendRequest, (bodies.VIDEO,))
+        return await run_in_threadpool(service.extend, _client(request), asked, given, _key(request))
+
+    @router.post("/edits")
+    def edit() -> VideoAnswer:
+        """Videos are not edited here; this says what there is instead."""
+        raise Refused(400, "videos are not edited here: POST /v1/videos/ID/remix makes one anew", "not_supported")
+
+    @router.post("/characters")
+    def character() -> VideoAnswer:
+        """There are no characters here; this says what there is instead."""
+        raise Refused(400, "there are no characters here: name them in the prompt, or give a frame", "not_supported")
+
     @router.get("/{id}")
     def get(request: Request, id: Id) -> VideoAnswer:
         return service.get(_client(request), id)
@@ -127,7 +156,7 @@ def _videos(router: APIRouter, service: Service) -> None:
         """Stop at the next step; the video fails with the code `cancelled`."""
         return service.cancel(_client(request), id)
 
-    @router.post("/{id}/remix", openapi_extra=_body(RemixRequest, files=False))
+    @router.post("/{id}/remix", openapi_extra=_body(RemixRequest))
     async def remix(request: Request, id: Id) -> VideoAnswer:
         asked, given = await bodies.read(request, RemixRequest)
         if given:

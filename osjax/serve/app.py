@@ -9,7 +9,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,33 +33,36 @@ from osjax.serve.metrics import Metrics
 from osjax.serve.options import ServerOptions
 from osjax.serve.retention import Retention
 from osjax.serve.service import Service
-from osjax.serve.store import COMPLETED, Store, Video
+from osjax.serve.store import COMPLETED, Store, Video, variant
 from osjax.serve.uploads import Uploads
 from osjax.types import Json
 
 log = logging.getLogger(__name__)
+Adapters = tuple[str, float]  # path, strength
 VARIABLES = ("JAX_", "XLA_", "CUDA_", "TPU_", "LIBTPU_")  # of the environment, that count for devices
 GRACE_S = 5  # for answers under way, once the server is told to end
 
 
-def run(options: ServerOptions, models: Mapping[str, SamplingKeys]) -> None:
+def run(options: ServerOptions, models: Mapping[str, SamplingKeys], loras: Mapping[str, Adapters]) -> None:
     """Serve until a signal ends it.
 
-    options: of the server. models: by name, the first one is the default. UserError for what cannot be served.
+    options: of the server. models: by name, the first one is the default. loras: adapters by name. UserError for what
+    cannot be served.
     """
     _log_lines()
     folder, keys = Path(options.folder), Keys(Path(options.folder))
-    catalog, warm = check(options, models)
+    catalog, warm = check(options, models, loras)
     store, files, board, metrics = Store(folder), Files(folder), Board(), Metrics()
     _recover(store, files)
 
     def describe(video: Video) -> Json:
         return catalog.describe(video.model, video.prompt, catalog.settings(video.settings)) | {
-            "osjax": osjax.__version__
+            "osjax": osjax.__version__,
+            **{key: value for key, value in video.shown.items() if key in ("longer", "lora")},
         }
 
     environment = {k: v for k, v in os.environ.items() if k.startswith(VARIABLES)}
-    process = (models, options.loaded, environment)
+    process = (variants(models, loras), options.loaded, environment)
     dispatcher = Dispatcher(store, files, board, metrics, process, describe, warm)
     service = Service(options, catalog, store, files, Uploads(folder, options.limits), board, dispatcher)
     retention = Retention(store, files, options.keep)
@@ -93,13 +96,25 @@ def run(options: ServerOptions, models: Mapping[str, SamplingKeys]) -> None:
             store.close()
 
 
-def check(options: ServerOptions, models: Mapping[str, SamplingKeys]) -> tuple[Catalog, list[tuple[str, Json]]]:
+def check(
+    options: ServerOptions, models: Mapping[str, SamplingKeys], loras: Iterable[str] = ()
+) -> tuple[Catalog, list[tuple[str, Json]]]:
     """What is served, and (model, settings) of what is compiled ahead; no weight is read.
 
-    options: of the server. models: by name. UserError for what cannot be served.
+    options: of the server. models: by name. loras: names of adapters. UserError for what cannot be served.
     """
-    catalog = Catalog(models, options.limits)
+    catalog = Catalog(models, options.limits, loras)
     return catalog, [(name, settings) for name in models for settings in _warm(catalog, name, options.warm)]
+
+
+def variants(models: Mapping[str, SamplingKeys], loras: Mapping[str, Adapters]) -> dict[str, SamplingKeys]:
+    """The models, and each with each of some adapters. models, loras: by name."""
+    made = dict(models)
+    for name, keys in models.items():
+        for lora, row in loras.items():
+            adapted = replace(keys.model, adapters=(*keys.model.adapters, row))
+            made[variant(name, lora)] = replace(keys, model=adapted)
+    return made
 
 
 class _Server(uvicorn.Server):

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from osjax.serve.answers import Refused
 
 FILES = ("input_reference", "last_reference")
+VIDEO = "video"  # that is made longer
 KINDS = ("image_url", "video_id", "file_id")  # of a reference that is no file
 FIELDS = 64  # of a form
 Model = TypeVar("Model", bound=BaseModel)
@@ -28,22 +29,24 @@ class Given:
     video_id: str | None = None
 
 
-async def read(request: Request, kind: type[Model]) -> tuple[Model, list[Given]]:
-    """The fields of a request, and its references, first and last. kind: what it asks for.
+async def read(request: Request, kind: type[Model], names: tuple[str, ...] = FILES) -> tuple[Model, list[Given]]:
+    """The fields of a request, and its references, first and last.
+
+    kind: what it asks for. names: of the references that it may have.
 
     `Refused` that names the field for what cannot be read.
     """
     media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if media_type in ("multipart/form-data", "application/x-www-form-urlencoded"):
-        fields, references = await _form(request)
+        fields, references = await _form(request, names)
     elif media_type in ("application/json", ""):
         fields = await run_in_threadpool(read_json, await request.body())
-        references = {name: fields.pop(name) for name in FILES if fields.get(name) is not None}
+        references = {name: fields.pop(name) for name in names if fields.get(name) is not None}
     else:
         raise Refused(415, f"content type {media_type[:80]!r} is not read: send JSON or multipart/form-data")
-    if "input_reference" not in references and "last_reference" in references and fields.get("mode") is None:
+    if references.keys() == {"last_reference"} and fields.get("mode") is None:
         fields["mode"] = "i2v_tail"
-    return validated(kind, fields), [_given(name, references[name]) for name in FILES if name in references]
+    return validated(kind, fields), [_given(name, references[name]) for name in names if name in references]
 
 
 def validated(kind: type[Model], fields: Mapping[str, Any]) -> Model:
@@ -57,9 +60,9 @@ def validated(kind: type[Model], fields: Mapping[str, Any]) -> Model:
         raise Refused(400, f"{name}: {words}", "invalid_value", name or None) from problem
 
 
-async def _form(request: Request) -> tuple[dict[str, Any], dict[str, Any]]:
+async def _form(request: Request, names: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
-        form = await request.form(max_files=len(FILES), max_fields=FIELDS, max_part_size=2 << 20)
+        form = await request.form(max_files=len(names), max_fields=FIELDS, max_part_size=2 << 20)
     except HTTPException as problem:
         raise Refused(400, f"the form cannot be read: {problem.detail}") from problem
     except (ValueError, LookupError, AssertionError) as problem:  # of charsets and boundaries that are none
@@ -70,18 +73,18 @@ async def _form(request: Request) -> tuple[dict[str, Any], dict[str, Any]]:
         for name, value in form.multi_items():
             base, _, inner = name.partition("[")
             if not isinstance(value, str):
-                if name not in FILES:
+                if name not in names:
                     raise Refused(400, f"{name[:100]}: is no file of this request: leave it out", param=name[:100])
                 data = await value.read()
                 if name in references:
                     raise Refused(400, f"{name} comes twice: send it once", param=name)
                 references[name] = data
-            elif base in FILES and inner.endswith("]"):
+            elif base in names and inner.endswith("]"):
                 references.setdefault(base, {})
                 if not isinstance(references[base], dict):
                     raise Refused(400, f"{base} comes twice: send it once", param=base)
                 references[base][inner[:-1]] = value
-            elif name in FILES:
+            elif name in names:
                 references[name] = value
             elif name in fields:
                 raise Refused(400, f"{name[:100]} comes twice: send it once", param=name[:100])
@@ -106,6 +109,10 @@ def read_json(body: bytes) -> dict[str, Any]:
 def _given(name: str, value: Any) -> Given:
     if isinstance(value, bytes):
         return Given(data=value)
+    if isinstance(value, dict) and name == VIDEO:
+        if set(value) != {"id"} or not isinstance(value["id"], str):
+            raise Refused(400, f"{name}: send a file, or an object with the id of a video", "invalid_value", name)
+        return Given(video_id=value["id"])
     if not isinstance(value, dict):
         raise Refused(400, f"{name}: send a file, or an object with image_url or video_id", "invalid_value", name)
     if len(value) != 1 or not set(value) <= set(KINDS) or not isinstance(next(iter(value.values())), str):

@@ -5,7 +5,7 @@ It has the pipelines that `osjax sample` has and asks them the same questions; n
 
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -14,11 +14,13 @@ from osjax.errors import UserError
 from osjax.parts import pipeline
 from osjax.parts.sampling import SamplingKeys
 from osjax.parts.stage import MeshKeys
+from osjax.sampling import longer
 from osjax.sampling.job import Job
 from osjax.sampling.pipeline import Pipeline
 from osjax.sampling.settings import T2I2V, SampleSettings
 from osjax.serve.options import Limits
-from osjax.serve.schema import CreateRequest, told
+from osjax.serve.schema import CreateRequest, ExtendRequest, told
+from osjax.serve.store import Video
 from osjax.types import Json
 
 SAME = {"seed": 0, "negative": ""}  # of settings, which videos that are made together may differ in
@@ -28,24 +30,23 @@ SAME = {"seed": 0, "negative": ""}  # of settings, which videos that are made to
 class Asked:
     """A request in the terms of the sampler.
 
-    model: its name. prompt: text. settings: complete. shown: what its answer says besides. together: see `together`.
+    model: its name. prompt: text. settings: complete. shown: what its answer says besides.
     """
 
     model: str
     prompt: str
     settings: SampleSettings
     shown: Json
-    together: str
 
 
 class Catalog:
     """The served models by name; the first is the default.
 
-    models: their checked keys. limits: of what clients may ask for.
+    models: their checked keys. limits: of what clients may ask for. loras: names of adapters.
     """
 
-    def __init__(self, models: Mapping[str, SamplingKeys], limits: Limits):
-        self.limits = limits
+    def __init__(self, models: Mapping[str, SamplingKeys], limits: Limits, loras: Iterable[str] = ()):
+        self.limits, self.loras = limits, list(loras)
         self.pipes: dict[str, Pipeline] = {}
         for name, keys in models.items():
             sizes = {axis: size for axis, size in vars(keys.mesh).items() if not isinstance(size, bool)}
@@ -102,7 +103,46 @@ class Catalog:
         # As wide and as long as it was asked for, whatever a table says tomorrow.
         settings = replace(settings, height=height, width=width)
         shown = {"size": f"{width}x{height}", "seconds": f"{settings.frames / settings.fps:g}"}
-        return Asked(name, prompt, settings, shown, together(name, settings))
+        if request.lora is not None:
+            shown["lora"] = self.lora(request.lora)
+        return Asked(name, prompt, settings, shown)
+
+    def lora(self, name: str) -> str:
+        """The name of adapters that are served. name: as a client has it. UserError for any other."""
+        if name not in self.loras:
+            raise UserError(f"lora {name[:80]!r} is not served: use one of {', '.join(self.loras) or 'none'}")
+        return name
+
+    def window(self, request: ExtendRequest, source: Video | None) -> tuple[str, SampleSettings]:
+        """(model, settings of a window but for its mode) with which a video is made longer.
+
+        request: what is asked for. source: the video, where it was made here.
+        """
+        name, pipe = self.pipe(request.model if source is None else source.model)
+        settings = pipe.settings if source is None else SampleSettings(**source.settings)
+        if settings.frames == 1:
+            settings = replace(settings, frames=pipe.settings.frames)
+        height, width = pipe.size(settings)
+        seed = secrets.randbelow(2**31) if request.seed is None else request.seed
+        settings = replace(settings, height=height, width=width, seed=seed, steps=request.steps or settings.steps)
+        self._bounded(pipe, settings)
+        return name, settings
+
+    def longer(
+        self, request: ExtendRequest, pipe: Pipeline, settings: SampleSettings, have: int
+    ) -> tuple[str, longer.Plan]:
+        """(prompt, how a video is made longer).
+
+        request: what is asked for. pipe, settings: of `window`. have: frames of the video. UserError, ValueError for
+        what the model cannot do or the limits forbid.
+        """
+        prompt = told(request.prompt, "prompt", self.limits.prompt)
+        if not prompt:
+            raise ValueError("prompt is empty: write what to show")
+        more = max(1, round(request.seconds * settings.fps))
+        if have + more > self.limits.longer:
+            raise ValueError(f"the video would have {have + more} frames, {self.limits.longer} at most: ask for less")
+        return prompt, longer.plan(pipe, settings, have, more)
 
     def _mode(self, kinds: tuple[str, ...]) -> str:
         if not kinds:

@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from osjax.parts.sampling import SamplingKeys
-from osjax.serve import worker
+from osjax.serve import answers, worker
 from osjax.serve.files import Files
 from osjax.serve.live import Board
 from osjax.serve.metrics import Metrics
@@ -140,18 +140,20 @@ class Dispatcher(threading.Thread):
         if not waiting:
             return []
         with self._lock:  # so that nobody cancels one in between
-            videos = self._store.start(self._rows.get(waiting[0].model, 1))
+            videos = self._store.start(self._rows.get(waiting[0].variant, 1))
             self._running = {video.id: video for video in videos}
         for video in videos:
             takes = self._board.takes(video.together)
-            self._board.put(video.id, step=0, steps=video.settings["steps"], seconds_left=takes, preview=None)
+            self._board.put(video.id, step=0, steps=answers.steps(video), seconds_left=takes, preview=None)
         return [self._order(video) for video in videos]
 
     def _order(self, video: Video) -> Order:
-        paths = tuple(str(path) for path in self._files.references(video.id, video.references_count))
+        longer = video.shown.get("longer", {}).get("frames")
+        files = self._files.references(video.id, video.references_count)
+        paths = tuple(str(path) for path in ([self._files.source(video.id)] if longer else files))
         folder, takes = str(self._files.folder(video.id)), self._board.takes(video.together)
         says = self._describe(video)
-        return Order(video.id, video.model, video.prompt, video.settings, paths, folder, says, takes)
+        return Order(video.id, video.variant, video.prompt, video.settings, paths, folder, says, takes, longer)
 
     def _message(self, kind: str, value: Any) -> None:
         if kind == "loaded":
@@ -165,6 +167,7 @@ class Dispatcher(threading.Thread):
             self._kept(lambda: self._store.complete(id, size))
             if self._store.get(id) is None:  # deleted while it was written
                 self._files.remove(id)
+            self._files.remove_source(id)
             video = self._over(id, "completed")
             if video is not None:
                 self._metrics.seconds.labels(video.model).observe(seconds)

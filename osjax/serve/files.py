@@ -9,7 +9,7 @@ from pathlib import Path
 ID = re.compile(r"video_[0-9a-f]{32}")
 VIDEO, STILL, THUMBNAIL, SPRITESHEET, LAST = "video.mp4", "video.png", "thumbnail.webp", "spritesheet.jpg", "last.png"
 MEDIA_TYPES = {".mp4": "video/mp4", ".png": "image/png", ".webp": "image/webp", ".jpg": "image/jpeg"}
-REFERENCE = "reference{}.npy"
+REFERENCE, SOURCE = "reference{}.npy", "source.npy"
 
 
 def new_id() -> str:
@@ -37,6 +37,14 @@ class Files:
     def references(self, id: str, count: int) -> list[Path]:
         """The arrays that were given with a video."""
         return [self.folder(id) / REFERENCE.format(n) for n in range(count)]
+
+    def source(self, id: str) -> Path:
+        """The frames that a video goes on from."""
+        return self.folder(id) / SOURCE
+
+    def remove_source(self, id: str) -> None:
+        """Remove the frames that a video went on from, which it now shows itself."""
+        self.source(id).unlink(missing_ok=True)
 
     def size(self, id: str) -> int:
         """Bytes of all files of a video."""

@@ -4,6 +4,7 @@ import ipaddress
 from dataclasses import dataclass
 
 from osjax.errors import UserError
+from osjax.sampling.refine import TextServer
 
 LOOPBACK_NAMES = ("localhost",)
 
@@ -12,7 +13,8 @@ LOOPBACK_NAMES = ("localhost",)
 class Limits:
     """The most that one request may ask for.
 
-    prompt: characters. pixels: of a frame. frames, steps: of a video. upload_mb, upload_pixels, upload_seconds: of a
+    prompt: characters. pixels: of a frame. frames, steps: of a video. longer: frames of one
+    that was made longer. upload_mb, upload_pixels, upload_seconds: of a
     reference, its bytes, the pixels of a frame and its length. queued: videos that wait, of all clients;
     queued_per_key: of one. streams: events that are followed at once. body_s: seconds that the body of a request may
     take to arrive. free_mb: of the disk, below which no new video is taken.
@@ -21,6 +23,7 @@ class Limits:
     prompt: int = 4000
     pixels: int = 2**20
     frames: int = 257
+    longer: int = 1025
     steps: int = 200
     upload_mb: int = 32
     upload_pixels: int = 2**25
@@ -57,7 +60,8 @@ class ServerOptions:
     host, port: of its address; any host but loopback asks every client for a key. folder: of its queue, videos and
     keys. require_key: on loopback, too, as behind a proxy. hosts: further names that clients may know it by, as
     `name:port`. warm: resolutions, such as 256px, that are compiled for before somebody asks, besides each model's own
-    size. loaded: models that are held at once; the one that was used longest ago makes room.
+    size. refine: the server that makes prompts fuller for clients who ask for that. loaded: models that are held at
+    once; the one that was used longest ago makes room.
     """
 
     host: str = "127.0.0.1"
@@ -67,6 +71,7 @@ class ServerOptions:
     hosts: tuple[str, ...] = ()
     warm: tuple[str, ...] = ()
     loaded: int = 1
+    refine: TextServer = TextServer()
     limits: Limits = Limits()
     keep: Keep = Keep()
 

@@ -21,7 +21,8 @@ class CreateRequest(Asked):
 
     size: width x height in pixels. seconds: taken to the next number of frames that the model can make; or frames.
     seed: drawn where it is left out. priority: higher ones go first. samples: videos of this prompt, with seeds that
-    count up; the answer is the first, whose `siblings` are the others.
+    count up; the answer is the first, whose `siblings` are the others. lora: adapters that are served. refine, and
+    motion where it is "auto": the server's text model writes a fuller prompt, and says how much moves.
     """
 
     prompt: Text
@@ -35,10 +36,40 @@ class CreateRequest(Asked):
     solver: Annotated[str, StringConstraints(max_length=40)] | None = None
     guidance: Annotated[Finite, Field(ge=0, le=1000)] | None = None
     guidance_img: Annotated[Finite, Field(ge=0, le=1000)] | None = None
-    motion: Annotated[int, Field(ge=0, le=1000)] | None = None
+    motion: Annotated[int, Field(ge=0, le=1000)] | Literal["auto"] | None = None
+    lora: Annotated[str, StringConstraints(max_length=100)] | None = None
+    refine: bool = False
     negative: Text | None = None
     priority: Annotated[int, Field(ge=-100, le=100)] = 0
     samples: Annotated[int, Field(ge=1, le=16)] = 1
+
+
+class ExtendRequest(Asked):
+    """A video to make longer. seconds: that are added to it. model: for a file; a video of this server has its own.
+
+    seed, steps: ours; the seed is drawn where it is left out, steps are those of the video or of the model.
+    """
+
+    prompt: Text
+    seconds: Annotated[Finite, Field(gt=0, le=3600)]
+    model: Annotated[str, StringConstraints(max_length=200)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    steps: Annotated[int, Field(ge=1, le=10_000)] | None = None
+
+
+class RefineRequest(Asked):
+    """A prompt to make fuller. given: whether images or clips come with it. still: whether one frame is made."""
+
+    prompt: Text
+    given: bool = False
+    still: bool = False
+
+
+class Refined(BaseModel):
+    """A fuller prompt, and the motion score that fits it."""
+
+    prompt: str
+    motion: int
 
 
 class RemixRequest(Asked):
@@ -58,7 +89,9 @@ class VideoAnswer(BaseModel):
     """A video. What OpenAI's API has, then ours.
 
     place: in the queue, 1 is next. step, steps: of the sampler. seconds_left: measured on videos of this size.
-    settings: all that it is made with; together with the prompt they make it again.
+    settings: all that it is made with; together with the prompt they make it again. asked_prompt: where `prompt` was
+    refined from it. seams: seconds at which the windows
+    of a video that was made longer begin. longer_of: the video that it goes on from.
     """
 
     id: str
@@ -83,6 +116,10 @@ class VideoAnswer(BaseModel):
     seconds_left: float | None = None
     priority: int = 0
     siblings: list[str] = []
+    lora: str | None = None
+    asked_prompt: str | None = None
+    seams: list[float] = []
+    longer_of: str | None = None
     settings: dict[str, Any]
 
 
@@ -105,7 +142,10 @@ class Deleted(BaseModel):
 
 
 class ModelAnswer(BaseModel):
-    """A model that is served. defaults: what it makes where nothing is asked for. modes: what it takes."""
+    """A model that is served.
+
+    defaults: what it makes where nothing is asked for. modes: what it takes. loras: adapters that it may be given.
+    """
 
     id: str
     object: Literal["model"] = "model"
@@ -113,13 +153,15 @@ class ModelAnswer(BaseModel):
     owned_by: str = "osjax"
     defaults: dict[str, Any]
     modes: list[str]
+    loras: list[str] = []
 
 
 class ModelList(BaseModel):
-    """All models that are served."""
+    """All models that are served. refines: whether prompts are made fuller here."""
 
     object: Literal["list"] = "list"
     data: list[ModelAnswer]
+    refines: bool = False
 
 
 class ErrorBody(BaseModel):

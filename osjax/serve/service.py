@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import logging
 import shutil
 import time
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from osjax.errors import UserError
+from osjax.sampling import refine
 from osjax.sampling.settings import T2I2V, SampleSettings
 from osjax.serve import answers
 from osjax.serve.answers import Refused
@@ -21,11 +23,12 @@ from osjax.serve.dispatch import Dispatcher
 from osjax.serve.files import ID, LAST, Files, new_id
 from osjax.serve.live import Board
 from osjax.serve.options import ServerOptions
-from osjax.serve.schema import CreateRequest, VideoAnswer, VideoList, told
-from osjax.serve.store import COMPLETED, QUEUED, RUNNING, Store, Video
+from osjax.serve.schema import CreateRequest, ExtendRequest, Refined, RefineRequest, VideoAnswer, VideoList, told
+from osjax.serve.store import COMPLETED, QUEUED, RUNNING, Store, Video, variant
 from osjax.serve.uploads import Uploads
 from osjax.types import Json
 
+log = logging.getLogger(__name__)
 SEARCH = 200  # characters of a search
 
 
@@ -56,14 +59,42 @@ class Service:
         with contextlib.ExitStack() as kept, refused():
             paths = [kept.enter_context(self._file(client, one)) for one in given]
             kinds = tuple(self.uploads.look(path).kind for path in paths)
+            request, extra = self._refined(request, kinds)
             asked = self.catalog.asked(request, kinds)
-            videos = []
+            videos, shown = [], asked.shown | extra
             for k in range(request.samples):
                 settings = asdict(asked.settings) | {"seed": (asked.settings.seed + k) % 2**63}
                 key = idempotency_key if k == 0 else None
-                video = self._new(client, asked.model, asked.prompt, settings, asked.shown, request.priority)
+                video = self._new(client, asked.model, asked.prompt, settings, shown, request.priority)
                 videos.append(_with(video, references_count=len(paths), idempotency_key=key, request_hash=stamp))
             return self._put(client, videos, paths, asked.settings)
+
+    def _refined(self, request: CreateRequest, kinds: tuple[str, ...]) -> tuple[CreateRequest, Json]:
+        """(the request with what the text server says, what its answer says of that)."""
+        if not request.refine and request.motion != "auto":
+            return request, {}
+        asked = self.catalog.asked(request.model_copy(update={"motion": None}), kinds)  # nobody is asked for nothing
+        given = bool(asked.settings.condition.references)
+        fuller = self.refine(RefineRequest(prompt=asked.prompt, given=given, still=asked.settings.frames == 1))
+        changes = {"prompt": fuller.prompt} if request.refine else {}
+        changes |= {"motion": fuller.motion} if request.motion == "auto" else {}
+        return request.model_copy(update=changes), {"asked_prompt": asked.prompt} if request.refine else {}
+
+    def refine(self, request: RefineRequest) -> Refined:
+        """A fuller prompt by the text server. request: what for. `Refused` where there is none, or it fails."""
+        server = self.options.refine
+        if server.url is None:
+            raise Refused(400, "no prompts are refined here: config.refine.url names a text server", "not_supported")
+        with refused():
+            prompt = told(request.prompt, "prompt", self.options.limits.prompt)
+            if not prompt:
+                raise ValueError("prompt is empty: write what to show")
+        try:
+            text = refine.refine(server, prompt, refine.rule_of(1 if request.still else 2, request.given))
+            return Refined(prompt=text[: self.options.limits.prompt], motion=refine.motion(server, text))
+        except UserError as problem:
+            log.error("%s", problem)
+            raise Refused(502, "the text server fails: make it without `refine`, or later", "text_server") from problem
 
     def remix(self, client: Client, id: str, prompt: str) -> VideoAnswer:
         """Make a video of another prompt with the settings, the seed and the references of one that there is.
@@ -71,6 +102,8 @@ class Service:
         client: who asks. id: of that one. prompt: the new text. `Refused` for what cannot be made.
         """
         source = self._get(client, id)
+        if "longer" in source.shown:
+            raise Refused(400, "a video that was made longer keeps no references: make the first part anew", "longer")
         self._room(0, client)
         with refused():
             text = told(prompt, "prompt", self.options.limits.prompt)
@@ -86,8 +119,47 @@ class Service:
                 shutil.copyfile(old, new)
             return self._queue(client, [video])
 
+    def extend(
+        self, client: Client, request: ExtendRequest, given: Sequence[Given], idempotency_key: str | None = None
+    ) -> VideoAnswer:
+        """Make a video longer.
+
+        client: who asks. request: what for. given: the video, which may be a file. idempotency_key: the same one gives
+        the same video. `Refused` for what cannot be made, or not now.
+        """
+        stamp = _stamp(request, given)
+        if idempotency_key is not None and (again := self._again(client, idempotency_key, stamp)):
+            return again
+        if len(given) != 1:
+            raise Refused(400, "video: send the file, or the id of a video", "invalid_value", "video")
+        self._room(0, client)
+        id = new_id()
+        with contextlib.ExitStack() as kept, refused():
+            source = None if given[0].video_id is None else self._get(client, given[0].video_id)
+            if source is None:
+                path = kept.enter_context(self.uploads.kept(given[0].data or b""))
+            elif source.status != COMPLETED:
+                raise Refused(400, f"{source.id} is {source.status}: it has no frames yet", param="video")
+            else:
+                path = self.files.media(source.id)
+            name, settings = self.catalog.window(request, source)
+            pipe = self.catalog.pipes[name]
+            try:
+                have = self.uploads.frames(path, self.files.source(id), pipe.size(settings), self.options.limits.longer)
+                prompt, wanted = self.catalog.longer(request, pipe, settings, have)
+                shown = {"size": "{1}x{0}".format(*pipe.size(settings)), "seconds": f"{wanted.frames / settings.fps:g}"}
+                shown |= {} if source is None else {k: v for k, v in source.shown.items() if k == "lora"}
+                shown["longer"] = {"frames": wanted.frames, "seams": wanted.seams, "of": source and source.id}
+                video = self._new(client, name, prompt, asdict(wanted.settings), shown, 0)
+                row = _with(video, id=id, together=f"{video.together} {id}", idempotency_key=idempotency_key)
+                return self._queue(client, [_with(row, request_hash=stamp)])
+            except BaseException:
+                if self.store.get(id) is None:
+                    self.files.remove(id)
+                raise
+
     def _new(self, client: Client, model: str, prompt: str, settings: Json, shown: Json, priority: int) -> Video:
-        kind = together(model, SampleSettings(**settings))
+        kind = together(variant(model, shown.get("lora")), SampleSettings(**settings))
         common: dict[str, Any] = {"seq": 0, "id": new_id(), "owner": client.name, "status": QUEUED}
         common |= {"references_count": 0, "remixed_from": None, "created": time.time()}
         return Video(
@@ -245,7 +317,7 @@ def _with(video: Video, **changes: object) -> Video:
     return Video(**{**vars(video), **changes})
 
 
-def _stamp(request: CreateRequest, given: Sequence[Given]) -> str:
+def _stamp(request: CreateRequest | ExtendRequest, given: Sequence[Given]) -> str:
     """What two requests have in common that ask for the same."""
     parts = [json.dumps(request.model_dump(), sort_keys=True).encode("utf-8", "surrogatepass")]
     parts += [one.data if one.data is not None else (one.video_id or "").encode() for one in given]

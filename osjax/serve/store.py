@@ -48,6 +48,11 @@ CREATE INDEX IF NOT EXISTS by_owner ON videos (owner, seq);
 """
 
 
+def variant(model: str, lora: str | None) -> str:
+    """The name of a model with adapters. model: its name, which has no slash. lora: the adapters' name, if any."""
+    return f"{model}/{lora}" if lora else model
+
+
 @dataclass(frozen=True)
 class Video:
     """A row: one video that was asked for.
@@ -79,6 +84,11 @@ class Video:
     error_message: str | None = None
     idempotency_key: str | None = None
     request_hash: str | None = None
+
+    @property
+    def variant(self) -> str:
+        """The name of its model with its adapters, as the process of the models knows it."""
+        return variant(self.model, self.shown.get("lora"))
 
     @property
     def is_over(self) -> bool:

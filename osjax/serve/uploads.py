@@ -14,7 +14,7 @@ from PIL import Image
 from osjax.conditioning import modes
 from osjax.curation import isolate
 from osjax.curation.tables import Row
-from osjax.data import opened, picture
+from osjax.data import opened, picture, seek
 from osjax.errors import UserError
 from osjax.sampling import references
 from osjax.serve import media
@@ -52,9 +52,9 @@ class Uploads:
         self._pool.__exit__()
 
     def warm(self) -> None:
-        """Start the processes, whose imports take seconds."""
+        """Start a process, whose imports take seconds; the other one is for when two clients come at once."""
         with contextlib.suppress(UserError):
-            self._ask(_nothing, [{"path": str(self.folder), "n": n} for n in range(PROCESSES)])
+            self._ask(_nothing, [{"path": str(self.folder)}])
 
     @contextlib.contextmanager
     def kept(self, data: bytes) -> Iterator[Path]:
@@ -87,6 +87,14 @@ class Uploads:
         ]
         self._ask(_take, rows)
 
+    def frames(self, path: Path, out: Path, size: tuple[int, int], most: int) -> int:
+        """Write all frames of a video at some size as an array that NumPy reads; how many.
+
+        path, out: from where to where. size: (height, width). most: frames. UserError for a file that has more.
+        """
+        (row,) = self._ask(_frames, [{"path": str(path), "out": str(out), "size": size, "most": most}])
+        return row["frames"]
+
     def _ask(self, function, rows: list[Row]) -> list[Row]:
         answers = self._pool.each(function, rows)
         for asked, row in zip(rows, answers, strict=True):
@@ -98,9 +106,6 @@ class Uploads:
 
 
 def _nothing(row: Row) -> list[Row]:
-    import time
-
-    time.sleep(0.2)  # so that each process gets one
     return [row]
 
 
@@ -133,10 +138,29 @@ def _take(row: Row) -> list[Row]:
     """Write what a reference takes of its file. Runs in the process that is apart."""
     reference, causal = modes.of(row["mode"]).references[row["index"]], row["causal"]
     clips = references.load(Path(row["path"]), *row["size"], references.taken(reference, causal, row["fps"]))
-    out = Path(row["out"])
+    _keep(Path(row["out"]), references.cut(reference, clips, causal))
+    return [row]
+
+
+def _frames(row: Row) -> list[Row]:
+    """Write all frames of a video. Runs in the process that is apart."""
+    path, most = Path(row["path"]), row["most"]
+    if picture.is_picture(path):
+        raise UserError("the file is a picture, and a video is to be made longer")
+    with opened.video(path) as (container, stream):
+        count = seek.length(container, stream).frames
+    if count > most:
+        raise UserError(f"the file has {count} frames, {most} at most can be gone on from")
+    (clip,) = references.load(path, *row["size"])
+    if clip.dtype != np.uint8:  # it was scaled
+        clip = np.clip(np.round((clip + 1) * 127.5), 0, 255).astype(np.uint8)
+    _keep(Path(row["out"]), clip)
+    return [{**row, "frames": len(clip)}]
+
+
+def _keep(out: Path, frames_THWC: np.ndarray) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     with out.open("wb") as file:
-        np.save(file, references.cut(reference, clips, causal), allow_pickle=False)
+        np.save(file, frames_THWC, allow_pickle=False)
         file.flush()
         os.fsync(file.fileno())
-    return [row]

@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection
@@ -27,7 +27,7 @@ from osjax.flow.sampler import State
 from osjax.parallel import compiled, host
 from osjax.parts import pipeline
 from osjax.parts.sampling import SamplingKeys
-from osjax.sampling import t2i2v
+from osjax.sampling import longer, t2i2v
 from osjax.sampling.job import Job
 from osjax.sampling.pipeline import Pipeline
 from osjax.sampling.settings import T2I2V, SampleSettings
@@ -43,7 +43,8 @@ PREVIEW_S = 0.25  # between two previews, which cost a copy from the device
 class Order:
     """A video to make. references: files of arrays. folder: for its files. says: what they tell of how it was made.
 
-    takes: seconds that a video like it took, None where nobody knows.
+    takes: seconds that a video like it took, None where nobody knows. longer: frames of the whole video, where it goes
+    on from the frames of its reference.
     """
 
     id: str
@@ -54,6 +55,7 @@ class Order:
     folder: str
     says: Json
     takes: float | None = None
+    longer: int | None = None
 
 
 class Stopped(Exception):
@@ -168,17 +170,29 @@ class Worker:
         name, settings = orders[0].model, SampleSettings(**orders[0].settings)
         pipe, began = self._pipeline(name), time.monotonic()
         preview = self._preview(name, pipe.latent_shape(settings)[-1])
-        jobs = [_job(order) for order in orders]
-        progress = _Progress(self, orders, settings.steps, preview)
-        if settings.mode == T2I2V:
-            jobs = t2i2v.with_first_frames(pipe.image, jobs, settings, pipe.size(settings))
-        made = pipe.stream(jobs, settings, progress.step)
+        if orders[0].longer is not None:  # never together with others
+            made = self._longer(pipe, orders[0], settings, preview)
+        else:
+            jobs, progress = [_job(order) for order in orders], _Progress(self, orders, settings.steps, preview)
+            if settings.mode == T2I2V:
+                jobs = t2i2v.with_first_frames(pipe.image, jobs, settings, pipe.size(settings))
+            made = pipe.stream(jobs, settings, progress.step)
         for order, (video, latents) in zip(orders, made, strict=True):
             if order.id in self._cancelled:
                 continue
             size = media.save(Path(order.folder), video, order.says, settings.fps, self._models[name].output.crf)
             self._pipe.send(("done", (order.id, size, time.monotonic() - began)))
-            preview.learn(latents, video)
+            if order.longer is None:  # the latents are of the whole video
+                preview.learn(latents, video)
+
+    def _longer(
+        self, pipe: Pipeline, order: Order, settings: SampleSettings, preview: Preview
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The video of an order that goes on from another, and the latents of its last window."""
+        source = np.load(order.references[0], allow_pickle=False)
+        wanted = longer.plan(pipe, settings, len(source), (order.longer or 0) - len(source))
+        progress = _Progress(self, [order], settings.steps * len(wanted.seams), preview)
+        yield longer.extend(pipe, _job(order), wanted, source, progress.step)
 
     def heard(self, orders: Sequence[Order]) -> None:
         """Read what came meanwhile; `Stopped` where all orders are cancelled."""
@@ -218,5 +232,6 @@ class _Progress:
 
 def _job(order: Order) -> Job:
     settings = order.settings
-    given = tuple(np.load(path, allow_pickle=False) for path in order.references)
+    paths = order.references if order.longer is None else ()
+    given = tuple(np.load(path, allow_pickle=False) for path in paths)
     return Job(order.prompt, settings["seed"], settings["negative"], given or None)

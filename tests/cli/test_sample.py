@@ -8,6 +8,7 @@ from PIL import Image
 
 from osjax.__main__ import main
 from osjax.data import video
+from tests import text_server
 from tests.sampling import files, trained
 
 
@@ -35,6 +36,24 @@ def sample(workdir, *flags, status=0):
 
 def written(folder):
     return {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+
+
+def test_a_refined_prompt_is_kept_and_what_is_changed_in_it_is_made(workdir, tmp_path, capsys):
+    with text_server.TextServer(text_server.words) as server:
+        flags = ("--prompt=a cat", f"--refine={server.url}", f"--output={tmp_path}")
+        sample(workdir, *flags)
+        sample(workdir, *flags)
+        assert len(server.requests) == 1  # the second time nothing is asked or made
+        assert "0 made now" in capsys.readouterr().out
+    (told,) = [row for row in written(tmp_path).values() if "prompt" in row]
+    assert told["prompt"] == "a cat, in soft light"
+    path = tmp_path / "refined.json"
+    path.write_text(path.read_text().replace("soft", "hard"))
+    sample(workdir, *flags)  # the server is gone
+    assert {row.get("prompt") for row in written(tmp_path).values()} >= {"a cat, in hard light"}
+    sample(workdir, "--prompt=a", "--refine=http://10.0.0.1/v1", status=2)
+    assert "give --refine-host" in capsys.readouterr().err
+    sample(workdir, "--prompt=a", "--refine-model=b", status=2)
 
 
 def test_a_prompt_becomes_a_playable_video_with_its_settings_beside_it(workdir, tmp_path, capsys):

@@ -17,6 +17,7 @@ class Server:
     def __init__(self, workdir: Path, folder: Path, *flags: str):
         self.folder, self._logs, self._starts = folder, folder.with_name(f"{folder.name}-logs"), 0
         self._command = ["serve", f"--workdir={workdir}", "--port=0", f"--folder={folder}", *flags]
+        self.own: dict[str, str] = {}  # headers of every request
         self._command += [] if any("--model" in flag for flag in flags) else ["--config.models.demo.compilation_cache="]
         self.start()
 
@@ -58,7 +59,7 @@ class Server:
 
     def whole(self, method: str, path: str, body=None, headers=()):
         """(status, headers, bytes) of a request."""
-        headers = dict(headers)
+        headers = {**self.own, **dict(headers)}
         if body is not None and not isinstance(body, bytes):
             body = json.dumps(body).encode()
             headers = {"Content-Type": "application/json", **headers}
@@ -83,7 +84,7 @@ class Server:
             assert status == 200, video
             if video["status"] in ("completed", "failed"):
                 return video
-            time.sleep(0.05)
+            time.sleep(0.1)
         raise AssertionError(f"{video['status']} after {seconds} s: {self.process.stderr[-2000:]}")
 
     def until(self, id: str, status: str, seconds: float = 60) -> dict:
@@ -91,5 +92,5 @@ class Server:
         end = time.monotonic() + seconds
         while (video := self.ask("GET", f"/v1/videos/{id}")[1])["status"] != status:
             assert time.monotonic() < end and video["status"] != "failed", video
-            time.sleep(0.02)
+            time.sleep(0.05)
         return video

@@ -13,6 +13,7 @@ from PIL import Image
 
 from osjax.__main__ import main
 from osjax.data import video
+from tests.text_server import words
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 RED = np.full((48, 64, 3), (200, 30, 30), np.uint8)
@@ -74,6 +75,64 @@ def test_a_video_is_the_one_that_osjax_sample_makes(client, server, workdir, tmp
     assert np.abs(served.astype(int) - video.decode(client.videos.download_content(other.id).read())).max() > 5
 
 
+def test_a_video_is_made_longer_by_windows_whose_seams_are_told(client, server):
+    made = client.videos.poll(client.videos.create(prompt="a", extra_body={"steps": 2}).id, poll_interval_ms=50)
+    fields = {"prompt": "b", "seconds": "2", "video": {"id": made.id}, "seed": 3}
+    _, more = server.ask("POST", "/v1/videos/extensions", fields)  # the client takes files alone
+    more = client.videos.poll(more["id"], poll_interval_ms=50)
+    assert (more.status, more.seconds, more.frames, more.longer_of) == ("completed", "3", 24, made.id)
+    assert more.seams == [1.0, 1.875, 2.75] and more.steps == 3 * 2  # windows of 8 frames, the first of each is known
+    whole, first = (video.decode(client.videos.download_content(one.id).read()) for one in (more, made))
+    assert whole.shape == (24, 32, 32, 3) and np.abs(whole[:8].astype(int) - first).mean() < 3  # encoded twice
+    file = ("made.mp4", client.videos.download_content(made.id).read(), "video/mp4")
+    from_file = client.videos.extend(prompt="b", seconds="1", video=file, extra_body={"steps": 1})
+    assert client.videos.poll(from_file.id, poll_interval_ms=50).frames == 16
+    assert not list((server.folder / "videos").glob("*/source.npy"))  # which are as large as videos get
+    wrong = ({"seconds": 1}, {"seconds": 1, "video": {"id": "video_no"}}, {"seconds": 900, "video": {"id": made.id}})
+    for fields in (*wrong, {"seconds": 1, "video": "text"}, {"video": {"id": made.id}}):
+        status, answer = server.ask("POST", "/v1/videos/extensions", {"prompt": "a", **fields})
+        assert status in (400, 404) and answer["error"]["message"], fields
+    with pytest.raises(BadRequestError, match="cannot be used"):
+        client.videos.extend(prompt="a", seconds="1", video=("a.mp4", b"none", "video/mp4"))
+    with pytest.raises(BadRequestError, match="remix"):
+        client.videos.edit(prompt="a", video=("a.mp4", b"none", "video/mp4"))
+    with pytest.raises(BadRequestError, match="keeps no references"):
+        client.videos.remix(more.id, prompt="c")
+
+
+def test_prompts_are_made_fuller_by_the_text_server_that_the_operator_named(client, server, text):
+    assert server.ask("GET", "/v1/models")[1]["refines"]
+    status, told = server.ask("POST", "/v1/videos/refine", {"prompt": "a cat"})
+    assert (status, told) == (200, {"prompt": "a cat, in soft light", "motion": 5})
+    made = client.videos.create(prompt="a cat", extra_body={"refine": True, "motion": "auto", "steps": 1})
+    assert (made.prompt, made.asked_prompt) == ("a cat, in soft light", "a cat")
+    assert made.settings["motion_score"] == 5 and server.over(made.id)["status"] == "completed"
+    plain = server.video("a cat", motion="auto", steps=1)
+    assert (plain["prompt"], plain["asked_prompt"], plain["settings"]["motion_score"]) == ("a cat", None, 5)
+    before = len(text.requests)
+    assert server.ask("POST", "/v1/videos", {"prompt": "a", "refine": True, "steps": 999})[0] == 400
+    assert len(text.requests) == before  # nobody is asked for what cannot be made
+    text.says = lambda body: (500, "secret of the text server")
+    try:
+        status, answer = server.ask("POST", "/v1/videos", {"prompt": "a", "refine": True})
+    finally:
+        text.says = words
+    assert status == 502 and "secret" not in answer["error"]["message"] and answer["error"]["code"] == "text_server"
+
+
+def test_adapters_are_asked_for_by_name(client, server):
+    assert server.ask("GET", "/v1/models/tiny")[1]["loras"] == ["star"]
+    plain, star = (server.over(server.video(seed=3, **lora)["id"]) for lora in ({}, {"lora": "star"}))
+    assert (plain["lora"], star["lora"], star["model"], star["status"]) == (None, "star", "tiny", "completed")
+    shown = [video.decode(client.videos.download_content(one["id"]).read()).astype(int) for one in (plain, star)]
+    assert np.abs(shown[0] - shown[1]).mean() > 1
+    again = server.over(server.ask("POST", f"/v1/videos/{star['id']}/remix", {"prompt": "a"})[1]["id"])
+    assert (again["lora"], again["status"]) == ("star", "completed")
+    for wrong in ("moon", "../star", ""):
+        status, answer = server.ask("POST", "/v1/videos", {"prompt": "a", "lora": wrong})
+        assert status == 400 and "use one of star" in answer["error"]["message"]
+
+
 def test_references_come_as_files_data_urls_and_videos(server):
     first = server.over(server.video(steps=1)["id"])
     url = "data:image/png;base64," + base64.b64encode(png()).decode()
@@ -104,8 +163,10 @@ def test_a_file_tells_how_it_was_made(server):
 
 
 def test_seconds_become_frames_that_the_model_can_make(client, server):
-    assert [server.video(seconds=s, steps=1)["frames"] for s in (1, "2", 0.7, 1.4)] == [8, 16, 8, 12]
-    assert server.video(frames=12, steps=1)["seconds"] == "1.5"
+    made = [server.video(seconds=seconds, steps=1) for seconds in (1, "2", 0.7, 1.4)] + [server.video(frames=12)]
+    assert [one["frames"] for one in made] == [8, 16, 8, 12, 12] and made[-1]["seconds"] == "1.5"
+    for one in made:
+        server.ask("DELETE", f"/v1/videos/{one['id']}")
     for wrong, says in (
         ({"seconds": "4", "frames": 8}, "both given"),
         ({"frames": 9}, "nearest valid number is 8"),
@@ -133,20 +194,20 @@ def test_seconds_become_frames_that_the_model_can_make(client, server):
 
 def test_progress_is_told_step_by_step_with_a_preview(server):
     server.over(server.video(steps=1)["id"])  # from which the preview learns
-    made = server.video(steps=100, frames=64)
+    made = server.video(steps=200, frames=64)
     with urllib.request.urlopen(f"{server.url}/v1/videos/{made['id']}/events", timeout=60) as stream:
         assert stream.headers["Content-Type"].startswith("text/event-stream")
         events = [block.split("\n") for block in stream.read().decode().strip().split("\n\n")]
     told = [json.loads(lines[1].removeprefix("data: ")) for lines in events if lines[0].startswith("event")]
     assert told[-1]["status"] == "completed" and events[-1][0] == "event: completed"
     steps = [one["step"] for one in told if one["step"]]
-    assert steps == sorted(steps) and steps and told[0]["steps"] == 100
+    assert steps == sorted(steps) and steps and told[0]["steps"] == 200
     pictures = [one["preview"] for one in told if "preview" in one]
     assert pictures and all(text.startswith("data:image/png;base64,") for text in pictures)
 
 
 def test_a_video_is_cancelled_at_its_next_step_and_one_that_waits_at_once(server):
-    long, waits = server.video(steps=200, frames=64), server.video(steps=200)
+    long, waits = server.video(steps=200, frames=64), server.video(steps=3)
     server.until(long["id"], "in_progress")
     assert server.ask("GET", f"/v1/videos/{waits['id']}")[1]["place"] == 1
     status, answer = server.ask("POST", f"/v1/videos/{waits['id']}/cancel")
@@ -172,7 +233,7 @@ def test_the_same_idempotency_key_is_the_same_video(server):
 
 
 def test_higher_priorities_go_first_and_samples_have_seeds_that_count_up(server):
-    server.video(steps=100, frames=64)
+    server.video(steps=200, frames=64)
     low, high = server.video(steps=1), server.video(steps=1, priority=5)
     places = [server.ask("GET", f"/v1/videos/{v['id']}")[1]["place"] for v in (low, high)]
     assert places[0] > places[1] == 1

@@ -1,46 +1,16 @@
 """What strangers send, and what they get: nothing that they should not have, and a reason."""
 
-import http.client
 import io
 import json
-import os
 import socket
-import stat
 import struct
 import time
 
 import numpy as np
 from PIL import Image
 
-from osjax.__main__ import main
 from osjax.data import video
-from osjax.serve.auth import Keys
-from tests.serve.server import Server
-
-
-def form(*parts: tuple[str, str | None, bytes], boundary: str = "xyz") -> tuple[bytes, dict]:
-    """(body, headers) of a form. parts: (name, file name or None, content)."""
-    body = b""
-    for name, file, content in parts:
-        named = f'; filename="{file}"' if file else ""
-        body += (
-            f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"{named}\r\n\r\n'.encode() + content + b"\r\n"
-        )
-    return body + f"--{boundary}--\r\n".encode(), {"Content-Type": f"multipart/form-data; boundary={boundary}"}
-
-
-def upload(server, data: bytes, *more, **headers):
-    body, kind = form(("prompt", None, b"a"), ("steps", None, b"1"), ("input_reference", "x", data), *more)
-    return server.ask("POST", "/v1/videos", body, {**kind, **headers})
-
-
-def refused(answer, *status) -> str:
-    code, body = answer
-    assert code in status, answer
-    assert (
-        "error" in body and set(body["error"]) == {"message", "type", "param", "code"} and body["error"]["message"]
-    ), body
-    return body["error"]["message"]
+from tests.serve.asked import form, refused, upload
 
 
 def raw(server, data: bytes, seconds: float = 20) -> bytes:
@@ -141,31 +111,6 @@ def test_lines_that_are_no_http_end_and_hurt_nobody(server):
     assert server.ask("GET", "/health")[0] == 200 and "Traceback" not in server.process.stderr
 
 
-def test_a_body_that_never_ends_is_cut_off(workdir, tmp_path):
-    with Server(workdir, tmp_path / "folder", "--config.limits.body_s=1", "--config.limits.upload_mb=1") as server:
-        started, line = time.monotonic(), http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
-        line.putrequest("POST", "/v1/videos")
-        line.putheader("Content-Type", "application/json")
-        line.putheader("Content-Length", "1000")
-        line.endheaders(b"{")
-        answer = line.getresponse()
-        assert answer.status == 408 and "slowly" in json.loads(answer.read())["error"]["message"]
-        assert time.monotonic() - started < 10
-        line = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
-        line.putrequest("POST", "/v1/videos")
-        line.putheader("Content-Type", "application/json")
-        line.putheader("Transfer-Encoding", "chunked")
-        line.endheaders()
-        try:
-            for _ in range(64):
-                line.send(b"10000\r\n" + b" " * 65536 + b"\r\n")
-        except OSError:
-            pass
-        assert line.getresponse().status == 413
-        refused(upload(server, bytes(1500 << 10)), 400)  # one file, within the whole
-        assert server.ask("GET", "/health")[0] == 200
-
-
 def bomb() -> bytes:
     """A PNG of 60000 x 60000 pixels in a few bytes."""
     file = io.BytesIO()
@@ -211,37 +156,6 @@ def test_files_that_are_none_are_refused_within_seconds(server, tmp_path):
     Image.new("RGB", (32, 32)).save(short, "PNG")
     said = refused(upload(server, short.getvalue(), ("mode", None, b"v2v_head"), ("frames", None, b"64")), 400)
     assert "needs 32 frames" in said
-
-
-def test_another_address_than_loopback_wants_keys(workdir, tmp_path, capsys):
-    folder = tmp_path / "folder"
-    flags = ["serve", f"--workdir={workdir}", f"--folder={folder}"]
-    assert main([*flags, "--host=0.0.0.0"]) == 2
-    assert "--make-key=NAME" in capsys.readouterr().err
-    assert main([*flags, "--make-key=ann", "--key-queued=1"]) == 0
-    ann = capsys.readouterr().out.strip()
-    assert main([*flags, "--make-key=bob", "--key-priority=9"]) == 0
-    bob = capsys.readouterr().out.strip()
-    assert main([*flags, "--make-key=bob"]) == 2 and main([*flags, "--revoke-key=eve"]) == 2
-    text = (folder / "keys.json").read_text()
-    assert ann not in text and bob not in text and stat.S_IMODE(os.stat(folder / "keys.json").st_mode) == 0o600
-    with Server(workdir, folder, "--host=0.0.0.0") as server:
-        for headers in ({}, {"Authorization": f"Bearer {ann}x"}, {"Authorization": ann}, {"Authorization": "Bearer "}):
-            for path in ("/v1/videos", "/v1/models", "/metrics", "/docs", "/openapi.json", "/nothing"):
-                refused(server.ask("GET", path, headers=headers), 401)
-        assert server.ask("GET", "/health")[0] == 200
-        as_ann, as_bob = ({"Authorization": f"Bearer {key}"} for key in (ann, bob))
-        status, made = server.ask("POST", "/v1/videos", {"prompt": "a", "steps": 200, "frames": 64}, as_ann)
-        assert status == 200
-        refused(server.ask("POST", "/v1/videos", {"prompt": "a"}, as_ann), 429)  # one at a time
-        refused(server.ask("POST", "/v1/videos", {"prompt": "a", "priority": 1}, as_ann), 403)
-        for method, path in (("GET", ""), ("GET", "/content"), ("GET", "/events"), ("DELETE", ""), ("POST", "/cancel")):
-            refused(server.ask(method, f"/v1/videos/{made['id']}{path}", headers=as_bob), 404)  # another's
-        assert server.ask("GET", "/v1/videos", headers=as_bob)[1]["data"] == []
-        assert server.ask("DELETE", f"/v1/videos/{made['id']}", headers=as_ann)[0] == 200
-        Keys(folder).revoke("ann")
-        refused(server.ask("GET", "/v1/videos", headers=as_ann), 401)
-        assert ann not in server.process.stderr
 
 
 def test_a_line_of_the_log_is_one_line_whatever_is_asked_for(server):

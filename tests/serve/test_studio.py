@@ -123,6 +123,34 @@ def test_two_videos_are_compared_side_by_side(tab, server):
     page.click("#close")
 
 
+def test_a_prompt_is_made_fuller_and_can_be_changed_before_it_is_used(tab):
+    page = tab()
+    page.fill("#prompt", "a cat")
+    page.click("#refine")
+    until(page, "document.getElementById('prompt').value === 'a cat, in soft light'")
+    assert page.input_value("#motion") == "5"
+    page.press("#prompt", "End")
+    page.type("#prompt", " at dusk")
+    page.fill("#steps", "1")
+    page.press("#prompt", "Control+Enter")
+    finished(page, "a cat, in soft light at dusk")
+
+
+def test_a_video_is_made_longer_and_shows_its_seam(tab, server):
+    server.over(server.video("short one", steps=1)["id"])
+    page = tab()
+    finished(page, "short one").get_by_text("Longer").click()
+    page.fill("#longer-prompt", "goes on further")
+    page.fill("#longer-seconds", "0.5")
+    page.press("#longer-seconds", "Enter")
+    card = finished(page, "goes on further")
+    assert "1.5 s" in card.inner_text()
+    marks = card.locator(".seams button")
+    assert marks.count() == 1 and "at 1.00 seconds" in marks.first.get_attribute("aria-label")
+    marks.first.click()
+    until(page, "item => item.querySelector('video').currentTime > 0.5", card.element_handle())
+
+
 def test_the_pages_policy_lets_no_text_run_and_no_other_host_be_asked(browser, server):
     page, said = browser.new_page(), []
     page.goto(server.url)

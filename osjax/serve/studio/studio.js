@@ -94,6 +94,7 @@ function fill(video) {
   $("negative").value = settings.negative || "";
   $("motion").value = settings.motion_score ?? "";
   if (models.some((model) => model.id === video.model)) $("model").value = video.model;
+  if ($("lora").value !== (video.lora || "")) $("lora").value = video.lora || "";
   $("mode").value = settings.mode === "t2v" ? "t2v" : "";
   $("prompt").focus();
 }
@@ -115,7 +116,7 @@ async function given(list, field) {
 
 async function submit() {
   const form = new FormData();
-  for (const name of ["prompt", "model", "mode", "size", "seconds", "steps", "motion", "seed", "guidance", "negative", "samples"]) {
+  for (const name of ["prompt", "model", "mode", "size", "seconds", "steps", "motion", "seed", "guidance", "negative", "samples", "lora"]) {
     const value = $(name).value.trim();
     if (value) form.append(name, value);
   }
@@ -185,8 +186,10 @@ function finish(card, video) {
     row.append(
       button("Again", `Again with this seed: ${video.prompt}`, () => fill(video)),
       button("Animate last frame", `Animate the last frame of ${video.prompt}`, () => animate(video)),
+      ...(still ? [] : [button("Longer", `Make longer: ${video.prompt}`, () => askLonger(video))]),
       button("Download", `Download ${video.prompt}`, () => download(video)),
     );
+    if (video.seams?.length) card.item.insertBefore(seams(video, media), row);
     const mark = make("input", "", { type: "checkbox" });
     mark.addEventListener("change", () => {
       picked[mark.checked ? "add" : "delete"](video.id);
@@ -208,6 +211,37 @@ async function animate(video) {
   $("mode").value = "i2v_head";
   $("seed").value = "";
   place("first", new File([data], "last.png", { type: "image/png" }));
+}
+
+function askLonger(video) {
+  $("longer-form").dataset.id = video.id;
+  $("longer-prompt").value = video.prompt;
+  $("longer-seconds").value = video.seconds;
+  $("longer").showModal();
+}
+
+async function makeLonger() {
+  $("longer").close();
+  const body = JSON.stringify({
+    prompt: $("longer-prompt").value,
+    seconds: Number($("longer-seconds").value),
+    video: { id: $("longer-form").dataset.id },
+  });
+  show(await (await ask("/v1/videos/extensions", { method: "POST", body, headers: { "Content-Type": "application/json" } })).json());
+}
+
+function seams(video, media) {
+  // A strip as long as the video, with a mark where each window begins; a mark plays the video over its seam.
+  const strip = make("div", "", { className: "seams" });
+  for (const [n, at] of video.seams.entries()) {
+    const mark = button(String(n + 1), `Play over seam ${n + 1} at ${at.toFixed(2)} seconds`, async () => {
+      media.currentTime = Math.max(0, at - 0.5);
+      await media.play();
+    });
+    mark.style.left = `${(100 * at) / Number(video.seconds)}%`;
+    strip.append(mark);
+  }
+  return strip;
 }
 
 async function download(video) {
@@ -287,11 +321,23 @@ function modelChosen() {
   $("steps").placeholder = String(defaults.steps);
   $("guidance").placeholder = String(defaults.guidance);
   $("motion").placeholder = String(defaults.motion_score ?? "");
+  $("lora-label").hidden = !model.loras.length;
+  $("lora").replaceChildren(make("option", "none", { value: "" }), ...model.loras.map((name) => make("option", name, { value: name })));
   $("mode").replaceChildren(make("option", "by the files", { value: "" }), ...model.modes.map((mode) => make("option", mode, { value: mode })));
 }
 
+async function refine() {
+  const body = JSON.stringify({ prompt: $("prompt").value, given: Boolean(files.first || files.last) });
+  const fuller = await (await ask("/v1/videos/refine", { method: "POST", body, headers: { "Content-Type": "application/json" } })).json();
+  $("prompt").value = fuller.prompt;
+  if (!$("motion").value) $("motion").value = fuller.motion;
+  $("prompt").focus();
+}
+
 async function start() {
-  models = (await (await ask("/v1/models")).json()).data;
+  const served = await (await ask("/v1/models")).json();
+  models = served.data;
+  $("refine").hidden = !served.refines;
   $("model").replaceChildren(...models.map((model) => make("option", model.id, { value: model.id })));
   modelChosen();
   await load();
@@ -300,6 +346,7 @@ async function start() {
 
 $("form").addEventListener("submit", (event) => { event.preventDefault(); told(submit); });
 $("form").addEventListener("reset", () => { place("first", null); place("last", null); });
+$("refine").addEventListener("click", () => told(refine));
 $("model").addEventListener("change", modelChosen);
 for (const field of ["first", "last"]) {
   $(field).addEventListener("change", (event) => told(() => (event.target.files.length ? given(event.target.files, field) : place(field, null))));
@@ -329,6 +376,8 @@ $("search").addEventListener("input", () => {
 });
 $("more").addEventListener("click", () => told(() => load($("search").value.trim())));
 $("compare").addEventListener("click", () => told(compare));
+$("longer-form").addEventListener("submit", (event) => { event.preventDefault(); told(makeLonger); });
+$("longer-close").addEventListener("click", () => $("longer").close());
 $("close").addEventListener("click", () => $("beside").close());
 $("play").addEventListener("click", () => {
   const pair = [...$("pair").children];

@@ -225,7 +225,7 @@ def lost_files(cfg: ConfigDict, ignored: tuple[str, ...] = ()) -> list[str]:
     problems, lost = [], []
     folder = str(cfg.get("checkpoints") or cfg.get("workdir") or "")
     for name, stage in stages_of(cfg, {f.name for f in fields(RunKeys)} | set(ignored)).items():
-        for key in () if epath.Path(folder, str(name), "checkpoints").exists() else FILES:
+        for key in () if object_store.exists(f"{folder}/{name}/checkpoints") else FILES:
             group, value = stage, None
             for part in key.split("."):
                 value = group.get(part) if isinstance(group, ConfigDict) else None

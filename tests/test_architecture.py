@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    *"types errors atomic file_name plain_line json_file lock integrity".split(),
+    *"types errors atomic file_name plain_line json_file object_store lock integrity".split(),
     *"parallel flow data curation ops models conditioning".split(),
     *"weights training sampling evals parts stages planning bench serve pages cli".split(),
 ]
@@ -189,8 +189,8 @@ def test_what_is_imported_is_declared():
     optional = {_name(line) for name, lines in extras.items() if name != "test" for line in lines}
     assert _third_parties("osjax", "configs") - core - optional == set()
     of_tests = {
-        _name(line) for name in ("test", "browser", "wandb") for line in extras[name]
-    }  # the last two may be missing
+        _name(line) for name in ("test", "stores", "browser", "wandb") for line in extras[name]
+    }  # all but the first may be missing
     assert _third_parties("tests") - core - of_tests == set()
     unused = core - _third_parties("osjax", "configs")
     assert unused == {"importlib-resources"}  # tensorflow-datasets imports it without a word

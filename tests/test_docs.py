@@ -41,7 +41,7 @@ def lost_modules(text: str) -> list[str]:
 def lost_words(text: str) -> list[str]:
     """Verbs, flags and config keys of commands that osjax does not know."""
     wrong = []
-    for verb, rest in re.findall(r"(?<![\w/.\"'-])osjax ([a-z]\w*)([^`\n#]*)", text):
+    for verb, rest in re.findall(r"(?<![\w/.\"'-])osjax (?!import\b)([a-z]\w*)([^`\n#]*)", text):
         if verb not in VERBS:
             wrong.append(verb)
             continue

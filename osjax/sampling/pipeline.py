@@ -1,6 +1,5 @@
 """Prompts to videos: text, condition, one compiled denoise loop, decode."""
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -20,8 +19,8 @@ from osjax.errors import UserError
 from osjax.models.lora import Adapted
 from osjax.models.velocity import Params
 from osjax.parallel import sharding
+from osjax.sampling import cut_text, observe, references, t2i2v, takes
 from osjax.sampling import int8 as quantization
-from osjax.sampling import observe, references, t2i2v, takes
 from osjax.sampling.autoencoder import Autoencoder, to_float, to_uint8
 from osjax.sampling.calibration import Curve
 from osjax.sampling.denoise import Denoiser, OnStep, plan
@@ -37,9 +36,7 @@ from osjax.types import Json
 if TYPE_CHECKING:  # names the argument of a constructor that stands above this floor
     from ml_collections import ConfigDict
 
-log = logging.getLogger(__name__)
 Progress = Callable[[range], Iterable[int]]
-SHOWN = 200  # characters of the words that are told to be cut
 __all__ = ["Autoencoder", "Job", "Pipeline", "Sample", "SampleSettings", "to_float", "to_uint8"]
 
 
@@ -159,18 +156,9 @@ class Pipeline:
         negatives = [settings.negative] * len(prompts) if negatives is None else negatives
         seeds = [settings.seed] * len(prompts) if seeds is None else seeds
         given = [None] * len(prompts) if refs is None else refs
-        self._tell_cut([*map(settings.says, prompts), *negatives])
+        cut_text.tell(self.text_encoder, [*map(settings.says, prompts), *negatives])
         columns = zip(prompts, seeds, negatives, given, strict=True)
         return [Job(p, int(seed) + k, neg, ref) for p, seed, neg, ref in columns for k in range(samples)]
-
-    def _tell_cut(self, texts: Sequence[str]) -> None:
-        cut = getattr(self.text_encoder, "cut", None)  # an encoder of the caller's own may not have it
-        if cut is None:
-            return
-        for text in dict.fromkeys(texts):
-            for what, words in cut(text).items():
-                shown = words if len(words) <= SHOWN else f"{words[:SHOWN]} ..."
-                log.warning("%r is longer than %s; cut is %r", text[:40], what, shown)
 
     def check(self, settings: SampleSettings) -> None:
         """UserError for settings that these models cannot take."""

@@ -141,6 +141,8 @@ def _run(argv: list[str]) -> int:
             where = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
             told = f"osjax: no space is left on the disk{where}: make room and run it again"
             return _report([told], 1, show_traceback)
+        if limit := atomic.limit_of(error):
+            return _report([f"osjax: {limit[0]}: {limit[1]} and run it again"], 1, show_traceback)
         if isinstance(error, OSError) and error.filename and error.errno in MACHINE:
             name, why = str(error.filename)[:NAME], f"{MACHINE[error.errno]} ({error.strerror})"
             told = f"osjax: {name} {why}: mend it and run it again"

@@ -69,6 +69,24 @@ def is_full_disk(error: BaseException | None) -> bool:
     return False
 
 
+# What a process may not do any more, by how the system says so, and how that is mended.
+LIMITS = {
+    errno.EMFILE: ("no file descriptors are left for this process", "raise `ulimit -n`"),
+    errno.ENFILE: ("no file descriptors are left on this machine", "end what holds them"),
+    errno.EFBIG: ("a file would be larger than a file may be", "raise `ulimit -f`, or use another file system"),
+}
+
+
+def limit_of(error: BaseException | None) -> tuple[str, str] | None:
+    """What `error`, or what it came from, ran into of LIMITS, and how that is mended; None for none of them."""
+    while error is not None:
+        for number, told in LIMITS.items():
+            if (isinstance(error, OSError) and error.errno == number) or os.strerror(number) in str(error):
+                return told
+        error = error.__cause__ or error.__context__
+    return None
+
+
 def write_bytes(path: Path | str, data: bytes) -> None:
     """Make `data` the contents of the file `path`."""
     with complete(path) as partial:

@@ -8,6 +8,8 @@ from osjax.data.buckets import ENOUGH_PIXELS, Buckets, pixels
 from osjax.data.choose import frames_left
 from osjax.data.schedule import Pass
 
+TABLE = "clips.txt"  # in the folder of a stage: which clips it trains on and which are left out, as a table
+
 
 def reasons(entries: np.ndarray, table: Buckets, first: Pass, sizes: Mapping) -> dict[str, np.ndarray]:
     """Numbers of the clips that the first pass leaves out, by what keeps them out.

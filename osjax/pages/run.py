@@ -9,13 +9,13 @@ from urllib.parse import quote
 import numpy as np
 
 from osjax import json_file
+from osjax.data import left_out
 from osjax.errors import UserError
 from osjax.pages import figures, page
 
 RECENT = 50  # steps that "at first" and "now" are the means of, or a quarter of a short run
 NEWEST = 24  # samples on the page that are of no evaluation
 PROMPTS, STEPS = 12, 8  # of a grid at most: the first step and the newest ones
-CLIPS = "clips.txt"  # in the folder of a stage: which clips it trains on, as a table
 HEAD = ("stage", "steps", "loss at first", "loss now", "steps / s", "data wait", "updates skipped", "evaluation")
 
 SPENT = ("cause", "seconds", "share", "what it is")
@@ -36,7 +36,7 @@ def write(
     if spent:
         body += page.heading("Where the time went") + page.table(SPENT, [_spent(*row) for row in spent])
     for name in by_stage:
-        if _is_own(workdir, table := workdir / name / CLIPS):
+        if _is_own(workdir, table := workdir / name / left_out.TABLE):
             title, text = f"Clips of {name}", table.read_text(encoding="utf-8", errors="replace")
             body += page.heading(title) + page.preformatted(text, title)
     of_steps: set[Path] = set()

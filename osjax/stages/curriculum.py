@@ -10,9 +10,9 @@ from typing import Any
 import jax
 
 from osjax import atomic
+from osjax.data import left_out
 from osjax.data.buckets import pixels
 from osjax.errors import usage
-from osjax.pages.run import CLIPS
 from osjax.parallel import exchange
 from osjax.parallel.alone import alone
 from osjax.parts import autoencoder, latent_scale
@@ -126,7 +126,7 @@ class Curriculum:
         print("\n".join(f"{recipe.name}: {line}" for line in lines), flush=True)
         folder = self.place.workdir / recipe.name
         folder.mkdir(parents=True, exist_ok=True)
-        atomic.write_text(folder / CLIPS, "\n".join(lines) + "\n")
+        atomic.write_text(folder / left_out.TABLE, "\n".join(lines) + "\n")
 
     def _describe(self) -> None:
         """Write model.json: what `osjax sample` and `osjax eval recon` find in the workdir."""

@@ -58,6 +58,9 @@ class Checkpoints:
             max_to_keep=keep,
             keep_period=keep_every or None,
             enable_async_checkpointing=True,
+            # Made in the background, folders that cannot be made leave threads behind which wait for them for twenty
+            # minutes, and the process with them.
+            async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
         )
         handlers = {item: _array_handler() for item in ARRAYS}
         handlers |= {item: ocp.JsonCheckpointHandler() for item in TEXTS}

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from tqdm import tqdm
 
-from osjax.atomic import is_full_disk
+from osjax.atomic import is_full_disk, limit_of
 from osjax.errors import UserError
 from osjax.training.checkpoint import Checkpoints
 from osjax.training.local_tier import LocalTier
@@ -72,7 +72,7 @@ class Saver:
         except Exception as error:
             self.checkpoints.remove_half_made()
             raise UserError(
-                f"{self.cfg.stage}: {self._words(step, error)}: make room and run the command again"
+                f"{self.cfg.stage}: {self._words(step, error)}: {_mend(error)} and run the command again"
             ) from error
 
     def _count(self, step: int, error: Exception) -> None:
@@ -80,8 +80,8 @@ class Saver:
         self.checkpoints.remove_half_made()
         if self.failed >= self.cfg.max_failed_saves:
             raise UserError(
-                f"{self.cfg.stage}: {self.failed} saves in a row failed; {self._words(step, error)}: make room or mend "
-                "the folder, then run the same command to go on from the last checkpoint"
+                f"{self.cfg.stage}: {self.failed} saves in a row failed; {self._words(step, error)}: "
+                f"{_mend(error)}, then run the same command to go on from the last checkpoint"
             ) from error
         tqdm.write(f"{self.cfg.stage}: {self._words(step, error)}; training goes on", file=sys.stderr)
 
@@ -89,7 +89,14 @@ class Saver:
         first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         if is_full_disk(error):
             first = f"no space is left for {self.checkpoints.folder}"
+        elif limit := limit_of(error):
+            first = limit[0]
         return f"the checkpoint of step {step} could not be written ({first})"
+
+
+def _mend(error: Exception) -> str:
+    limit = limit_of(error)
+    return limit[1] if limit else "make room or mend the folder"
 
 
 def _due(step: int, every: int) -> bool:

@@ -92,7 +92,9 @@ def undisturbed(tmp_path_factory):
     return of
 
 
-@pytest.mark.parametrize("layout", REPLICAS.values(), ids=REPLICAS)
+@pytest.mark.parametrize(
+    "layout", [REPLICAS["two"], pytest.param(REPLICAS["four"], marks=pytest.mark.long)], ids=REPLICAS
+)
 def test_a_process_killed_with_its_disk_gets_its_parts_from_a_replica_and_the_run_ends_with_equal_bits(
     layout, undisturbed, tmp_path
 ):
@@ -105,6 +107,7 @@ def test_a_process_killed_with_its_disk_gets_its_parts_from_a_replica_and_the_ru
     same(tmp_path, undisturbed(layout))
 
 
+@pytest.mark.long
 def test_without_a_replica_a_lost_disk_costs_the_way_back_to_the_store(undisturbed, tmp_path):
     disks = disks_of(tmp_path, ALONE)
     killed(tmp_path, ALONE, disks, victim=1)
@@ -114,6 +117,7 @@ def test_without_a_replica_a_lost_disk_costs_the_way_back_to_the_store(undisturb
     same(tmp_path, undisturbed(ALONE))
 
 
+@pytest.mark.long
 def test_each_process_sums_what_it_wrote_and_one_seal_holds_it_all(undisturbed):
     newest = undisturbed(ALONE) / "checkpoints" / str(process.STEPS)
     seal = integrity.seal_of(epath.Path(newest))
@@ -124,6 +128,7 @@ def test_each_process_sums_what_it_wrote_and_one_seal_holds_it_all(undisturbed):
     assert [path.name for path in seal.parent.iterdir() if "part" in path.name] == []
 
 
+@pytest.mark.long
 def test_a_flipped_bit_on_one_disk_is_noticed_and_the_next_best_is_taken_by_all(undisturbed, tmp_path):
     layout = REPLICAS["two"]
     disks = disks_of(tmp_path, layout)

@@ -65,6 +65,7 @@ def test_checkpoints_in_a_workdir_that_hosts_do_not_share_are_refused_and_the_ho
     assert all("config.checkpoints" in lines[0] for lines in said)
 
 
+@pytest.mark.long
 def test_latents_in_a_workdir_that_hosts_do_not_share_are_refused(tmp_path):
     cached = {"checkpoints": tmp_path / "store", "stages.stage1_t2v.data.cached": True}
     said = run(tmp_path, [{"workdir": tmp_path / "a"}, {"workdir": tmp_path / "b"}], status=2, **cached)
@@ -79,6 +80,7 @@ def test_a_host_without_the_data_set_is_named_by_all(tmp_path):
     assert all(any("process 1 on" in line and "does not exist" in line for line in lines) for lines in said), said
 
 
+@pytest.mark.long
 def test_a_host_with_another_data_set_is_named_by_all(tmp_path):
     made = [
         train_data.OwnData(None, ClipSet(train=24, size=32, seed=seed), tmp_path / str(seed)).path("train")

@@ -80,6 +80,10 @@ WRONG = [
     ({"lora.alpha": 3.0}, "lora.rank is 0"),
     ({**LORA, "lora.targets": ("banana",)}, "fits no parameter"),
     ({**LORA, "lora.start": "{video}"}, "video"),
+    ({**LORA, "lora.start": "{wide_adapters}"}, "wide_adapters"),
+    ({**LORA, "lora.start": "{lame_adapters}"}, "lame_adapters"),
+    ({**LORA, "start.weights": "{swollen}"}, "img_in"),
+    ({**LORA, "model.hidden_size": 64, "model.axes_dim": (8, 12, 12)}, "weights do not fit the model"),
     ({**LORA, "lora.base_dtype": "float8"}, "lora.base_dtype"),
     ({"lora.base_dtype": "int8"}, "lora.rank is 0"),
     ({**LORA, "freeze.params": ("img_in",)}, "lora freezes the whole model"),
@@ -117,6 +121,16 @@ def release(tmp_path_factory):
     files["cut_weights"].write_bytes(files["video"].read_bytes()[:5000])
     tensors = load_file(files["video"])
     save_file({name: x for name, x in tensors.items() if "img_in" not in name}, files["fewer"])
+    out, width = tensors["double_blocks.0.img_attn.proj.weight"].shape
+    proj = "double_blocks.0.img_attn.proj.lora_"
+    for name, rows, columns, ranks in (("wide", out, width + 8, (2, 2)), ("lame", out, width, (2, 3))):
+        files[f"{name}_adapters"] = folder / f"{name}_adapters.safetensors"
+        pair = {f"{proj}A.weight": np.ones((ranks[0], columns), "f"), f"{proj}B.weight": np.ones((rows, ranks[1]), "f")}
+        save_file(pair, files[f"{name}_adapters"])
+    files["swollen"] = folder / "swollen.safetensors"
+    save_file(
+        {name: np.tile(x, (2,) * x.ndim) if "img_in" in name else x for name, x in tensors.items()}, files["swollen"]
+    )
     shutil.copytree(source, folder / "cut")
     (shard,) = (folder / "cut").glob("*.array_record*")
     shard.write_bytes(shard.read_bytes()[:-100])

@@ -12,6 +12,7 @@ from etils import epath
 
 from osjax import json_file
 from osjax.errors import UserError
+from osjax.object_store import is_url
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +23,9 @@ def write_seal(checkpoint: epath.Path, seal: epath.Path) -> None:
     """Seal every file below `checkpoint` in the file `seal`. FileNotFoundError if one is being deleted meanwhile."""
     files = {name: [path.stat().length, checksum(path)] for name, path in _files(checkpoint).items()}
     seal.parent.mkdir(parents=True, exist_ok=True)
+    if is_url(seal):  # objects are whole by themselves, and some stores cannot rename them
+        seal.write_text(json.dumps(files))
+        return
     partial = seal.with_suffix(".partial")
     partial.write_text(json.dumps(files))
     partial.replace(seal)

@@ -21,8 +21,10 @@ from typing import Any
 
 from etils import epath
 
+from osjax import object_store
 from osjax.atomic import is_full_disk
 from osjax.errors import UserError
+from osjax.object_store import reaching
 
 LOCK, OWNER = ".osjax.lock", ".osjax.owner.json"
 BEAT_S = 5.0  # between two signs of life of an owner
@@ -40,11 +42,13 @@ def held(folder: epath.PathLike, doing: str, name: str = "") -> Iterator[None]:
     before the names of the lock's files, where it is not of the whole folder. UserError, status 2, while another
     process holds it.
     """
-    place = epath.Path(folder)
     local = "://" not in str(folder)
+    with contextlib.nullcontext() if local else reaching(folder, "locked", status=2):
+        place = epath.Path(folder)
     made = local and not place.exists()
     try:
-        place.mkdir(parents=True, exist_ok=True)
+        if local:  # stores have no folders, and to make one could make a bucket
+            place.mkdir(parents=True, exist_ok=True)
         if local and not os.access(place, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
@@ -54,15 +58,16 @@ def held(folder: epath.PathLike, doing: str, name: str = "") -> Iterator[None]:
     kernel = _KernelLock(Path(place) / f"{name}{LOCK}") if local else None
     claim = _Claim(place / f"{name}{OWNER}", doing)
     try:
-        other = claim.read()
-        if kernel is not None and not kernel.take():
-            raise UserError(_refusal(folder, other), status=2)
-        alone = kernel is not None and kernel.works
-        if other and not (alone and other.get("kernel") == _kernel()) and claim.lives(other):
-            raise UserError(_refusal(folder, other), status=2)
-        claim.make(settle=not alone)
-        if claim.read().get("token") != claim.mine["token"]:
-            raise UserError(_refusal(folder, claim.read()), status=2)
+        with contextlib.nullcontext() if local else reaching(folder, "locked", status=2):
+            other = claim.read()
+            if kernel is not None and not kernel.take():
+                raise UserError(_refusal(folder, other), status=2)
+            alone = kernel is not None and kernel.works
+            if other and not (alone and other.get("kernel") == _kernel()) and claim.lives(other):
+                raise UserError(_refusal(folder, other), status=2)
+            claim.make(settle=not alone)
+            if claim.read().get("token") != claim.mine["token"]:
+                raise UserError(_refusal(folder, claim.read()), status=2)
         with claim.beating():
             yield
     finally:
@@ -116,6 +121,7 @@ class _Claim:
 
     def __init__(self, path: epath.Path, doing: str):
         self.path, self._made, self._end = path, False, threading.Event()
+        self._remote = object_store.is_url(path)
         self.mine: Owner = {
             "token": uuid.uuid4().hex,
             "doing": doing,
@@ -129,10 +135,14 @@ class _Claim:
         }
 
     def read(self) -> Owner:
-        """Who owns it, {} where nobody does or the file is no owner's."""
+        """Who owns it, {} where nobody does or the file is no owner's. A store that does not answer is not nobody."""
         try:
-            told = json.loads(self.path.read_text())
+            told = json.loads(object_store.read(str(self.path)) if self._remote else self.path.read_text())
         except (OSError, ValueError):
+            return {}
+        except UserError as error:
+            if not isinstance(error.__cause__, FileNotFoundError):
+                raise
             return {}
         return told if isinstance(told, dict) and self.mine.keys() <= told.keys() else {}
 
@@ -187,8 +197,8 @@ class _Claim:
 
     def _put(self) -> None:
         text = json.dumps(self.mine)
-        if "://" in str(self.path):  # objects are whole by themselves
-            self.path.write_text(text)
+        if self._remote:  # objects are whole by themselves
+            object_store.write(str(self.path), text.encode())
             return
         partial = Path(self.path).with_name(f"{self.path.name}.{os.getpid()}.part")
         try:
@@ -198,8 +208,8 @@ class _Claim:
             partial.unlink(missing_ok=True)
 
     def drop(self) -> None:
-        if self._made and self.read().get("token") == self.mine["token"]:
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(Exception):  # stores have errors of their own; a silent owner is passed over
+            if self._made and self.read().get("token") == self.mine["token"]:
                 self.path.unlink(missing_ok=True)
 
 

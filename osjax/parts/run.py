@@ -5,13 +5,12 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from etils import epath
 from jax.sharding import AbstractMesh, Mesh
 from ml_collections import ConfigDict
 
-from osjax import json_file
-from osjax.data.remote import is_url
+from osjax import json_file, object_store
 from osjax.errors import Gathered, Problems, UserError, usage
+from osjax.object_store import is_url
 from osjax.parallel import compiled
 from osjax.parallel import mesh as device_mesh
 from osjax.parts import autoencoder_stage, diffusion, hub, released
@@ -33,7 +32,7 @@ class RunKeys:
     """What a whole run is told."""
 
     workdir: str = ""  # metrics.jsonl, model.json, data made here, and checkpoints
-    checkpoints: str | None = None  # folder for checkpoints elsewhere, such as gs://bucket/run; none: in the workdir
+    checkpoints: str | None = None  # folder for checkpoints elsewhere, such as s3://bucket/run; none: in the workdir
     source: str | None = None  # data set of `osjax data build`, for all stages that name none in data.source
     clips: ClipSet = ClipSet()  # procedural clips for runs that bring no data; made in workdir/data
     compilation_cache: str = compiled.FOLDER  # compiled steps are kept here; empty keeps none
@@ -188,7 +187,7 @@ def missing_inputs(run: Run, finished: Collection[str] = (), resumed: Collection
             given |= {"data.features": data.features, "text.t5": stage.text.t5, "text.clip": stage.text.clip}
         if name in resumed:
             given = {key: path for key, path in given.items() if key not in _kept(stage)}
-        absent = {key: path for key, path in given.items() if path and not epath.Path(path).exists()}
+        absent = {key: path for key, path in given.items() if path and not object_store.exists(path)}
         problems += [f"{name}: {key} {path} does not exist" for key, path in absent.items()]
         lost += absent.values()
         if not (source or run.keys.clips.train):

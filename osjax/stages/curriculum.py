@@ -111,7 +111,7 @@ class Curriculum:
 
     def _describe(self) -> None:
         """Write model.json: what `osjax sample` and `osjax eval recon` find in the workdir."""
-        if self.run.keys.checkpoints:  # paths in model.json never lead out of the workdir
+        if self.place.written != str(self.place.workdir):  # paths in model.json never lead out of the workdir
             return
         of_video = list(self.run.diffusion().values())
         if not of_video:

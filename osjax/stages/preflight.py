@@ -11,13 +11,16 @@ from pathlib import Path
 import jax
 from etils import epath
 
+from osjax import object_store
 from osjax.errors import Gathered, UserError
 from osjax.models import build
+from osjax.object_store import is_url, reaching
 from osjax.parallel import sharding
 from osjax.parts import autoencoder
 from osjax.parts import run as runs
 from osjax.parts.run import Recipe, Run
 from osjax.stages import data, start
+from osjax.training import copies
 from osjax.weights import load
 
 
@@ -35,6 +38,8 @@ def check(run: Run, own: data.OwnData, stages: Collection[str] | None = None) ->
         _check_folder(run.place.workdir)
     later: set[str] = set()
     for name, recipe in run.stages.items():
+        if name in finished and not _is_here(run, recipe):
+            later.add(name)  # its weights are brought from the store once the run begins
         if name in finished or name not in (run.stages if stages is None else stages):
             continue
         problems.prefix = f"{name}: "
@@ -45,14 +50,27 @@ def check(run: Run, own: data.OwnData, stages: Collection[str] | None = None) ->
 
 
 def is_finished(run: Run, recipe: Recipe) -> bool:
-    """Whether a stage of a run has its last checkpoint."""
-    return (run.place.of(recipe.name) / str(recipe.keys.steps)).exists()
+    """Whether a stage of a run has its last checkpoint, here or in the store that has copies."""
+    return _is_here(run, recipe) or recipe.keys.steps in _copied(run, recipe)
+
+
+def _is_here(run: Run, recipe: Recipe) -> bool:
+    folder = run.place.of(recipe.name)
+    with reaching(folder):
+        return (folder / str(recipe.keys.steps)).exists()
+
+
+def _copied(run: Run, recipe: Recipe) -> list[int]:
+    url = run.place.copy_of(recipe.name)
+    return copies.steps(url) if url else []
 
 
 def _has_begun(run: Run, recipe: Recipe) -> bool:
     """Whether a stage of a run has any checkpoint, from which it goes on."""
     folder = run.place.of(recipe.name)
-    return folder.exists() and any(path.name.isdigit() for path in folder.iterdir())
+    with reaching(folder):
+        here = folder.exists() and any(path.name.isdigit() for path in folder.iterdir())
+    return here or bool(_copied(run, recipe))
 
 
 def _check_stage(
@@ -67,11 +85,14 @@ def _check_stage(
     if not lost & {"start.weights", "lora.start"}:
         with problems:
             start.check(recipe, run.place, later, _has_begun(run, recipe))
-    if "://" not in run.place.checkpoints:
+    if "://" not in run.place.written:
         with problems:
             start.check_resumed(recipe, Path(run.place.of(recipe.name)))
     with problems:
         _check_folder(run.place.of(recipe.name))
+    if url := run.place.copy_of(recipe.name):
+        with problems:
+            _check_folder(url)
     if "data.source" not in lost:
         with problems:
             data.check_batches(data.training_source, recipe.table, keys.data, own, keys.seed)
@@ -98,6 +119,11 @@ def _check_stage(
 def _check_folder(folder: epath.PathLike) -> None:
     """UserError where files cannot be written to a folder: one is, and deleted with the folders that it needed."""
     if jax.process_index():  # one process is enough, and many would be in each other's way
+        return
+    if is_url(folder):
+        probe = f"{str(folder).rstrip('/')}/.osjax.{os.getpid()}.part"
+        object_store.write(probe, b"written to see whether it can be\n")
+        object_store.remove(probe)
         return
     folder = epath.Path(folder)
     made = [folder, *folder.parents]

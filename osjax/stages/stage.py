@@ -1,5 +1,6 @@
 """One stage of a run: fresh, continued from its checkpoint, or started from other weights; then the loop."""
 
+import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from osjax.parts.run import Recipe
 from osjax.stages import start
 from osjax.stages.data import Batches
 from osjax.training import checkpoint, loop, metrics, optimizer, state, twice
+from osjax.training.copies import copied
 from osjax.training.dashboards import Dashboard
 from osjax.training.goodput import Ledger
 from osjax.training.throughput import Throughput
@@ -87,8 +89,9 @@ def train(recipe: Recipe, place: Place, work: Work, options: Options) -> state.T
     work: what its kind does in its own way. options: what the whole run shares. UserError where nothing fits to start
     from, and as `loop.run` raises it.
     """
-    store = open_store(recipe, place)
-    try:
+    asked = recipe.keys.checkpoint
+    copies = copied(place.copy_of(recipe.name), place.of(recipe.name), asked.keep, asked.keep_every, recipe.name)
+    with copies, contextlib.closing(open_store(recipe, place)) as store:
         if store.latest_step() == recipe.keys.steps:
             return None
         ready = _ready(recipe, place, store, work, options.ledger)
@@ -113,8 +116,6 @@ def train(recipe: Recipe, place: Place, work: Work, options: Options) -> state.T
             ),
             evaluate=work.evaluate,
         )
-    finally:
-        store.close()
 
 
 def replay(recipe: Recipe, place: Place, work: Work) -> str | None:

@@ -73,7 +73,7 @@ def check(recipe: Recipe, place: Place, later: Collection[str], resumed: bool = 
         return
     if recipe.adapters is not None:
         base = base_leaves(recipe, place)
-        if resumed and "://" not in place.checkpoints:
+        if resumed and "://" not in place.written:
             newest = orbax_stream.find(Path(place.of(recipe.name)))
             if newest is not None:
                 check_base(recipe.name, orbax_stream.saved_config(newest), {CORNERS: corners(recipe, base)})

@@ -35,7 +35,7 @@ def open_leaves(cfg: ModelConfig, path: Path | str, *, layout: Layout = OPEN_SOR
     A prefix before all names is taken off, which the log says. UserError that lists what does not fit the model, and
     says what the file is where that is known.
     """
-    checkpoint = orbax_stream.find(Path(path), average)
+    checkpoint = orbax_stream.find(path, average)
     if checkpoint is None:
         return _of_files(cfg, Path(path), layout)
     leaves = orbax_stream.open_leaves(checkpoint)
@@ -45,7 +45,7 @@ def open_leaves(cfg: ModelConfig, path: Path | str, *, layout: Layout = OPEN_SOR
 
 def of_checkpoint(folder: epath.PathLike, average: bool = True) -> Leaves:
     """The parameters of the newest checkpoint in a folder; average: their moving average where it has one."""
-    newest = orbax_stream.find(Path(folder), average=average)
+    newest = orbax_stream.find(folder, average=average)
     if newest is None:
         raise UserError(f"{folder} holds no checkpoint to start from: train that stage first")
     return orbax_stream.open_leaves(newest)

@@ -6,6 +6,7 @@ memory in slabs: Orbax makes the folder, the metadata and the commit, this file'
 
 import asyncio
 import math
+import os
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +22,7 @@ from flax.traverse_util import unflatten_dict
 import osjax
 from osjax import integrity, json_file
 from osjax.errors import UserError
+from osjax.object_store import is_url, reaching
 from osjax.types import Json
 from osjax.weights.leaves import Leaves, slabs
 from osjax.weights.rules import Path as LeafPath
@@ -118,11 +120,16 @@ def save(folder: Path, leaves: Leaves, config: dict[str, Any]) -> None:
         raise UserError(f"{folder} cannot be written: {error.strerror or error}") from error
 
 
-def find(path: Path, average: bool = False) -> Path | None:
+def find(path: epath.PathLike, average: bool = False) -> epath.Path | None:
     """The folder with the parameters of the newest checkpoint in or at `path`; None where there is none.
 
-    average: their moving average instead, where the checkpoint has one.
+    path: local, or gs:// or s3://. average: their moving average instead, where the checkpoint has one.
     """
+    with reaching(path):
+        return _find(epath.Path(path), average)
+
+
+def _find(path: epath.Path, average: bool) -> epath.Path | None:
     items = ("ema", ITEM) if average else (ITEM,)
     if not path.is_dir():
         return None
@@ -133,7 +140,7 @@ def find(path: Path, average: bool = False) -> Path | None:
     return None
 
 
-def saved_config(folder: Path) -> Json:
+def saved_config(folder: epath.Path) -> Json:
     """What the checkpoint keeps as its config that a folder of parameters (see `find`) belongs to; else nothing."""
     try:
         return json_file.read(folder.parent / "config" / "metadata", "-")
@@ -141,9 +148,13 @@ def saved_config(folder: Path) -> Json:
         return {}
 
 
-def open_leaves(folder: Path) -> Leaves:
-    """The parameters in an Orbax folder (see `find`), read where they are sliced. UserError for what is no such one."""
-    integrity.check(epath.Path(folder), sums=False)
+def open_leaves(folder: epath.Path | Path) -> Leaves:
+    """The parameters in an Orbax folder (see `find`), read where they are sliced. UserError for what is no such one.
+
+    folder: local, or gs:// or s3://, of which ranges are read.
+    """
+    with reaching(folder):
+        integrity.check(epath.Path(folder), sums=False)
     try:
         stores = _open_all(folder)
         for path, store in stores.items():
@@ -169,9 +180,9 @@ def open_leaves(folder: Path) -> Leaves:
     )
 
 
-def _open_all(folder: Path) -> dict[LeafPath, ts.TensorStore]:
+def _open_all(folder: epath.Path | Path) -> dict[LeafPath, ts.TensorStore]:
     content = json_file.read(folder / "_METADATA", "give a checkpoint that osjax wrote", ("tree_metadata",))
-    base = {"driver": "file", "path": f"{folder.absolute()}/"}
+    base = _base(folder)
     context = ts.Context({"cache_pool": {"total_bytes_limit": CHUNK}})
     opening = {}
     for entry in content["tree_metadata"].values():
@@ -184,3 +195,16 @@ def _open_all(folder: Path) -> dict[LeafPath, ts.TensorStore]:
         }
         opening[path] = ts.open(spec, open=True, read=True, context=context)
     return {path: store.result() for path, store in opening.items()}
+
+
+def _base(folder: epath.Path | Path) -> Json:
+    """What TensorStore calls the files of a folder."""
+    if not is_url(folder):
+        return {"driver": "file", "path": f"{folder.absolute()}/"}
+    front, _, rest = str(folder).partition("://")
+    bucket, _, path = rest.partition("/")
+    base = {"driver": {"gs": "gcs"}.get(front, front), "bucket": bucket, "path": f"{path}/"}
+    if front == "s3" and (endpoint := os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")):
+        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+        base |= {"endpoint": endpoint, "aws_region": region}
+    return base

@@ -66,13 +66,13 @@ def test_a_remote_workdir_is_told_of_config_checkpoints(verb, capsys):
     assert "--config.checkpoints=URL" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("url", ("s3://bucket/run", "file:///tmp/run", "memory://run", "S3://bucket"))
+@pytest.mark.parametrize("url", ("http://bucket/run", "file:///tmp/run", "memory://run", "S3://bucket"))
 @pytest.mark.parametrize("more", ((), ("--dry-run",)))
 def test_a_store_that_takes_no_checkpoints_is_refused_before_anything_starts(url, more, tmp_path, capsys):
     argv = ["train", "--config=configs/smoke.py", f"--workdir={tmp_path / 'run'}", f"--config.checkpoints={url}", *more]
     assert main(argv) == 2
     err = capsys.readouterr().err
-    assert err.count("\n") == 1 and f"config.checkpoints is {url}: checkpoints go to folders and to gs://" in err
+    assert err.count("\n") == 1 and f"config.checkpoints is {url}: checkpoints go to folders, gs:// and s3://" in err
 
 
 def _options(parser):

@@ -1,4 +1,4 @@
-"""The lock on an object store, S3 as moto's server speaks it: the owner's file is all there is."""
+"""The lock on object stores, as servers on this machine speak S3 and GCS: the owner's file is all there is."""
 
 import os
 import signal
@@ -10,9 +10,9 @@ import pytest
 
 from osjax import lock
 from osjax.errors import UserError
+from tests import object_stores
 
-moto = pytest.importorskip("moto.server")
-pytest.importorskip("s3fs")
+NEEDED = {"s3": ("moto.server", "s3fs"), "gcs": ("gcp_storage_emulator.server", "gcsfs")}
 HOLDER = """
 import sys, time
 from osjax import lock
@@ -23,22 +23,16 @@ with lock.held(sys.argv[1], "osjax train"):
 """
 
 
-@pytest.fixture(scope="module")
-def store():
-    boto3 = pytest.importorskip("boto3")
-    server = moto.ThreadedMotoServer(port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    patch = pytest.MonkeyPatch()
-    given = {"ENDPOINT_URL": f"http://{host}:{port}", "ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b"}
-    for name, value in {**given, "DEFAULT_REGION": "us-east-1"}.items():
-        patch.setenv(f"AWS_{name}", value)
-    patch.setattr(lock, "SILENT_S", 4.0)
-    patch.setattr(lock, "SETTLE_S", 0.3)
-    boto3.client("s3").create_bucket(Bucket="bucket")
-    yield "s3://bucket"
-    patch.undo()
-    server.stop()
+@pytest.fixture(scope="module", params=NEEDED)
+def store(request):
+    for name in NEEDED[request.param]:
+        pytest.importorskip(name)
+    with getattr(object_stores, request.param)() as (_, environment), pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        patch.setattr(lock, "SILENT_S", 4.0)
+        patch.setattr(lock, "SETTLE_S", 0.3)
+        yield {"s3": "s3://bucket", "gcs": "gs://bucket"}[request.param]
 
 
 def take(folder):

@@ -3,6 +3,7 @@
 #   PROCESSES=2 launch/local_multiprocess.sh CONFIG WORKDIR [FLAGS of train ...]
 # Variables: PROCESSES (2), PORT (8476) of the coordinator. On a CPU each process has one device, unless XLA_FLAGS says
 # otherwise, and collectives go through gloo; on GPUs the processes share them out (CUDA_VISIBLE_DEVICES).
+# Run by the tests, with two and four processes on CPUs; never with GPUs.
 set -euo pipefail
 if [ $# -lt 2 ]; then
   echo "usage: PROCESSES=2 launch/local_multiprocess.sh CONFIG WORKDIR [FLAGS ...]" >&2

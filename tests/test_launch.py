@@ -14,10 +14,11 @@ from osjax.__main__ import VERBS, options_of
 
 LAUNCH = Path(__file__).parents[1] / "launch"
 SCRIPTS = sorted([*LAUNCH.glob("*.sh"), *LAUNCH.glob("*.sbatch")])
-MANIFEST, SUPERVISOR = LAUNCH / "gke.yaml", LAUNCH / "supervise.py"
+MANIFEST, GPU_MANIFEST, SUPERVISOR = LAUNCH / "gke.yaml", LAUNCH / "kubernetes_gpu.yaml", LAUNCH / "supervise.py"
+SKY, DOCKERFILES = LAUNCH / "sky.yaml", sorted(LAUNCH.glob("*.Dockerfile"))
 LAUNCHERS = [p for p in SCRIPTS if not p.name.startswith("env_")]
 DOCS = [LAUNCH.parent / "docs" / name for name in ("multihost.md", "performance.md")]
-PAGES = [*SCRIPTS, MANIFEST, SUPERVISOR, *DOCS, LAUNCH / "README.md", LAUNCH.parent / "README.md"]
+PAGES = [*SCRIPTS, MANIFEST, GPU_MANIFEST, SKY, SUPERVISOR, *DOCS, LAUNCH / "README.md", LAUNCH.parent / "README.md"]
 names = pytest.mark.parametrize("script", SCRIPTS, ids=[p.name for p in SCRIPTS])
 
 
@@ -27,6 +28,8 @@ def _commands(page: Path) -> list[tuple[str, list[str]]]:
     if page.suffix == ".md":
         text = "\n".join(a or b for a, b in re.findall(r"```\w*\n(.*?)```|`([^`\n]+)`", text, re.S))
     text = text.replace("\\\n", " ")
+    if page.suffix == ".yaml":  # folded lines
+        text = re.sub(r"\n +--", " --", text)
     found = re.findall(r"(?<![\w/.-])osjax ((?:--)?[a-z]\w*)([^`\n#]*)", text)
     return [(verb, re.findall(r"(?<!\S)--[\w-]+", rest)) for verb, rest in found]
 
@@ -67,7 +70,7 @@ def test_a_command_that_does_not_exist_is_found(tmp_path, name):
     assert _mistakes(tmp_path / name) == ["trian", "fly", "demo --cnofig"]
 
 
-@pytest.mark.parametrize("page", [*LAUNCHERS, MANIFEST], ids=lambda p: p.name)
+@pytest.mark.parametrize("page", [*LAUNCHERS, MANIFEST, GPU_MANIFEST, SKY], ids=lambda p: p.name)
 def test_every_launcher_ends_in_osjax_train_with_config_and_workdir(page):
     flags = {flag for verb, flags in _commands(page) if verb == "train" for flag in flags}
     assert {"--config", "--workdir"} <= flags and flags & {"--multihost", "--coordinator"}
@@ -82,10 +85,11 @@ def test_a_launcher_without_arguments_says_how_it_is_used(script):
 def test_every_launcher_is_in_the_table_of_the_readme():
     page = (LAUNCH / "README.md").read_text()
     assert [p.name for p in [*SCRIPTS, MANIFEST, SUPERVISOR] if p.name not in page] == []
+    assert [p.name for p in (GPU_MANIFEST, SKY, *DOCKERFILES) if p.name not in page] == []
 
 
 def test_the_manifest_fails_for_good_on_usage_errors_alone():
-    (jobs,) = (spec := yaml.safe_load(MANIFEST.read_text())["spec"])["replicatedJobs"]
+    (jobs,) = (spec := list(yaml.safe_load_all(MANIFEST.read_text()))[-1]["spec"])["replicatedJobs"]
     job = jobs["template"]["spec"]
     (rule,) = job["podFailurePolicy"]["rules"]
     (container,) = job["template"]["spec"]["containers"]
@@ -94,6 +98,61 @@ def test_the_manifest_fails_for_good_on_usage_errors_alone():
     assert spec["failurePolicy"]["rules"][0]["action"] == "FailJobSet" and spec["failurePolicy"]["maxRestarts"] > 0
     hosts = math.prod(map(int, job["template"]["spec"]["nodeSelector"]["cloud.google.com/gke-tpu-topology"].split("x")))
     assert hosts // container["resources"]["limits"]["google.com/tpu"] == job["parallelism"] == job["completions"]
+
+
+def test_what_a_gpu_job_is_told_comes_from_its_config_map_and_the_first_pod_coordinates():
+    service, values, job = yaml.safe_load_all(GPU_MANIFEST.read_text())
+    pod = job["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    (command,) = container["args"]
+    first = f"--coordinator={job['metadata']['name']}-0.{service['metadata']['name']}:8476"
+    assert first in command and pod["subdomain"] == service["metadata"]["name"]
+    used = set(re.findall(r"\$([A-Z]+)\b", command))
+    assert used == set(values["data"]) and int(values["data"]["PROCESSES"]) == job["spec"]["completions"]
+    assert service["spec"]["selector"].items() <= job["spec"]["template"]["metadata"]["labels"].items()
+
+
+@pytest.mark.parametrize("file", [*LAUNCHERS, MANIFEST, GPU_MANIFEST, SKY, *DOCKERFILES], ids=lambda p: p.name)
+def test_a_launch_file_says_where_it_was_run(file):
+    head = " ".join(line.lstrip("# ") for line in file.read_text().splitlines() if line.startswith("#"))
+    assert re.search(r"[Nn]ever (built|run)|Run with|Run by the tests|Run on", head), head
+
+
+@pytest.mark.parametrize("file", DOCKERFILES, ids=lambda p: p.name)
+def test_a_container_is_pinned_runs_as_nobody_special_and_has_a_health_check(file):
+    text = file.read_text()
+    assert re.search(r"^FROM python:3\.\d+\.\d+-slim-\w+$", text, re.M) and re.search(r"^USER [1-9]\d*$", text, re.M)
+    assert "\nHEALTHCHECK " in text
+    copied = re.findall(r"^COPY (.+) \S+$", text, re.M)
+    assert copied and all((LAUNCH.parent / name).exists() for names in copied for name in names.split())
+
+
+@pytest.mark.parametrize("launcher", ("gpu_hosts.sh", "tpu_pod.sh"))
+@pytest.mark.parametrize("install", ("", "1"))
+def test_hosts_are_entered_by_their_virtual_environment_and_installed_where_asked(launcher, install, tmp_path):
+    """Stand-ins for ssh and gcloud start a shell, those for pip, python3 and osjax write what they were called with."""
+    tools, clone, venv = tmp_path / "tools", tmp_path / "osjax", tmp_path / "venv"
+    (venv / "bin").mkdir(parents=True)
+    tools.mkdir()
+    clone.mkdir()
+    (clone / "launch").symlink_to(LAUNCH)
+    (venv / "bin/activate").write_text(f'PATH="{venv}/bin:$PATH"\n')
+    for place, name, text in (
+        (tools, "ssh", 'bash -c "${@: -1}"'),
+        (tools, "gcloud", 'last="${@: -1}"; bash -c "${last#--command=}"'),
+        (venv / "bin", "pip", f'echo "pip $*" >>"{tmp_path}/calls"'),
+        (venv / "bin", "python3", f'echo "python3 $*" >>"{tmp_path}/calls"'),
+    ):
+        (place / name).write_text(f"#!/bin/bash\n{text}\n")
+        (place / name).chmod(0o755)
+    where = ["h0 h1"] if launcher == "gpu_hosts.sh" else ["NAME", "ZONE"]
+    more = {"PATH": f"{tools}:{os.environ['PATH']}", "HOME": str(tmp_path), "OSJAX_VENV": "~/venv", "INSTALL": install}
+    command = [LAUNCH / launcher, *where, "CONFIG", "my work"]
+    subprocess.run(command, env={**os.environ, **more}, check=True, capture_output=True, text=True)
+    calls = (tmp_path / "calls").read_text().splitlines()
+    ran = [call for call in calls if call.startswith("python3 launch/supervise.py -- osjax train --config=CONFIG")]
+    assert len(ran) == len(where[0].split()) and all("--workdir=my work" in call for call in ran)
+    assert sum(call.startswith("pip install -q -e .[") for call in calls) == (len(ran) if install else 0)
 
 
 @names

@@ -2,9 +2,8 @@
 # Settings for TPU hosts, one reason each; docs/multihost.md has what was left out. Use it before any command:  source launch/env_tpu.sh && osjax demo
 
 tpu_flags=(
-  --xla_tpu_enable_async_collective_fusion=true                    # run weight gathers beside matmuls instead of between them
-  --xla_tpu_enable_async_collective_fusion_fuse_all_gather=true    # fsdp gathers each block's weights: the gather to hide
-  --xla_tpu_enable_async_collective_fusion_multiple_steps=true     # let one gather hide behind several matmuls
+  --xla_tpu_enable_async_collective_fusion=true                    # run collectives beside matmuls instead of between them
+  --xla_tpu_enable_async_collective_fusion_multiple_steps=true     # let one collective hide behind several matmuls
   --xla_tpu_overlap_compute_collective_tc=true                     # let the tensor core compute while a collective is under way
   --xla_enable_async_all_gather=true                               # split each gather into start and done, so it can be hidden
   --xla_enable_async_collective_permute=true                       # same for ring attention's passing of keys and values

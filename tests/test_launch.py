@@ -180,6 +180,35 @@ def test_xla_knows_every_gpu_flag():
     assert not _jax_starts(flags.replace("latency_hiding", "latency_hidding"))
 
 
+COMPILES = """
+import os, sys
+os.environ.update(TPU_SKIP_MDS_QUERY="1", TPU_WORKER_HOSTNAMES="localhost", ALLOW_MULTIPLE_LIBTPU_LOAD="1")
+import jax, jax.numpy as jnp, numpy as np
+from jax.experimental import topologies
+from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
+mesh = Mesh(np.array(topologies.get_topology_desc(sys.argv[1], platform="tpu").devices).reshape(-1), ("x",))
+split = NamedSharding(mesh, P("x"))
+weights = jax.ShapeDtypeStruct((512, 512), jnp.bfloat16)
+step = jax.jit(lambda a, w: jnp.tanh(a @ w) @ w.T, in_shardings=(split, split), out_shardings=split)
+print("all-gather" in step.lower(weights, weights).compile().as_text())
+"""
+
+
+@pytest.mark.parametrize("topology", ("v5p:2x2x1", "v6e:2x2"))
+def test_libtpu_compiles_gathers_with_the_tpu_flags(topology):
+    pytest.importorskip("libtpu")
+    flags = _source(LAUNCH / "env_tpu.sh", "LIBTPU_INIT_ARGS")
+
+    def compiles(flags):
+        env = {**os.environ, "LIBTPU_INIT_ARGS": flags, "JAX_PLATFORMS": "cpu"}
+        words = [sys.executable, "-c", COMPILES, topology]
+        done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=120)
+        return done.stdout.strip() == "True"
+
+    assert compiles(flags)
+    assert not compiles(f"{flags} --xla_tpu_enable_async_collective_fusion_fuse_all_gather=true")  # of v5e alone
+
+
 def test_the_users_own_flags_come_last():
     mine = "--xla_gpu_enable_latency_hiding_scheduler=false"
     assert _source(LAUNCH / "env_gpu.sh", "XLA_FLAGS", XLA_FLAGS=mine).endswith(mine)

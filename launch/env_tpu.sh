@@ -8,7 +8,6 @@ tpu_flags=(
   --xla_enable_async_all_gather=true                               # split each gather into start and done, so it can be hidden
   --xla_enable_async_collective_permute=true                       # same for ring attention's passing of keys and values
   --xla_tpu_enable_async_all_to_all=true                           # Ulysses' exchange of heads and tokens: else one all-to-all that all wait for
-  --xla_tpu_scoped_vmem_limit_kib=65536                            # larger fusions; v5p and v6e have 128 MiB, on a v4 take it out
   --xla_tpu_enable_data_parallel_all_reduce_opt=true               # overlap gradient sums of replicas with the backward pass
   --xla_tpu_data_parallel_opt_different_sized_ops=true             # also where the gradients differ in size
 )

@@ -131,6 +131,11 @@ def _check_folder(folder: epath.PathLike, each_host: bool = False) -> None:
         object_store.write(probe, b"written to see whether it can be\n")
         object_store.remove(probe)
         return
+    if is_url(folder):
+        probe = f"{str(folder).rstrip('/')}/.osjax.{os.getpid()}.part"
+        object_store.write(probe, b"written to see whether it can be\n")
+        object_store.remove(probe)
+        return
     folder = epath.Path(folder)
     made = [folder, *folder.parents]
     made = made[: next((i for i, parent in enumerate(made) if parent.exists()), len(made))]

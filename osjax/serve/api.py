@@ -66,11 +66,11 @@ def routes(service: Service, metrics: Metrics, created: int) -> APIRouter:
         return _model(service, name, created)
 
     @router.get("/health", tags=["server"])
-    def health() -> dict[str, str]:
+    async def health() -> dict[str, str]:
         return {"status": "ok"}
 
     @router.get("/ready", tags=["server"], responses={503: {"model": ErrorAnswer}})
-    def ready() -> dict[str, str]:
+    async def ready() -> dict[str, str]:
         if not service.dispatcher.ready:
             raise Refused(503, "models are being loaded and compiled", "not_ready")
         return {"status": "ready"}
@@ -119,7 +119,7 @@ def _videos(router: APIRouter, service: Service) -> None:
     @router.post("/settings", openapi_extra={"requestBody": {"content": {"application/octet-stream": {}}}})
     async def settings(request: Request) -> dict[str, Any]:
         """The settings that a video or picture of this server carries, to make it again."""
-        return await run_in_threadpool(service.settings_of, await request.body())
+        return await run_in_threadpool(service.settings_of, await bodies.spooled(request))
 
     @router.post("/refine", responses={502: {"model": ErrorAnswer}})
     def refine(asked: RefineRequest) -> Refined:
@@ -142,8 +142,9 @@ def _videos(router: APIRouter, service: Service) -> None:
         """There are no characters here; this says what there is instead."""
         raise Refused(400, "there are no characters here: name them in the prompt, or give a frame", "not_supported")
 
+    # In the loop, not in a thread: it reads a row, and must not wait behind uploads for one that is free.
     @router.get("/{id}")
-    def get(request: Request, id: Id) -> VideoAnswer:
+    async def get(request: Request, id: Id) -> VideoAnswer:
         return service.get(_client(request), id)
 
     @router.delete("/{id}")
@@ -192,12 +193,12 @@ def _progress(router: APIRouter, service: Service) -> None:
     async def follow(request: Request, id: Id) -> StreamingResponse:
         """Server-sent events of one video, until it is over."""
         client = _client(request)
-        await run_in_threadpool(service.get, client, id)
+        service.get(client, id)
         room()
 
-        async def answer() -> VideoAnswer | None:
+        def answer() -> VideoAnswer | None:
             try:
-                return await run_in_threadpool(service.get, client, id)
+                return service.get(client, id)
             except Refused:
                 return None
 

@@ -3,10 +3,12 @@
 import asyncio
 import contextlib
 import logging
+import multiprocessing.util
 import os
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
@@ -65,6 +67,8 @@ def run(options: ServerOptions, models: Mapping[str, SamplingKeys], loras: Mappi
     process = (variants(models, loras), options.loaded, environment)
     dispatcher = Dispatcher(store, files, board, metrics, process, describe, warm)
     service = Service(options, catalog, store, files, Uploads(folder, options.limits), board, dispatcher)
+    multiprocessing.util.get_temp_dir()  # stays where it is: sockets want short paths
+    tempfile.tempdir = str(service.uploads.folder)  # of forms: /tmp may be memory
     retention = Retention(store, files, options.keep)
     guarded = guard.Guard(application(service, metrics), options, keys, metrics)
     with _listening(options) as listener:
@@ -217,7 +221,7 @@ def _recover(store: Store, files: Files) -> None:
     for video in store.over():
         if video.status == COMPLETED and not files.media(video.id).is_file():
             log.error("the file of a finished video is gone", extra={"told": {"video": video.id}})
-    log.info("recovered", extra={"told": {"again": again, "swept": swept, "waiting": len(store.waiting_ids())}})
+    log.info("recovered", extra={"told": {"again": again, "swept": swept, "waiting": len(store.places())}})
 
 
 @contextlib.contextmanager

@@ -2,10 +2,12 @@
 
 import base64
 import binascii
+import io
 import json
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
@@ -17,15 +19,17 @@ from osjax.serve.answers import Refused
 FILES = ("input_reference", "last_reference")
 VIDEO = "video"  # that is made longer
 KINDS = ("image_url", "video_id", "file_id")  # of a reference that is no file
+SETTINGS = "/v1/videos/settings"  # whose body is a file
+IN_MEMORY = 2**20  # bytes of a file, which are kept on the disk where there are more
 FIELDS = 64  # of a form
 Model = TypeVar("Model", bound=BaseModel)
 
 
 @dataclass(frozen=True)
 class Given:
-    """A reference: the bytes of a file, or the id of a video whose last frame is meant."""
+    """A reference: a file, which may lie on the disk, or the id of a video whose last frame is meant."""
 
-    data: bytes | None = None
+    file: BinaryIO | None = None
     video_id: str | None = None
 
 
@@ -69,30 +73,35 @@ async def _form(request: Request, names: tuple[str, ...]) -> tuple[dict[str, Any
         raise Refused(400, "the form cannot be read: send multipart/form-data with a boundary") from problem
     fields: dict[str, Any] = {}
     references: dict[str, Any] = {}
-    try:
-        for name, value in form.multi_items():
-            base, _, inner = name.partition("[")
-            if not isinstance(value, str):
-                if name not in names:
-                    raise Refused(400, f"{name[:100]}: is no file of this request: leave it out", param=name[:100])
-                data = await value.read()
-                if name in references:
-                    raise Refused(400, f"{name} comes twice: send it once", param=name)
-                references[name] = data
-            elif base in names and inner.endswith("]"):
-                references.setdefault(base, {})
-                if not isinstance(references[base], dict):
-                    raise Refused(400, f"{base} comes twice: send it once", param=base)
-                references[base][inner[:-1]] = value
-            elif name in names:
-                references[name] = value
-            elif name in fields:
-                raise Refused(400, f"{name[:100]} comes twice: send it once", param=name[:100])
-            else:
-                fields[name] = value
-    finally:
-        await form.close()
+    for name, value in form.multi_items():
+        base, _, inner = name.partition("[")
+        if not isinstance(value, str):
+            if name not in names:
+                raise Refused(400, f"{name[:100]}: is no file of this request: leave it out", param=name[:100])
+            if name in references:
+                raise Refused(400, f"{name} comes twice: send it once", param=name)
+            references[name] = value.file  # its end is that of the last who holds it
+        elif base in names and inner.endswith("]"):
+            references.setdefault(base, {})
+            if not isinstance(references[base], dict):
+                raise Refused(400, f"{base} comes twice: send it once", param=base)
+            references[base][inner[:-1]] = value
+        elif name in names:
+            references[name] = value
+        elif name in fields:
+            raise Refused(400, f"{name[:100]} comes twice: send it once", param=name[:100])
+        else:
+            fields[name] = value
     return fields, references
+
+
+async def spooled(request: Request) -> BinaryIO:
+    """The body of a request as a file, on the disk where it is large."""
+    file: BinaryIO = tempfile.SpooledTemporaryFile(IN_MEMORY)
+    async for part in request.stream():
+        await run_in_threadpool(file.write, part)
+    file.seek(0)
+    return file
 
 
 def read_json(body: bytes) -> dict[str, Any]:
@@ -107,8 +116,8 @@ def read_json(body: bytes) -> dict[str, Any]:
 
 
 def _given(name: str, value: Any) -> Given:
-    if isinstance(value, bytes):
-        return Given(data=value)
+    if hasattr(value, "read"):
+        return Given(file=value)
     if isinstance(value, dict) and name == VIDEO:
         if set(value) != {"id"} or not isinstance(value["id"], str):
             raise Refused(400, f"{name}: send a file, or an object with the id of a video", "invalid_value", name)
@@ -126,6 +135,6 @@ def _given(name: str, value: Any) -> Given:
     if not comma or not head.lower().startswith("data:") or not head.lower().endswith(";base64"):
         raise Refused(400, f"{name}: no URL is fetched, send the file or a data: URL in base64", "invalid_value", name)
     try:
-        return Given(data=base64.b64decode(data, validate=True))
+        return Given(file=io.BytesIO(base64.b64decode(data, validate=True)))
     except (binascii.Error, ValueError) as problem:
         raise Refused(400, f"{name}: the data: URL is no base64", "invalid_value", name) from problem

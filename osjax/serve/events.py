@@ -17,16 +17,16 @@ def event(name: str, data: object) -> bytes:
     return f"event: {name}\ndata: {json.dumps(data)}\n\n".encode()
 
 
-async def of_video(board: Board, id: str, answer: Callable[[], Awaitable[VideoAnswer | None]]) -> AsyncIterator[bytes]:
+async def of_video(board: Board, id: str, answer: Callable[[], VideoAnswer | None]) -> AsyncIterator[bytes]:
     """The stream of one video, until it is over, deleted, or the server ends.
 
     board: tells of changes. id: of the video. answer: what it is by now, None where it is gone.
     """
     last, pictured = None, 0
-    with board.follow() as changed:
+    with board.follow(id) as changed:
         while True:
             changed.clear()
-            now = await answer()
+            now = answer()
             if now is None:
                 yield event("deleted", {"id": id})
                 return

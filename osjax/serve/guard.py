@@ -18,6 +18,7 @@ from typing import Any
 
 from osjax.errors import UserError
 from osjax.pages import page
+from osjax.serve import bodies
 from osjax.serve.answers import error, is_full
 from osjax.serve.auth import Client, Keys
 from osjax.serve.metrics import Metrics
@@ -28,6 +29,7 @@ Receive, Send = Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[
 log = logging.getLogger("osjax.serve.requests")
 OPEN = ("/health", "/ready", "/", "/studio/")  # that need no key: whether it lives, and the studio's own files
 STYLE = base64.b64encode(hashlib.sha256(page.STYLE.encode()).digest())  # the one style that stands inside a page
+HEADER_BYTES = 32768  # of a request; the reader of HTTP has the same limit, and forgets it for what comes at once
 HEADERS = {
     b"x-content-type-options": b"nosniff",
     b"referrer-policy": b"no-referrer",
@@ -67,7 +69,8 @@ class Guard:
 
     def __init__(self, app, options: ServerOptions, keys: Keys, metrics: Metrics):
         self._app, self._options, self._keys, self._metrics = app, options, keys, metrics
-        self._most = (2 * options.limits.upload_mb * 4 // 3 + 1) << 20  # two references, as base64, and words
+        self._files = (2 * options.limits.upload_mb + 1) << 20  # two references and words, which are kept on the disk
+        self._words = options.limits.json_mb << 20  # what is read whole
         self.port = options.port
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -90,7 +93,8 @@ class Guard:
             await send(message)
 
         try:
-            await self._serve(scope, self._bounded(receive), sent, told)
+            most = self._most(scope)
+            await self._serve(scope, self._bounded(receive, most), sent, told, most)
         except (TooLarge, TooSlow) as problem:
             status, words = (413, "is too large") if isinstance(problem, TooLarge) else (408, "came too slowly")
             if not told.status:
@@ -106,7 +110,13 @@ class Guard:
         finally:
             self._tell(scope, told, id)
 
-    def _bounded(self, receive: Receive) -> Receive:
+    def _most(self, scope: Message) -> int:
+        """Bytes that the body of a request may have."""
+        kind = next((value for name, value in scope["headers"] if name.lower() == b"content-type"), b"")
+        kept = kind.lower().startswith(b"multipart/form-data") or scope["path"] == bodies.SETTINGS
+        return self._files if kept else self._words
+
+    def _bounded(self, receive: Receive, most: int) -> Receive:
         taken, limits = 0, self._options.limits
         until = time.monotonic() + limits.body_s
         whole = False
@@ -122,13 +132,16 @@ class Guard:
                 raise TooSlow(f"it must arrive within {limits.body_s:g} s") from late
             taken += len(message.get("body", b""))
             whole = not message.get("more_body", False)
-            if taken > self._most:
-                raise TooLarge(f"{self._most} bytes at most are read")
+            if taken > most:
+                raise TooLarge(f"{most} bytes at most are read, more in a form alone")
             return message
 
         return bounded
 
-    async def _serve(self, scope: Message, receive: Receive, send: Send, told: _Told) -> None:
+    async def _serve(self, scope: Message, receive: Receive, send: Send, told: _Told, most: int) -> None:
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > HEADER_BYTES:
+            await error(431, "the headers are too long: shorten them")(scope, receive, send)
+            return
         headers: dict[str, str] = {}
         for name, value in scope["headers"]:
             text = name.decode("latin-1").lower()
@@ -140,8 +153,8 @@ class Guard:
             await error(403, problem, "foreign")(scope, receive, send)
             return
         length = headers.get("content-length", "0")
-        if length.isascii() and length.isdigit() and (len(length) > 15 or int(length) > self._most):
-            raise TooLarge(f"{self._most} bytes at most are read")
+        if length.isascii() and length.isdigit() and (len(length) > 15 or int(length) > most):
+            raise TooLarge(f"{most} bytes at most are read, more in a form alone")
         client: Client | None = Client()
         if self._options.needs_key and not self._is_open(scope):
             try:

@@ -28,7 +28,7 @@ class Board:
 
     def __init__(self):
         self._lock, self._videos, self._number = threading.Lock(), {}, 0
-        self._followers: set[asyncio.Event] = set()
+        self._followers: dict[asyncio.Event, str | None] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._seconds: dict[str, float] = {}  # that a video of a kind took, the last ones most
         self.closed = False
@@ -46,7 +46,7 @@ class Board:
         with self._lock:
             self._number += 1
             self._videos[id] = replace(self._videos.get(id, Live()), **changes, number=self._number)
-        self.tell()
+        self.tell(id)
 
     def drop(self, id: str) -> None:
         """Forget a video that is over or waits again."""
@@ -65,15 +65,16 @@ class Board:
         """Seconds that a video of a kind is known to take."""
         return self._seconds.get(kind)
 
-    def tell(self) -> None:
-        """Wake all followers."""
+    def tell(self, id: str | None = None) -> None:
+        """Wake the followers of a video and of all videos; without an id everybody, as where places change."""
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed
-                self._loop.call_soon_threadsafe(self._wake)
+                self._loop.call_soon_threadsafe(self._wake, id)
 
-    def _wake(self) -> None:
-        for follower in self._followers:
-            follower.set()
+    def _wake(self, id: str | None) -> None:
+        for follower, wants in self._followers.items():
+            if id is None or wants is None or wants == id:
+                follower.set()
 
     def close(self) -> None:
         """Wake all followers for the last time."""
@@ -86,14 +87,14 @@ class Board:
         return len(self._followers)
 
     @contextlib.contextmanager
-    def follow(self) -> Iterator[asyncio.Event]:
-        """An event that is set at every change, for the length of a block in the loop."""
+    def follow(self, id: str | None = None) -> Iterator[asyncio.Event]:
+        """An event that is set at every change of a video, or of any, for the length of a block in the loop."""
         event = asyncio.Event()
-        self._followers.add(event)
+        self._followers[event] = id
         try:
             yield event
         finally:
-            self._followers.discard(event)
+            self._followers.pop(event, None)
 
 
 def left(started: float, step: int, steps: int, takes: float | None) -> float | None:

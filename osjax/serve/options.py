@@ -13,8 +13,8 @@ LOOPBACK_NAMES = ("localhost",)
 class Limits:
     """The most that one request may ask for.
 
-    prompt: characters. pixels: of a frame. frames, steps: of a video. longer: frames of one
-    that was made longer. upload_mb, upload_pixels, upload_seconds: of a
+    prompt: characters. pixels: of a frame. frames, steps: of a video. longer: frames of one that was made longer.
+    json_mb: of a body that is no form, which is held in memory. upload_mb, upload_pixels, upload_seconds: of a
     reference, its bytes, the pixels of a frame and its length. queued: videos that wait, of all clients;
     queued_per_key: of one. streams: events that are followed at once. body_s: seconds that the body of a request may
     take to arrive. free_mb: of the disk, below which no new video is taken.
@@ -26,6 +26,7 @@ class Limits:
     longer: int = 1025
     steps: int = 200
     upload_mb: int = 32
+    json_mb: int = 8
     upload_pixels: int = 2**25
     upload_seconds: int = 120
     queued: int = 1000

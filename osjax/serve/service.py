@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import io
 import json
 import logging
 import shutil
@@ -9,7 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from osjax.errors import UserError
 from osjax.sampling import refine
@@ -137,7 +138,7 @@ class Service:
         with contextlib.ExitStack() as kept, refused():
             source = None if given[0].video_id is None else self._get(client, given[0].video_id)
             if source is None:
-                path = kept.enter_context(self.uploads.kept(given[0].data or b""))
+                path = kept.enter_context(self.uploads.kept(given[0].file or io.BytesIO()))
             elif source.status != COMPLETED:
                 raise Refused(400, f"{source.id} is {source.status}: it has no frames yet", param="video")
             else:
@@ -219,13 +220,13 @@ class Service:
             raise Refused(507, "the disk of the server is nearly full: delete videos, or wait", "disk_full")
 
     def _file(self, client: Client, given: Given) -> contextlib.AbstractContextManager[Path]:
-        if given.data is not None:
-            return self.uploads.kept(given.data)
+        if given.file is not None:
+            return self.uploads.kept(given.file)
         video = self._get(client, given.video_id or "")
         last = self.files.folder(video.id) / LAST
         if video.status != COMPLETED or not last.is_file():
             raise Refused(400, f"{video.id} is {video.status}: it has no last frame yet", param="input_reference")
-        return self.uploads.kept(last.read_bytes())
+        return self.uploads.kept(io.BytesIO(last.read_bytes()))
 
     def _get(self, client: Client, id: str) -> Video:
         row = self.store.get(id, client.name) if ID.fullmatch(id) else None
@@ -239,10 +240,7 @@ class Service:
 
     def answer(self, row: Video, siblings: tuple[str, ...] = ()) -> VideoAnswer:
         """A video as its answer. siblings: ids of what was asked for together with it."""
-        place = None
-        if row.status == QUEUED:
-            order = self.store.waiting_ids()
-            place = order.index(row.id) + 1 if row.id in order else None
+        place = self.store.places().get(row.id) if row.status == QUEUED else None
         return answers.video(row, self.board.get(row.id), place, self.options.keep.days, siblings)
 
     def page(self, client: Client, after: str | None, limit: int, newest_first: bool, search: str = "") -> VideoList:
@@ -256,9 +254,7 @@ class Service:
             search = told(search, "search", SEARCH)
         rows = self.store.page(client.name, start, limit + 1, newest_first, search)
         shown = rows[:limit]
-        places: dict[str, int] = {}
-        if any(row.status == QUEUED for row in shown):
-            places = {id: n + 1 for n, id in enumerate(self.store.waiting_ids())}
+        places = self.store.places() if any(row.status == QUEUED for row in shown) else {}
         days = self.options.keep.days
         data = [answers.video(row, self.board.get(row.id), places.get(row.id), days) for row in shown]
         ids = [row.id for row in shown] or [None]
@@ -293,9 +289,9 @@ class Service:
         self.files.remove(id)
         self.board.tell()
 
-    def settings_of(self, data: bytes) -> Json:
+    def settings_of(self, file: BinaryIO) -> Json:
         """The settings that a file of ours carries. `Refused` for any other."""
-        with refused(), self.uploads.kept(data) as path:
+        with refused(), self.uploads.kept(file) as path:
             settings = self.uploads.look(path).settings
         if settings is None:
             raise Refused(400, "the file carries no settings of osjax: drop one that was made here")
@@ -319,6 +315,12 @@ def _with(video: Video, **changes: object) -> Video:
 
 def _stamp(request: CreateRequest | ExtendRequest, given: Sequence[Given]) -> str:
     """What two requests have in common that ask for the same."""
-    parts = [json.dumps(request.model_dump(), sort_keys=True).encode("utf-8", "surrogatepass")]
-    parts += [one.data if one.data is not None else (one.video_id or "").encode() for one in given]
-    return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
+    words = json.dumps(request.model_dump(), sort_keys=True).encode("utf-8", "surrogatepass")
+    whole = hashlib.sha256(hashlib.sha256(words).digest())
+    for one in given:
+        if one.file is not None:
+            one.file.seek(0)
+            whole.update(hashlib.file_digest(one.file, "sha256").digest())
+        else:
+            whole.update(hashlib.sha256((one.video_id or "").encode()).digest())
+    return whole.hexdigest()

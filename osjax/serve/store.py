@@ -102,6 +102,7 @@ class Store:
     def __init__(self, folder: Path):
         self._path, self._writing, self._local = folder / FILE, threading.Lock(), threading.local()
         self._all: list[sqlite3.Connection] = []
+        self._changes, self._places = 0, (-1, {})
         folder.mkdir(parents=True, exist_ok=True)
         self._writer = self._connect()
         self._writer.execute("PRAGMA journal_mode = WAL")
@@ -126,6 +127,7 @@ class Store:
             try:
                 yield self._writer
                 self._writer.execute("COMMIT")
+                self._changes += 1
             except BaseException:
                 if self._writer.in_transaction:  # a full disk has rolled it back already
                     self._writer.execute("ROLLBACK")
@@ -194,9 +196,14 @@ class Store:
         query = "SELECT * FROM videos WHERE status = 'queued' ORDER BY priority DESC, seq"
         return [_video(row) for row in self._rows(query)]
 
-    def waiting_ids(self) -> list[str]:
-        """The ids of the queue, in order."""
-        return [row[0] for row in self._rows(_IDS)]
+    def places(self) -> dict[str, int]:
+        """The place in the queue by the id of a video, 1 for the next one. It is for reading."""
+        changes, places = self._places
+        if changes != self._changes:  # nobody but this process writes
+            changes = self._changes  # ahead of the rows, which may be newer than it
+            places = {row[0]: n + 1 for n, row in enumerate(self._rows(_IDS))}
+            self._places = changes, places
+        return places
 
     def counts(self) -> dict[str, int]:
         """How many videos there are of each status."""

@@ -3,10 +3,11 @@
 import contextlib
 import os
 import secrets
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -42,7 +43,7 @@ class Uploads:
         self.folder, self.limits = folder / "uploads", limits
         self.folder.mkdir(parents=True, exist_ok=True)
         for left in self.folder.iterdir():  # of requests that were cut off
-            left.unlink()
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
         most = isolate.Limits(seconds=SECONDS, per_second=0.0, memory_gb=MEMORY_GB, workers=PROCESSES)
         self._pool = isolate.Pool(most, tells=False)  # its lines name files; answers say why
         self._pool.__enter__()
@@ -57,15 +58,16 @@ class Uploads:
             self._ask(_nothing, [{"path": str(self.folder)}])
 
     @contextlib.contextmanager
-    def kept(self, data: bytes) -> Iterator[Path]:
-        """A file with these bytes, for the length of a block. UserError where they are too many."""
-        if len(data) > self.limits.upload_mb << 20:
-            raise UserError(
-                f"the file has {len(data)} bytes, {self.limits.upload_mb} MB at most are read: make it smaller"
-            )
+    def kept(self, file: BinaryIO) -> Iterator[Path]:
+        """A file on the disk with the content of `file`, for a block's length. UserError where that is too much."""
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        if size > self.limits.upload_mb << 20:
+            raise UserError(f"the file has {size} bytes, {self.limits.upload_mb} MB at most are read: make it smaller")
         path = self.folder / f"{secrets.token_hex(16)}{SUFFIX}"
         try:
-            path.write_bytes(data)
+            with path.open("wb") as out:
+                shutil.copyfileobj(file, out, 2**20)
             yield path
         finally:
             path.unlink(missing_ok=True)

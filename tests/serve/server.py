@@ -21,11 +21,11 @@ class Server:
         self._command += [] if any("--model" in flag for flag in flags) else ["--config.models.demo.compilation_cache="]
         self.start()
 
-    def start(self) -> None:
-        """Start it, or start it again."""
+    def start(self, start_s: float = 60) -> None:
+        """Start it, or start it again; it must serve after so many seconds."""
         self._starts += 1
         self.process = Started(self._command, self._logs / str(self._starts))
-        self.process.until(lambda: "serving" in self.process.stdout, 60)
+        self.process.until(lambda: "serving" in self.process.stdout, start_s)
         told = re.search(r"http://\S+:(\d+)", self.process.stdout)
         assert told, self.process.stderr
         self.port = int(told[1])

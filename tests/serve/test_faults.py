@@ -43,7 +43,13 @@ def place(tmp_path_factory):
 @pytest.fixture(scope="module")
 def strict(workdir, place, keys):
     """A server on all addresses, with keys of ann, who may have one video waiting, and of bob."""
-    flags = ("--host=0.0.0.0", "--config.limits.body_s=2", "--config.limits.upload_mb=1", "--config.limits.free_mb=20")
+    flags = (
+        "--host=0.0.0.0",
+        "--config.limits.body_s=2",
+        "--config.limits.upload_mb=1",
+        "--config.limits.json_mb=1",
+        "--config.limits.free_mb=20",
+    )
     for name, more in (("ann", ["--key-queued=1"]), ("bob", ["--key-priority=9"])):
         with contextlib.redirect_stdout(io.StringIO()) as told:
             assert main(["serve", f"--folder={place / 'folder'}", f"--make-key={name}", *more]) == 0

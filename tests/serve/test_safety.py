@@ -5,6 +5,7 @@ import json
 import socket
 import struct
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from PIL import Image
@@ -141,6 +142,26 @@ def uploads(tmp_path):
         for at in rng.randint(0, len(data), 12):
             damaged[at] = rng.randint(256)
         yield f"damage {n}", bytes(damaged)
+
+
+def test_a_file_is_kept_on_the_disk_and_not_in_memory(server):
+    path = f"/proc/{server.process._process.pid}/status"
+
+    def most() -> int:
+        return next(int(line.split()[1]) for line in open(path) if line.startswith("VmHWM")) >> 10
+
+    refused(upload(server, bytes(1000)), 400)
+    before = most()
+    with ThreadPoolExecutor(4) as threads:
+        for answer in threads.map(lambda _: upload(server, bytes(30 << 20)), range(4)):
+            refused(answer, 400)
+    assert most() - before < 60  # MB, of 120 that came
+    host = f"Host: 127.0.0.1:{server.port}\r\n".encode()
+    said = raw(server, b"POST /v1/videos HTTP/1.1\r\n" + host + b"Content-Length: 9000000\r\n\r\n")
+    assert said.startswith(b"HTTP/1.1 413") and b"in a form" in said
+    status, answer = server.ask("POST", "/v1/videos/settings", bytes(20 << 20))
+    assert status == 400 and answer["error"]["message"]
+    assert list((server.folder / "uploads").iterdir()) == []
 
 
 def test_files_that_are_none_are_refused_within_seconds(server, tmp_path):

@@ -37,6 +37,7 @@ def run(cfg: ConfigDict, args) -> None:
     curriculum.check(wanted)
     with curriculum.alone("osjax encode"):
         for name in wanted:
+            curriculum.tell_clips(wanted[name])
             made = curriculum.stages[name].encode(curriculum.own)
             if jax.process_index() == 0:
                 for records in made.records.values():

@@ -4,6 +4,7 @@ Exit status: 0 when the last step is saved; 2 for a config that cannot run, whic
 command should be run again: after SIGTERM, a preemption or a hang.
 """
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import jax
 from ml_collections import ConfigDict
 
 from osjax.cli import hosts
-from osjax.errors import Gathered, UserError
+from osjax.errors import Gathered, Problems, UserError
 from osjax.parallel import compiled, host
 from osjax.parts import run as runs
 from osjax.parts.demo import DemoReport
@@ -45,7 +46,7 @@ def start(cfg: ConfigDict, args) -> None:
     if "report" in cfg:
         report = to_dataclass(DemoReport, cfg.report, "report")
         refuse(report, "report", (), "osjax demo alone writes that report")
-    checked = runs.of_config(cfg, ignored=("report",))
+    checked = _checked(cfg)
     compiled.keep(checked.keys.compilation_cache)
     curriculum, problems = Curriculum(checked), Gathered()
     with problems:
@@ -68,6 +69,19 @@ def start(cfg: ConfigDict, args) -> None:
             dashboard.close()
     if jax.process_index() == 0:
         print(f"finished: {', '.join(checked.stages)}; see {checked.place.workdir}")
+
+
+def _checked(cfg: ConfigDict) -> Run:
+    """The run of a config. UserError, beside what is wrong with its keys, for the weights that are not there."""
+    try:
+        return runs.of_config(cfg, ignored=("report",))
+    except UserError as error:
+        lost: list[str] = []
+        with contextlib.suppress(UserError):  # keys so wrong that they name no stages
+            lost = [line for line in runs.lost_files(cfg, ("report",)) if line not in error.lines]
+        if not lost:
+            raise
+        raise Problems([*error.lines, *lost], status=error.status) from error
 
 
 def _dashboards(checked: Run) -> tuple[Dashboard, ...]:

@@ -24,6 +24,7 @@ from osjax.parts.stage import plain
 
 PINS = "hub.json"  # in the workdir
 CONFIG = "config.json"  # in the workdir too: the config of its last start
+FILES = ("start.weights", "autoencoder.weights", "text.t5", "text.clip", "lora.start")  # keys that name weights
 RECIPES = {"autoencoder": autoencoder_stage.recipe, "diffusion": diffusion.recipe}
 Recipe = AutoencoderRecipe | DiffusionRecipe
 
@@ -195,6 +196,25 @@ def missing_inputs(run: Run, finished: Collection[str] = (), resumed: Collection
             problems.append(f"{name}: no data.source, a data set of `osjax data build`")
     problems += [f"missing files are published: {command}" for command in released.fetching(lost)]
     return problems
+
+
+def lost_files(cfg: ConfigDict, ignored: tuple[str, ...] = ()) -> list[str]:
+    """Weights and tokenizers that a config names and that are not there, of one that makes no run for other reasons.
+
+    ignored: as `of_config` takes it. Stages that have begun are left out: they may have what they started from.
+    """
+    problems, lost = [], []
+    folder = str(cfg.get("checkpoints") or cfg.get("workdir") or "")
+    for name, stage in stages_of(cfg, {f.name for f in fields(RunKeys)} | set(ignored)).items():
+        for key in () if epath.Path(folder, str(name), "checkpoints").exists() else FILES:
+            group, value = stage, None
+            for part in key.split("."):
+                value = group.get(part) if isinstance(group, ConfigDict) else None
+                group = value
+            if isinstance(value, str) and value and not is_url(value) and not Path(value).exists():
+                problems.append(f"{name}: {key} {value} does not exist")
+                lost.append(value)
+    return problems + [f"missing files are published: {command}" for command in released.fetching(lost)]
 
 
 def _kept(stage: Recipe) -> set[str]:

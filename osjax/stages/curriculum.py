@@ -73,7 +73,7 @@ class Curriculum:
             with self._ledger(options.began) as ledger:
                 options = replace(options, ledger=ledger)
                 for name, made in self.stages.items():
-                    self._tell_clips(made.recipe)
+                    self.tell_clips(made.recipe)
                     ledger.mark("prepare")
                     made.train(self.own, options)
                     ledger.tell(name, "prepare")  # what a stage does after its last step
@@ -100,7 +100,7 @@ class Curriculum:
         source = data.training_source(recipe.keys.data, unmade)
         return clip_table.lines(source, recipe.table, recipe.keys.data, recipe.keys.seed)
 
-    def _tell_clips(self, recipe: Recipe) -> None:
+    def tell_clips(self, recipe: Recipe) -> None:
         """Print the table of a stage's clips, and keep it in the stage's folder for reports."""
         if jax.process_index() or not (lines := self.clips(recipe)):
             return

@@ -13,7 +13,7 @@ import numpy as np
 from osjax import atomic, json_file
 from osjax.curation import tables
 from osjax.curation.probe import look
-from osjax.data import bucketed, buckets, clips, dataset, index, loader, part, schedule
+from osjax.data import bucketed, buckets, clips, dataset, index, left_out, loader, part, schedule
 from osjax.errors import UserError
 from osjax.parts.clips import ClipSet
 from osjax.parts.data import DataKeys
@@ -190,7 +190,7 @@ def check_held_out(cfg: DataKeys, own: OwnData, key: str = "data") -> None:
 
 
 def plan(source: Source, table: buckets.Buckets, seed: int, settled: bool = False, fill: bool = False) -> schedule.Plan:
-    """Which clips every step trains on; clips that are left out of the first pass are named in a warning.
+    """Which clips every step trains on. `clip_table` tells of training clips, `warn_left_out` of others.
 
     source: records of the clips. table: the buckets and their batch sizes. seed: of the orders and draws. settled:
     clips keep the buckets of the first pass, instead of drawing them anew in each. fill: batches that their clips do
@@ -198,21 +198,19 @@ def plan(source: Source, table: buckets.Buckets, seed: int, settled: bool = Fals
     """
     grouped = index.group(source.index(), table, seed)
     sizes = {bucket: table.batch_size(bucket) for bucket in grouped.possible}
-    planned = schedule.Plan(grouped.members, sizes, seed, settled=settled or not grouped.drawing, fill=fill)
-    first = planned.pass_of(0)
-    unfit = len(source) - sum(map(len, first.members.values()))
-    short = {b: len(m) for b, m in first.members.items() if b not in first.counts}
-    if unfit or short:
-        lines = [f"{unfit} fit no bucket"] if unfit else []
-        lines += [
-            f"{count} of {b.resolution} x {b.num_frames} frames, {b.aspect}, do not fill a batch of {sizes[b]}"
-            for b, count in sorted(short.items())
-        ]
-        drawing = sum(len(clips.indices) for clips in grouped.drawing)
-        anew = "" if planned.settled else f" of the first pass ({drawing} draw their bucket anew in each)"
-        left_out = unfit + sum(short.values())
-        log.warning("%d of %d clips are left out%s: %s", left_out, len(source), anew, "; ".join(lines))
-    return planned
+    return schedule.Plan(grouped.members, sizes, seed, settled=settled or not grouped.drawing, fill=fill)
+
+
+def warn_left_out(source: Source, table: buckets.Buckets, cfg: DataKeys, seed: int, which: str) -> None:
+    """Warn of the clips of a source that its first pass leaves out, with why: of clips that no table tells of.
+
+    source, table, seed: as `plan` takes them. cfg: the stage's `data` group. which: clips these are, such as held-out.
+    """
+    planned, entries = plan(source, table, seed, fill=cfg.fill), source.index()
+    out = left_out.reasons(entries, table, planned.pass_of(0), planned.batch_sizes)
+    if out:
+        whys = "; ".join(f"{len(places)} {reason}" for reason, places in out.items())
+        log.warning("%d of %d %s clips are left out: %s", sum(map(len, out.values())), len(entries), which, whys)
 
 
 def check_batches(

@@ -54,9 +54,9 @@ class Evaluation:
         keys, encoders = self.recipe.keys, self._read()
         if keys.evaluate.every and not self._held:
             source = data.held_out_source(keys.data, self._own)
-            encoded = data.Mapped(
-                data.video_batches(source, self.recipe.table, keys.data, keys.seed), encoders.of_videos
-            )
+            asked = source, self.recipe.table, keys.data, keys.seed
+            data.warn_left_out(*asked, "held-out")
+            encoded = data.Mapped(data.video_batches(*asked), encoders.of_videos)
             self._held = [host.to_global(next(encoded), self.recipe.mesh) for _ in range(keys.evaluate.batches)]
             _ = encoders.null
         if keys.evaluate.prompts and self._text is None:

@@ -138,6 +138,18 @@ def test_missing_weights_are_told_together_with_the_command_that_fetches_them(he
     assert [line for line in lines if "published" in line] == [fetch]
 
 
+def test_weights_that_are_missing_are_told_where_the_clips_are_missing_too(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    argv = ["train", "--config=configs/finetune/lora_t2v_256.py", f"--workdir={tmp_path / 'run'}", "--dry-run"]
+    for source in ([], ["--config.data.source=nowhere"]):
+        assert main([*argv, *source]) == 2
+        lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("osjax: ")]
+        assert sum("data.source" in line or "nowhere" in line for line in lines) == 1
+        for key in ("start.weights", "autoencoder.weights", "text.t5", "text.clip"):
+            assert sum(f"lora_t2v_256: {key} ckpts/" in line for line in lines) == 1
+        assert lines[-1].endswith("published: hf download hpcai-tech/Open-Sora-v2 --local-dir ckpts")
+
+
 def test_what_cannot_be_fine_tuned_is_refused(here, tmp_path, capsys):
     for argv, says in (
         (["finetune", str(tmp_path / "none")], "does not exist: give a folder of clips"),

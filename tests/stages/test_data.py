@@ -69,19 +69,14 @@ def test_readers_that_read_nothing_are_refused(source, keys):
     assert refused.value.status == 2
 
 
-def test_clips_of_buckets_that_fill_no_batch_are_counted_and_named(source, caplog):
-    table = buckets.table((("64px", 4, 1.0, 8), ("64px", 2, 1.0, 16)), False, 24.0, 8, mesh.make())
-    data.plan(source, table, 3)
-    assert caplog.text == ""  # every clip is long enough for the first
-    large = buckets.table((("64px", 8, 1.0, 8), ("32px", 4, 1.0, 64)), False, 24.0, 8, mesh.make())
-    short = [source[i] for i in range(3)]
-
-    class Few:
-        def __len__(self):
-            return len(source) + len(short)
-
-        def index(self):
-            return source.index()
-
-    data.plan(Few(), large, 3)
-    assert "3 of 19 clips are left out: 3 fit no bucket" in caplog.text
+def test_held_out_clips_of_no_batch_are_counted_with_why(source, tmp_path, caplog):
+    table = buckets.table((("64px", 8, 1.0, 8),), False, 24.0, 8, mesh.make())
+    data.warn_left_out(source, table, DataKeys(), 3, "held-out")
+    assert caplog.text == ""
+    small = clips.write_clips(tmp_path / "small", clips.specs(3, 1, clips.combinations()), 32, 8, 8)
+    large = clips.write_clips(tmp_path / "large", clips.specs(16, 1, clips.combinations()), 64, 8, 8)
+    both = dataset.open_source(dataset.build_clips([*probe(small).kept, *probe(large).kept], tmp_path / "set"))
+    data.plan(both, table, 3)
+    assert caplog.text == ""  # the table of training clips tells of them
+    data.warn_left_out(both, table, DataKeys(), 3, "held-out")
+    assert "3 of 19 held-out clips are left out: 3 have fewer than 80% of the pixels of 64px" in caplog.text

@@ -97,7 +97,7 @@ class _Budget:
 
 def save(folder: Path, leaves: Leaves, config: dict[str, Any]) -> None:
     """Write leaves as the parameters of checkpoint 0 in `folder`, with the model's config in JSON beside them."""
-    folder = Path(folder).absolute()
+    folder = Path(folder).resolve()
     tree = unflatten_dict({path: _LazyArray(leaves, path) for path in leaves.shapes})
     handler_of = {_LazyArray: _LazyHandler(), jax.Array: ocp.type_handlers.ArrayHandler()}  # else Orbax misses one
     registry = ocp.type_handlers.create_type_handler_registry(*handler_of.items())
@@ -171,7 +171,7 @@ def open_leaves(folder: Path) -> Leaves:
 
 def _open_all(folder: Path) -> dict[LeafPath, ts.TensorStore]:
     content = json_file.read(folder / "_METADATA", "give a checkpoint that osjax wrote", ("tree_metadata",))
-    base = {"driver": "file", "path": f"{folder.absolute()}/"}
+    base = {"driver": "file", "path": f"{folder.resolve()}/"}
     context = ts.Context({"cache_pool": {"total_bytes_limit": CHUNK}})
     opening = {}
     for entry in content["tree_metadata"].values():

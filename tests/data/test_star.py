@@ -8,11 +8,11 @@ from osjax.data import clips, star
 from osjax.parts import config, run
 
 
-def test_a_star_has_five_tips_and_stays_within_the_picture():
+def test_a_star_has_four_tips_and_stays_within_the_picture():
     turns = np.linspace(0, 2 * np.pi, 3600, endpoint=False)
     edge = np.array([_radius(turn) for turn in turns[::10]])
     peaks = (edge > np.roll(edge, 1)) & (edge >= np.roll(edge, -1))
-    assert peaks.sum() == 5 and edge.max() <= clips.TIP and edge.min() < 0.7
+    assert peaks.sum() == clips.POINTS == 4 and edge.max() <= clips.TIP and edge.min() < 0.7
     assert clips.distance("star", np.zeros(1), np.zeros(1), 1.0)[0] < 0
     for spec in [*star.specs(30), *star.unseen(30)]:
         way = np.abs(clips.DIRECTIONS[spec.direction]) * spec.travel / 2 + clips.TIP * spec.radius

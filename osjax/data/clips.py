@@ -24,7 +24,7 @@ COLOURS = {
 }
 SHAPES = ("circle", "bar", "pillar", "slash")  # a bar lies, a pillar stands, a slash leans
 STAR = "star"  # which no clip of the demo shows: data/star.py
-TIP, NOTCH = 1.4, 0.65  # of a star, in radii: it covers about what a circle does
+POINTS, TIP, NOTCH = 4, 1.4, 0.55  # of a star, lengths in radii: it covers about what a bar does
 SOFT_EDGE = 2  # pixels from an object's colour to the background's, as a lens draws them
 LONGEST = 1.17  # of all shapes' reaches, in radii
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}  # x right, y down
@@ -180,10 +180,10 @@ def distance(shape: str, u: np.ndarray, v: np.ndarray, r: float, notch: float = 
     """
     if shape == "circle":
         return np.hypot(u, v) - r
-    if shape == STAR:  # a fifth of it, folded in half, has one edge from a tip inwards
-        fifth = 2 * np.pi / 5
-        turn = abs((np.arctan2(u, -v) + fifth / 2) % fifth - fifth / 2)
-        tip, inner = np.array((TIP * r, 0.0)), notch * r * np.array((np.cos(fifth / 2), np.sin(fifth / 2)))
+    if shape == STAR:  # a quarter of it, folded in half, has one edge from a tip inwards
+        part = 2 * np.pi / POINTS
+        turn = abs((np.arctan2(u, -v) + part / 2) % part - part / 2)
+        tip, inner = np.array((TIP * r, 0.0)), notch * r * np.array((np.cos(part / 2), np.sin(part / 2)))
         outward = np.array((inner[1], tip[0] - inner[0])) / np.hypot(*(tip - inner))
         return outward[0] * (np.hypot(u, v) * np.cos(turn) - tip[0]) + outward[1] * np.hypot(u, v) * np.sin(turn)
     if shape == "slash":

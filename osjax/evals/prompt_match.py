@@ -16,7 +16,7 @@ from osjax.data.clips import COLOURS, DIRECTIONS, NOTCH, SHAPES, SPEEDS, STAR, W
 from osjax.evals import background
 
 TEMPLATE = 24  # side of the grid that masks are compared on
-BLUNT = (0.78, 0.91)  # notches of a star that a decoder has filled; without any, at 1.13, it is a pentagon
+BLUNT = (0.68, 0.8)  # notches of a star that a decoder has filled; without any, at 0.99, it is a square on a corner
 STILL = 0.04  # of the side: an object whose centre goes no farther has no direction
 
 

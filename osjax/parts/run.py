@@ -218,7 +218,8 @@ def missing_inputs(run: Run, finished: Collection[str] = (), resumed: Collection
 
 
 def lost_files(cfg: ConfigDict, ignored: tuple[str, ...] = ()) -> list[str]:
-    """Weights and tokenizers that a config names and that are not there, of one that makes no run for other reasons.
+    """Weights and tokenizers that a config names and that are not there, of one that makes no run for other reasons,
+    with the commands that fetch them; nothing where none of them is published.
 
     ignored: as `of_config` takes it. Stages that have begun are left out: they may have what they started from.
     """
@@ -233,7 +234,8 @@ def lost_files(cfg: ConfigDict, ignored: tuple[str, ...] = ()) -> list[str]:
             if isinstance(value, str) and value and not is_url(value) and not Path(value).exists():
                 problems.append(f"{name}: {key} {value} does not exist")
                 lost.append(value)
-    return problems + [f"missing files are published: {command}" for command in released.fetching(lost)]
+    told = [f"missing files are published: {command}" for command in released.fetching(lost)]
+    return [*problems, *told] if told else []
 
 
 def _kept(stage: Recipe) -> set[str]:

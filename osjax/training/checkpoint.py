@@ -292,7 +292,7 @@ def _versions() -> dict[str, str]:
 
 def _absolute(folder: epath.PathLike) -> epath.Path:
     path = epath.Path(folder)
-    return path if "://" in str(folder) else path.absolute()
+    return path if "://" in str(folder) else path.resolve()
 
 
 def _shapes(tree: Tree) -> dict[shapes.Path, shapes.Shape]:

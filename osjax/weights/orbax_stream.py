@@ -99,7 +99,7 @@ class _Budget:
 
 def save(folder: Path, leaves: Leaves, config: dict[str, Any]) -> None:
     """Write leaves as the parameters of checkpoint 0 in `folder`, with the model's config in JSON; sealed beside it."""
-    folder = Path(folder).absolute()
+    folder = Path(folder).resolve()
     tree = unflatten_dict({path: _LazyArray(leaves, path) for path in leaves.shapes})
     handler_of = {_LazyArray: _LazyHandler(), jax.Array: ocp.type_handlers.ArrayHandler()}  # else Orbax misses one
     registry = ocp.type_handlers.create_type_handler_registry(*handler_of.items())

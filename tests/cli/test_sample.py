@@ -77,6 +77,15 @@ def test_a_prompt_becomes_a_playable_video_with_its_settings_beside_it(workdir, 
     assert "1 sample in" in capsys.readouterr().out
 
 
+def test_a_workdir_may_be_named_by_way_of_the_folder_above(workdir, tmp_path, monkeypatch):
+    below = workdir / "below"
+    below.mkdir()
+    monkeypatch.chdir(below)
+    sample("..", "--prompt", "a red circle", "--output", tmp_path)
+    sample(f"../below/../../{workdir.name}", "--prompt", "a red circle", "--output", tmp_path / "again")
+    assert len(list(tmp_path.rglob("*.mp4"))) == 2
+
+
 REFERENCES = {
     "t2v": None,
     "i2v_head": "still.png",

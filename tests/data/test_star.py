@@ -1,18 +1,25 @@
 """A shape that the demo never trains on, and the stage that fine-tunes its model on it."""
 
+import re
+import shlex
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from osjax.data import clips, star
 from osjax.parts import config, run
 
+ROOT = Path(__file__).parents[2]
 
-def test_a_star_has_five_tips_and_stays_within_the_picture():
+
+def test_a_star_has_four_tips_and_stays_within_the_picture():
     turns = np.linspace(0, 2 * np.pi, 3600, endpoint=False)
     edge = np.array([_radius(turn) for turn in turns[::10]])
     peaks = (edge > np.roll(edge, 1)) & (edge >= np.roll(edge, -1))
-    assert peaks.sum() == 5 and edge.max() <= clips.TIP and edge.min() < 0.7
+    assert peaks.sum() == clips.POINTS == 4 and edge.max() <= clips.TIP and edge.min() < 0.7
     assert clips.distance("star", np.zeros(1), np.zeros(1), 1.0)[0] < 0
     for spec in [*star.specs(30), *star.unseen(30)]:
         way = np.abs(clips.DIRECTIONS[spec.direction]) * spec.travel / 2 + clips.TIP * spec.radius
@@ -41,6 +48,14 @@ def test_its_clips_show_some_colours_and_directions_and_look_like_no_other_shape
     shown = clips.render(made[0], 40)
     for shape in clips.SHAPES:
         assert np.abs(shown.astype(int) - clips.render(replace(made[0], shape=shape), 40)).max() > 50
+
+
+def test_the_page_s_command_writes_the_clips_that_its_next_command_names(tmp_path):
+    page = (ROOT / "docs" / "finetune.md").read_text()
+    (command,) = re.findall(r"^python -c .*$", page, re.MULTILINE)
+    given = re.search(r"osjax finetune (runs/stars/\S+) --config=configs/finetune/star.py", page)[1]
+    subprocess.run([sys.executable, *shlex.split(command)[1:]], cwd=tmp_path, check=True, capture_output=True)
+    assert len((tmp_path / given).read_text().splitlines()) == 1 + star.STARS + star.OLD
 
 
 def test_the_run_adapts_the_demo_s_last_model():

@@ -34,6 +34,8 @@ FLAGS = {
     "solver": ("sample.solver", str, f"of a step: {', '.join(SOLVERS)}"),
     "guidance": ("sample.guidance", float, "on the text; 1 is none"),
     "guidance-img": ("sample.guidance_img", float, "on given images and clips; 1 is none"),
+    "guidance-from": ("sample.guidance_from", float, "time of the first guided step, 1 is noise"),
+    "guidance-until": ("sample.guidance_until", float, "time down to which steps are guided, 0 is data"),
     "negative": ("sample.negative", str, "negative prompt"),
     "motion-score": ("sample.motion_score", int, "stated at the end of the prompt: 1 still, 7 fast"),
     "fps": ("sample.fps", int, "frames per second of the file"),

@@ -77,3 +77,14 @@ def weights(
     image_S = oscillate(image, num_steps, **({} if image_oscillation else {"full_steps": num_steps}))
     plain_ST = np.repeat(image_S[:, None], num_frames, axis=1)
     return Weights(text_S, temporal_ramp(image_S, num_frames) if image_ramp else plain_ST)
+
+
+def within(tables: Weights, times: np.ndarray, above: float, below: float) -> Weights:
+    """The weights in steps that begin at a time in [above, below], and 1, which is no guidance, in all others.
+
+    tables: of as many steps as there are times. times: (S,) at which the steps begin. above, below: 0 is data, 1 is
+    noise. Source: Kynkäänniemi et al. 2024.
+    """
+    inside_S = (times >= above) & (times <= below)
+    text_S = np.where(inside_S, tables.text_S, 1).astype(np.float32)
+    return Weights(text_S, np.where(inside_S[:, None], tables.image_ST, 1).astype(np.float32))

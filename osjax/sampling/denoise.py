@@ -76,11 +76,15 @@ def plan(
 ) -> tuple[sampler.Calls, np.ndarray]:
     """(calls, ends of steps) of `flow.sampler.plan` for these settings and this velocity model.
 
-    latent_shape: (T, H, W, C), from which the timestep shift follows.
+    latent_shape: (T, H, W, C), from which the timestep shift follows. UserError where guidance is for a part of
+    the steps and acts in none, or the model is told its strength once for all.
     """
     T, H, W, _ = latent_shape
     times = shift.schedule(settings.steps, module.inputs.tokens(1, H, W), T, settings.shift, settings.alpha)
     if module.inputs.guidance:
+        if settings.in_part:
+            told = "this model is told the strength of guidance, the same in all steps"
+            raise UserError(f"{told}: leave out guidance_from and guidance_until")
         return sampler.plan(times, solver=settings.solver)  # distilled: told the strength, one call an evaluation
     mode = settings.condition
     weights = guidance.weights(
@@ -93,6 +97,11 @@ def plan(
         image_oscillation=settings.image_oscillation,
         image_ramp=settings.image_ramp and mode.is_image,
     )
+    if settings.in_part:
+        above, below = settings.guidance_until, settings.guidance_from
+        weights = guidance.within(weights, times[:-1], above, below)
+        if not np.any((times[:-1] >= above) & (times[:-1] <= below)):
+            raise UserError(f"no step of {settings.steps} begins between the times {below} and {above}: widen guidance")
     return sampler.plan(times, weights, settings.solver)
 
 

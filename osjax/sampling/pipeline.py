@@ -190,6 +190,7 @@ class Pipeline:
             )
         if settings.mode == T2I2V and self.image is None:
             raise UserError("mode t2i2v needs an image model: give config.image its weights")
+        self.calls(settings)  # refuses guidance that acts in no step
 
     def _whole_frames(self, frames: int) -> list[int]:
         """The nearest numbers of frames below and above that decode whole."""

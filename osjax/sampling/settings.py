@@ -27,6 +27,8 @@ class SampleSettings:
     guidance: on the text; guidance_img: on the condition; 1 is none. A guidance-distilled model is told `guidance`
         instead. The oscillations take guidance away on odd steps after the tenth; the ramp lets the guidance on a
         given image grow over the frames and fall over the steps.
+    guidance_from, guidance_until: guidance, of either kind, acts in the steps that begin at a time between the two, 1
+        being noise and 0 data; the other steps are made with the prompt alone, by one model call.
     alpha: replaces the timestep shift that size and duration imply.
     state_fps, motion_score: whether the prompt ends with the frame rate, and with which motion score (1 still, 7 fast).
     caption_form: how it says so, "original" as the original samples, or "training" as captions are in training.
@@ -51,6 +53,8 @@ class SampleSettings:
     text_oscillation: bool = True
     image_oscillation: bool = True
     image_ramp: bool = True  # only for modes that give images, as in the original
+    guidance_from: float = 1.0
+    guidance_until: float = 0.0
     shift: bool = True
     alpha: float | None = None
     negative: str = ""
@@ -77,6 +81,13 @@ class SampleSettings:
         for name in ("guidance", "guidance_img", "image_guidance"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UserError(f"{name} is {getattr(self, name)}: give 0 or more (1 is no guidance)")
+        if not 0 <= self.guidance_until < self.guidance_from <= 1:
+            raise UserError(
+                f"guidance_from {self.guidance_from} and guidance_until {self.guidance_until} are times of sampling: "
+                "give the first 1 (noise) or less, the second 0 (data) or more, and less than the first"
+            )
+        if self.in_part and not self.guided:
+            raise UserError("guidance_from and guidance_until say when guidance acts, but there is none: set guidance")
         if self.alpha is not None and not 0 < self.alpha < math.inf:
             raise UserError(f"alpha is {self.alpha}: give a positive shift, or none to follow size and duration")
         if (self.height is None) != (self.width is None):
@@ -105,6 +116,16 @@ class SampleSettings:
         """What is given to the video model."""
         return modes.of("i2v_head" if self.mode == T2I2V else self.mode)
 
+    @property
+    def guided(self) -> bool:
+        """Whether there is guidance on text or condition."""
+        return self.guidance != 1 or (self.guidance_img != 1 and bool(self.condition.references))
+
+    @property
+    def in_part(self) -> bool:
+        """Whether guidance acts in a part of the steps alone."""
+        return (self.guidance_from, self.guidance_until) != (1, 0)
+
     def size(self, multiple: int) -> tuple[int, int]:
         """(height, width) in pixels. Sizes of the tables divide by `multiple`; those asked for stay."""
         if self.height is not None and self.width is not None:
@@ -123,6 +144,8 @@ class SampleSettings:
             names += [name for name in vars(self) if name.startswith("image_") and name not in OF_REFERENCES]
         if not self.condition.references:
             names += OF_REFERENCES
+        if not self.guided:
+            names += ["guidance_from", "guidance_until"]
         if not self.shift:
             names += ["alpha"]
         return frozenset(names)
@@ -148,6 +171,8 @@ class Changes(TypedDict, total=False):
     text_oscillation: bool
     image_oscillation: bool
     image_ramp: bool
+    guidance_from: float
+    guidance_until: float
     shift: bool
     alpha: float | None
     negative: str

@@ -18,7 +18,11 @@ from osjax.sampling.names import LAYOUTS, file_stem
 from osjax.types import Json
 
 SUFFIXES = (".mp4", ".png")
-SINCE = {"solver": "euler"}  # settings that older samples do not state -> what these were made with
+SINCE = {
+    "solver": "euler",
+    "guidance_from": 1.0,
+    "guidance_until": 0.0,
+}  # settings that older samples do not state -> what these were made with
 CRF = 23  # of x264: as the original saves its samples, opensora/datasets/utils.py; 0 loses nothing
 
 

@@ -57,3 +57,20 @@ def test_shares_sum_to_the_guided_prediction_and_to_one():
 def test_negative_weights_are_a_user_error():
     with pytest.raises(UserError, match="negative"):
         guidance.weights(5, 1, -1.0)
+
+
+def test_outside_of_its_interval_guidance_is_one_and_its_predictions_are_not_needed():
+    times = np.linspace(1, 0, 6)[:-1]
+    tables = guidance.weights(5, 3, 7.5, 3.0)
+    part = guidance.within(tables, times, 0.3, 0.8)
+    assert part.text_S.tolist() == [1, 7.5, 7.5, 7.5, 1]
+    assert part.image_ST[:, 2].tolist() == [1, 3, 3, 3, 1]
+    assert needed(part) == [[1, 0, 0], [1, 1, 1], [1, 1, 1], [1, 1, 1], [1, 0, 0]]
+    whole = guidance.within(tables, times, 0.0, 1.0)
+    assert all(np.array_equal(*pair) for pair in zip(whole, tables, strict=True))
+
+
+def test_weights_of_one_outside_do_not_hide_that_weights_inside_are_kept_as_they_oscillate():
+    tables = guidance.weights(14, 1, 7.5, text_oscillation=True)
+    part = guidance.within(tables, np.linspace(1, 0, 15)[:-1], 0.0, 0.5)
+    assert part.text_S.tolist() == [1] * 7 + [7.5, 7.5, 7.5, 7.5, 1, 7.5, 1]

@@ -108,6 +108,22 @@ def test_prompt_negative_and_reference_all_change_the_result(pipe):
     assert np.abs(one_each[0] - base[0]).max() > 1e-3
 
 
+def test_guidance_in_a_part_of_the_steps_saves_calls_and_changes_the_video(pipe):
+    whole = pipe(["a red circle"])
+    part = pipe(["a red circle"], guidance_from=0.9, guidance_until=0.1)
+    assert (pipe.calls(pipe.settings), pipe.calls(pipe.settings.changed(guidance_from=0.9))) == (6, 5)
+    assert np.abs(whole.latents_BTHWC - part.latents_BTHWC).max() > 1e-3
+    assert (part.settings["guidance_from"], part.settings["guidance_until"]) == (0.9, 0.1)
+    with pytest.raises(UserError, match="no step of 3 begins between the times 0.99 and 0.98"):
+        pipe(["a red circle"], guidance_from=0.99, guidance_until=0.98)
+
+
+def test_a_model_that_is_told_the_strength_takes_no_part_of_the_steps():
+    told = tiny.pipeline({"guidance_embed": True})
+    with pytest.raises(UserError, match="this model is told the strength of guidance"):
+        told(["a red circle"], guidance_from=0.9)
+
+
 def test_given_images_are_put_back_where_asked_and_repeated_frames_dropped(pipe):
     rng = np.random.RandomState(0)
     head, tail = (rng.randint(0, 256, (frames, 32, 32, 3), np.uint8) for frames in (3, 5))

@@ -83,3 +83,23 @@ def test_a_resolution_replaces_the_size_it_is_given_for():
 
 def test_changes_are_named_and_typed_as_the_settings_are():
     assert get_type_hints(Changes) == get_type_hints(SampleSettings)
+
+
+@pytest.mark.parametrize(
+    "given, says",
+    [
+        ({"guidance_from": 0.2, "guidance_until": 0.8}, "less than the first"),
+        ({"guidance_from": 1.5}, "1 .noise. or less"),
+        ({"guidance_until": float("nan")}, "are times of sampling"),
+        ({"guidance_until": 0.5, "guidance": 1.0}, "but there is none"),
+    ],
+)
+def test_guidance_in_a_part_of_the_steps_is_refused_where_it_says_nothing(given, says):
+    with pytest.raises(UserError, match=says):
+        SampleSettings(**given)
+
+
+def test_what_is_said_of_unguided_samples_leaves_out_when_guidance_acts():
+    when = {"guidance_from", "guidance_until"}
+    assert when <= SampleSettings(guidance=1.0).unread() and not when & SampleSettings(guidance_from=0.9).unread()
+    assert not when & SampleSettings(guidance=1.0, mode="i2v_head").unread()

@@ -56,6 +56,9 @@ VERBS = {
     "verify": Verb("osjax.cli.verify", "whether all that a run has kept is as it was written", needs_config=False),
     "report": Verb("osjax.cli.report", "a run's losses, rates and samples as one HTML page", needs_config=False),
     "sample": Verb("osjax.cli.sample", "prompts, images and clips to videos", "configs/sample/demo.py"),
+    "calibrate": Verb(
+        "osjax.cli.calibrate", "what caches need to know of a model, measured once", "configs/sample/demo.py"
+    ),
     "serve": Verb(
         "osjax.cli.serve", "the videos API of OpenAI's clients, and a studio in the browser", "configs/serve.py"
     ),
@@ -83,6 +86,7 @@ COMPUTING = (
     "encode",
     "verify",
     "sample",
+    "calibrate",
     "serve",
     "eval",
     "bench",

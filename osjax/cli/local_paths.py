@@ -22,7 +22,7 @@ URL_KEYS = {
     "bench": ("source", "held_out"),
 }
 # Verbs whose weights may be hf:// paths, and their options that name some.
-HUB_VERBS = ("train", "finetune", "encode", "plan", "demo", "sample", "serve", "convert")
+HUB_VERBS = ("train", "finetune", "encode", "plan", "demo", "sample", "calibrate", "serve", "convert")
 HUB_OPTIONS = {("finetune", "weights"), ("convert", "source"), ("convert", "out"), ("convert", "adapter")}
 ADVICE = {
     "workdir": LOCAL_WORKDIR,

@@ -5,18 +5,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from osjax import lock
 from osjax.cli import sample_memory
 from osjax.errors import UserError
+from osjax.evals import recon
 from osjax.flow.solvers import SOLVERS
 from osjax.parallel import compiled
 from osjax.parts import pipeline, sampling, trained_on
 from osjax.parts.sampling import SamplingKeys
 from osjax.sampling import names, prompts, references
 from osjax.sampling.batch import Batch
-from osjax.sampling.settings import T2I2V, mode_names
+from osjax.sampling.settings import SCHEDULES, T2I2V, mode_names
+from osjax.sampling.skips import CACHES, NONE
 from osjax.sampling.write import CRF, Output
 
 log = logging.getLogger(__name__)
@@ -32,6 +35,10 @@ FLAGS = {
     "frames": ("sample.frames", int, "4k + 1 for a causal autoencoder, multiples of 4 for the DC-AE"),
     "steps": ("sample.steps", int, "from noise to video"),
     "solver": ("sample.solver", str, f"of a step: {', '.join(SOLVERS)}"),
+    "schedule": ("sample.schedule", str, f"of the steps: {', '.join(SCHEDULES)}"),
+    "reuse": ("sample.reuse", str, f"by which calls skip the model's blocks: none, {', '.join(CACHES)}"),
+    "reuse-limit": ("sample.reuse_limit", float, "how much may change until they run again"),
+    "reuse-run": ("sample.reuse_run", int, "calls that are skipped on end, at most"),
     "guidance": ("sample.guidance", float, "on the text; 1 is none"),
     "guidance-img": ("sample.guidance_img", float, "on given images and clips; 1 is none"),
     "guidance-from": ("sample.guidance_from", float, "time of the first guided step, 1 is noise"),
@@ -59,7 +66,8 @@ SWITCHES = {
 }
 
 
-def add_options(parser) -> None:
+def add_requests(parser) -> None:
+    """Declare what says which samples to make, on an `argparse.ArgumentParser`, for `requests_of`."""
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--prompt", action="append", metavar="TEXT", help="what to show; may be given several times")
     what.add_argument(
@@ -70,6 +78,10 @@ def add_options(parser) -> None:
     parser.add_argument(
         "--ref", action="append", metavar="PATHS", help="images or videos of a --prompt, several separated by ';'"
     )
+
+
+def add_options(parser) -> None:
+    add_requests(parser)
     for flag, (key, kind, text) in FLAGS.items():
         parser.add_argument(f"--{flag}", type=kind, help=f"{text} (config.{key})")
     parser.add_argument(
@@ -78,19 +90,22 @@ def add_options(parser) -> None:
     parser.add_argument(
         "--topology", metavar="NAME", help="with --memory: compile for this TPU, such as v5p:2x2x1, without having it"
     )
+    parser.add_argument(
+        "--compare", action="store_true", help="with --reuse: make each sample exactly as well, and print PSNR and SSIM"
+    )
     for flag, (key, text) in SWITCHES.items():
         parser.add_argument(f"--{flag}", action="store_true", default=None, help=f"{text} (config.{key})")
 
 
 def run(cfg: ConfigDict, args) -> None:
     for flag, (key, *_) in {**FLAGS, **SWITCHES}.items():
-        _set(cfg, key, getattr(args, flag.replace("-", "_")))
+        put(cfg, key, getattr(args, flag.replace("-", "_")))
     if args.memory:
         sample_memory.run(cfg, args.topology)
         return
     if args.topology:
         raise UserError("--topology goes with --memory: nothing can be sampled on devices that are not here", status=2)
-    requests = _requests(args)
+    requests = requests_of(args)
     keys = sampling.of_config(cfg)
     compiled.keep(keys.compilation_cache)
     pipe = pipeline.of_keys(keys)
@@ -101,13 +116,37 @@ def run(cfg: ConfigDict, args) -> None:
     size = pipe.settings.frames, *pipe.size(pipe.settings)
     for line in trained_on.unlike(keys, [request.text for request in requests], *size):
         log.warning("%s", line)
+    compared = _Compared() if args.compare else None
+    if compared and pipe.settings.reuse == NONE:
+        raise UserError("--compare is for samples of --reuse: these are exact", status=2)
     with lock.held(output.settings_folder, "osjax sample"):  # of VBench, which wants videos alone, not the videos'
         batch = Batch(pipe, pipe.settings, requests, output, _sources(keys), keys.output.samples, keys.output.overwrite)
         if pipe.settings.mode == T2I2V:
             batch.make_first_frames()
-        paths = batch.make()
+        paths = batch.make(compared)
+    if pipe.settings.reuse != NONE and paths:
+        print(f"{pipe.spent.ran} model calls ran the blocks, {pipe.spent.calls - pipe.spent.ran} skipped them")
+    if compared and paths:
+        print(compared.summary)
     more = [f"... and {len(paths) - SHOWN} more"] if len(paths) > SHOWN else []
     print("\n".join([*map(_shown, paths[:SHOWN]), *more, _summary(batch, output, len(paths))]))
+
+
+class _Compared:
+    """PSNR and SSIM of samples against the exact ones, for `Batch.make`."""
+
+    def __init__(self):
+        self.decibels: list[float] = []
+        self.ssim: list[float] = []
+
+    def __call__(self, video_THWC: np.ndarray, exact_THWC: np.ndarray) -> None:
+        self.decibels.append(float(recon.psnr(video_THWC[None], exact_THWC[None])[0]))
+        self.ssim.append(float(recon.ssim(video_THWC[None], exact_THWC[None])[0]))
+
+    @property
+    def summary(self) -> str:
+        mean, least = np.mean(self.decibels), min(self.decibels)
+        return f"against the exact samples: PSNR {mean:.1f} dB, at least {least:.1f}; SSIM {np.mean(self.ssim):.4f}"
 
 
 def _summary(batch: Batch, output: Output, made: int) -> str:
@@ -120,7 +159,8 @@ def _shown(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def _set(cfg: ConfigDict, key: str, value: Any) -> None:
+def put(cfg: ConfigDict, key: str, value: Any) -> None:
+    """Set a key of a config by its dotted name, unless the value is None."""
     if value is None:
         return
     *groups, name = key.split(".")
@@ -129,7 +169,8 @@ def _set(cfg: ConfigDict, key: str, value: Any) -> None:
     cfg[name] = value
 
 
-def _requests(args) -> list[prompts.Request]:
+def requests_of(args) -> list[prompts.Request]:
+    """The samples that the command line asks for. UserError where it says none, or contradicts itself."""
     if args.prompts is not None:
         if args.ref:
             raise UserError("--ref goes with --prompt: write references into the column ref of --prompts", status=2)

@@ -4,6 +4,7 @@ Scan keeps compile time flat in depth. What every block reads alike (the modulat
 broadcast, not carried, so it is not saved once per block.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,7 +76,8 @@ class Stack:
 
     depth: blocks. dtype: kernels are cast to it before the scan, all blocks together: a cast inside would run in every
     pass. grad_dtype: "float32" or "bfloat16", in what the kernels' gradients leave the scan. remat: one of
-    REMAT_POLICIES, for the first `remat_count` blocks (None: all); the others keep every activation.
+    REMAT_POLICIES, for the first `remat_count` blocks (None: all); the others keep every activation. part: (first, end)
+    of the blocks that run, without rematerialisation; None: all.
     """
 
     depth: int
@@ -83,6 +85,7 @@ class Stack:
     grad_dtype: str = "float32"
     remat: str = "none"
     remat_count: int | None = None
+    part: tuple[int, int] | None = None
 
 
 def run(
@@ -109,6 +112,8 @@ def run(
     variables = _as_bits(_cast(parent.get_variable("params", name), jnp.dtype(how.dtype), how.grad_dtype))
     if parent.has_variable(ADAPTERS, name):
         variables[ADAPTERS] = parent.get_variable(ADAPTERS, name)
+    if how.part is not None:
+        return _part(one, carry, variables, how.part)
     count = how.depth if how.remat_count is None else min(how.remat_count, how.depth)
     if how.remat == "none" or count == 0:
         return jax.lax.scan(one, carry, variables)[0]
@@ -118,6 +123,15 @@ def run(
         return jax.lax.scan(again, carry, variables)[0]
     first, rest = _split(variables, count)
     return jax.lax.scan(one, jax.lax.scan(again, carry, first)[0], rest)[0]
+
+
+def _part(one: Callable, carry: Any, variables: Tree, part: tuple[int, int]) -> Any:
+    """The last carry of blocks part[0] up to part[1]. They are picked where they lie: a slice would copy them all."""
+
+    def at(carry, i):
+        return one(carry, jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False), variables))
+
+    return jax.lax.scan(at, carry, jnp.arange(*part))[0]
 
 
 def _cast(params: Tree, dtype: Any, grad_dtype: str) -> dict[str, Any]:

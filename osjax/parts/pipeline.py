@@ -15,8 +15,8 @@ from osjax.errors import UserError, usage
 from osjax.models.velocity import VideoConfig
 from osjax.parallel import mesh as device_mesh
 from osjax.parts import autoencoder as autoencoders
+from osjax.parts import calibrated, released, sampling, stored, text, video_model
 from osjax.parts import dtype as dtypes
-from osjax.parts import released, sampling, stored, text, video_model
 from osjax.parts import text as texts
 from osjax.parts.groups import refuse, said, to_dataclass
 from osjax.parts.sampling import SamplingKeys
@@ -60,6 +60,7 @@ def of_keys(keys: SamplingKeys, mesh: Mesh | None = None) -> Pipeline:
     computes = keys.dtype or "bfloat16"
     words = text.of_keys(keys.text).encoder(computes, keys.offload)
     velocity = video_model.of_keys(keys.model, "model", computes, keys.attention, *_devices(mesh))
+    options["calibration"] = calibrated.of_weights(keys.model.weights)
     return Pipeline(*velocity, _autoencoder(keys.autoencoder, "autoencoder"), words, settings=settings, **options)
 
 
@@ -120,6 +121,7 @@ def from_checkpoint(folder: Path | str, **options: Unpack[RunOptions]) -> Pipeli
         offload=options.get("offload", False),
         int8=options.get("int8", False),
         image=options.get("image"),
+        calibration=calibrated.of_run(folder, denoiser, run.files.get("model", {}).get("weights")),
     )
 
 

@@ -1,9 +1,10 @@
 """A batch of samples on disk: what is finished stays, what was interrupted goes on where it was."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 import osjax
@@ -46,7 +47,7 @@ class Batch:
     ):
         pipe.check(settings)
         self.pipe, self.settings, self.output, self.model, self.overwrite = pipe, settings, output, sources, overwrite
-        _check_references(settings, requests)
+        check_references(settings, requests)
         if output.layout == names.VBENCH:  # its list has prompts twice, which have one file
             requests = prompts.merged(requests, output.by_suite)
         self.wanted = list(self._wanted(requests, samples))
@@ -96,15 +97,27 @@ class Batch:
                     bars.sample()
         self.missing = [replace(w, job=replace(w.job, reference=output.media(w.stem, 1))) for w in self.missing]
 
-    def make(self) -> list[Path]:
-        """Make what is missing; the paths of what was made."""
+    def make(self, compare: Callable[[np.ndarray, np.ndarray], None] | None = None) -> list[Path]:
+        """Make what is missing; the paths of what was made.
+
+        compare: gets the pixels (T, H, W, 3) of each sample, and those of the same sample made exactly, with every call
+        of the model whole; it costs as much again.
+        """
         paths = []
         with _Bars("samples", len(self.missing), self.settings.steps) as bars:
             made = self.pipe.stream([w.job for w in self.missing], self.settings, bars.step)
             for wanted, (video, _) in zip(self.missing, made, strict=True):
                 paths.append(self.output.write(wanted.stem, video, wanted.says, self.settings.fps))
+                if compare is not None:
+                    compare(video, self._exact(wanted.job))
                 bars.sample()
         return paths
+
+    def _exact(self, job: Job) -> np.ndarray:
+        spent = self.pipe.spent
+        (video, _), *_ = self.pipe.stream([job], self.settings.changed(reuse="none"))
+        self.pipe.spent = spent  # which tells of the samples that were asked for
+        return video
 
 
 class _Bars:
@@ -130,7 +143,8 @@ class _Bars:
         self._samples.update()
 
 
-def _check_references(settings: SampleSettings, requests: Sequence[prompts.Request]) -> None:
+def check_references(settings: SampleSettings, requests: Sequence[prompts.Request]) -> None:
+    """UserError where the mode of the settings needs references that a prompt lacks, or takes none and one has some."""
     needs = bool(settings.condition.references) and settings.mode != T2I2V
     for number, request in enumerate(requests, 1):
         if needs and not request.ref:

@@ -7,6 +7,7 @@ bits.
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -17,26 +18,23 @@ import numpy as np
 from jax.sharding import Mesh
 
 from osjax.errors import UserError
-from osjax.flow import guidance, sampler, shift
+from osjax.flow import bend, guidance, sampler, shift
 from osjax.models import velocity
 from osjax.parallel import sharding
-from osjax.sampling.settings import SampleSettings
-from osjax.types import Array
+from osjax.sampling import cached, skips
+from osjax.sampling.calibration import Curve
+from osjax.sampling.inputs import Inputs, given
+from osjax.sampling.settings import MEASURED, SHIFTED, SampleSettings
 
 OnStep = Callable[[sampler.State], None]
 
 
-class Inputs(NamedTuple):
-    """All that the model is told besides the latent, float32.
+class Denoised(NamedTuple):
+    """What a run of the loop gives. x_BTHWC: latents. ran: calls that ran the model's blocks, of `calls` in all."""
 
-    txt_2BMC, vec_2BC: text states and pooled vectors of the prompts, then of the negative prompts.
-    cond_BTHWC: condition (mask first); None for models without. strength_B: for guidance-distilled models, else None.
-    """
-
-    txt_2BMC: Array
-    vec_2BC: Array
-    cond_BTHWC: Array | None = None
-    strength_B: Array | None = None
+    x_BTHWC: jax.Array
+    ran: int
+    calls: int
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=2)
@@ -57,30 +55,32 @@ def advance(
     size = state.x.shape[1:4]
 
     def call(i: jax.Array, state: sampler.State) -> sampler.State:
-        # Branches: 0 prompt and condition, 1 negative prompt and condition, 2 negative prompt without condition. One
-        # program makes all three, so the branch is a traced number and what the model sees is chosen by value; without
-        # a condition the model sees zeros, as it did in training.
-        branch, t = jnp.asarray(calls.branch_F)[i], jnp.asarray(calls.t_F)[i]
-        txt, vec = (text[jnp.minimum(branch, 1)] for text in (inputs.txt_2BMC, inputs.vec_2BC))
-        cond = None if inputs.cond_BTHWC is None else jnp.where(branch < 2, inputs.cond_BTHWC, 0)
-        given = velocity.Given(txt, vec, cond, inputs.strength_B)
+        t = jnp.asarray(calls.t_F)[i]
         t_B = jnp.full((len(state.x),), t)
-        return sampler.update(state, calls, i, velocity.of_packed(module, params, state.x, size, t_B, given))
+        told = given(inputs, jnp.asarray(calls.branch_F)[i])
+        return sampler.update(state, calls, i, velocity.of_packed(module, params, state.x, size, t_B, told))
 
     packed = jax.lax.fori_loop(first, last, call, jax.tree.map(module.pack, state))
     return jax.tree.map(lambda x: module.unpack(x, size), packed)
 
 
 def plan(
-    settings: SampleSettings, module: nn.Module, latent_shape: tuple[int, int, int, int]
+    settings: SampleSettings,
+    module: nn.Module,
+    latent_shape: tuple[int, int, int, int],
+    curve: Curve | None = None,
 ) -> tuple[sampler.Calls, np.ndarray]:
     """(calls, ends of steps) of `flow.sampler.plan` for these settings and this velocity model.
 
-    latent_shape: (T, H, W, C), from which the timestep shift follows. UserError where guidance is for a part of
-    the steps and acts in none, or the model is told its strength once for all.
+    latent_shape: (T, H, W, C), from which the timestep shift follows. curve: of settings that take one. UserError where
+    guidance is for a part of the steps and acts in none, or the model is told its strength once for all.
     """
     T, H, W, _ = latent_shape
-    times = shift.schedule(settings.steps, module.inputs.tokens(1, H, W), T, settings.shift, settings.alpha)
+    if settings.schedule == MEASURED:
+        assert curve is not None  # the pipeline has seen to it
+        times = bend.schedule(settings.steps, np.array(curve.times), np.array(curve.bend))
+    else:
+        times = shift.schedule(settings.steps, module.inputs.tokens(1, H, W), T, settings.shift, settings.alpha)
     if module.inputs.guidance:
         if settings.in_part:
             told = "this model is told the strength of guidance, the same in all steps"
@@ -138,28 +138,48 @@ class Denoiser:
         inputs: Inputs,
         settings: SampleSettings,
         on_step: OnStep | None = None,
-    ) -> jax.Array:
-        """The denoised latents (rows, T, H, W, C), float32.
+        curve: Curve | None = None,
+    ) -> Denoised:
+        """The denoised latents (rows, T, H, W, C), float32, and what they took.
 
         params: of the module. noise_BTHWC: to start from, a row for each of `rows`. settings: steps, shift, guidance.
         on_step: called after every step with the state of latents, which costs a wait each time; the next step takes
-        its buffers, and what it raises ends the loop. UserError: see `check`.
+        its buffers, and what it raises ends the loop. curve: measured, for settings that take one. UserError: see
+        `check`.
         """
-        calls, ends = plan(settings, self.module, noise_BTHWC.shape[1:])
+        calls, ends = plan(settings, self.module, noise_BTHWC.shape[1:], curve)
         self.check(noise_BTHWC.shape[1:], inputs.txt_2BMC.shape[2])
+        skipping = self._skipping(settings, calls, ends, curve)
         if self.module.inputs.guidance:
             inputs = inputs._replace(strength_B=jnp.full((len(noise_BTHWC),), settings.guidance))
         if self.mesh is None:
             # Where the parameters are, as it comes back from each step: else the second one would be compiled anew.
             where = getattr(jax.tree.leaves(params)[0], "sharding", None)
-            return self._run(params, jax.device_put(sampler.start(noise_BTHWC), where), inputs, calls, ends, on_step)
+            state = jax.device_put(sampler.start(noise_BTHWC), where)
+            return self._run(Loop(params, inputs, calls, skipping), state, ends, on_step)
         # Each group of devices makes its own rows. Text, condition and tables are small: every device has them whole.
         rows = sharding.batch_sharding(self.mesh)
         everywhere = sharding.replicated(self.mesh)
         state = jax.device_put(sampler.start(noise_BTHWC), rows)
         inputs = jax.device_put(inputs, everywhere)
         with sharding.under(self.mesh):
-            return self._run(params, state, inputs, jax.device_put(calls, everywhere), ends, on_step)
+            return self._run(Loop(params, inputs, jax.device_put(calls, everywhere), skipping), state, ends, on_step)
+
+    def _skipping(
+        self, settings: SampleSettings, calls: sampler.Calls, ends: np.ndarray, curve: Curve | None
+    ) -> tuple[cached.Look, cached.Skips] | None:
+        """What the settings' cache makes of the program, and its table; None where nothing is skipped."""
+        if settings.reuse == skips.NONE:
+            return None
+        if not hasattr(self.module, "velocity_reusing"):
+            raise UserError(f"this family of models runs all of itself in every call: leave reuse {settings.reuse} out")
+        look = skips.look_of(settings.reuse, settings.reuse_lines)
+        if self.rows > 1 and look.signal != "none":
+            raise UserError(
+                f"the cache {settings.reuse} decides in the run, and {self.rows} samples at once would have to agree: "
+                "use magcache, or a mesh without data and fsdp"
+            )
+        return look, skips.of_run(settings.reuse, settings.bounds, calls, ends, curve)
 
     def lower(
         self,
@@ -173,7 +193,8 @@ class Denoiser:
         params: shapes. latent_shape: (T, H, W, C) of one sample. text_tokens: of a prompt. settings: steps, shift,
         guidance. UserError: see `check`.
         """
-        takes, calls = self.module.inputs, plan(settings, self.module, latent_shape)[0]
+        # Times shape no program, so those of the formula do for measured ones.
+        takes, calls = self.module.inputs, plan(replace(settings, schedule=SHIFTED), self.module, latent_shape)[0]
         everywhere = rows = None
         if self.mesh is not None:
             everywhere, rows = sharding.replicated(self.mesh), sharding.batch_sharding(self.mesh)
@@ -193,14 +214,51 @@ class Denoiser:
         bounds = (shape((), dtype=jnp.int32),) * 2
         context = nullcontext() if self.mesh is None else sharding.under(self.mesh)
         with context:
-            return advance.lower(self.module, params, state, inputs, tables, *bounds)
+            if settings.reuse == skips.NONE:
+                return advance.lower(self.module, params, state, inputs, tables, *bounds)
+            look = skips.look_of(settings.reuse, settings.reuse_lines)
+            memory = jax.eval_shape(partial(cached.start, self.module, look), params, state.x, inputs)
+            skip = jax.tree.map(lambda x: shape(x.shape, dtype=x.dtype), skips.nothing(calls))
+            both = (state, memory), inputs, (tables, skip)
+            return cached.advance.lower(self.module, look, params, *both, *bounds)
 
-    def _run(self, params, state, inputs, calls, ends, on_step) -> jax.Array:
+    def _run(self, loop: "Loop", state: sampler.State, ends: np.ndarray, on_step: OnStep | None) -> Denoised:
         # Without a listener one dispatch runs the whole loop on the device. With one, a step may be several model
         # calls, one for each branch of guidance, so `ends` says after which call every step is complete.
-        if on_step is None:
-            return advance(self.module, params, state, inputs, calls, np.int32(0), ends[-1]).x
-        for first, last in zip(np.concatenate([[0], ends[:-1]]).astype(np.int32), ends, strict=True):
-            state = jax.block_until_ready(advance(self.module, params, state, inputs, calls, first, last))
-            on_step(state)
-        return state.x
+        state, memory = loop.begin(self.module, state)
+        begins = [0] if on_step is None else [0, *ends[:-1]]
+        for first, last in zip(begins, ends[-len(begins) :], strict=True):
+            state, memory = loop.advance(self.module, (state, memory), np.int32(first), np.int32(last))
+            if on_step is not None:
+                on_step(jax.block_until_ready(state))
+        calls = int(ends[-1])
+        return Denoised(state.x, calls if memory is None else int(np.sum(memory.ran_3)), calls)
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A run's loop but for its state. skipping: of a cache; None for the exact one, whose program is another."""
+
+    params: velocity.Params
+    inputs: Inputs
+    calls: sampler.Calls
+    skipping: tuple[cached.Look, cached.Skips] | None
+
+    def begin(self, module: nn.Module, state: sampler.State) -> tuple[sampler.State, cached.Memory | None]:
+        """The state with a memory beside it. module: the video model."""
+        if self.skipping is None:
+            return state, None
+        return state, cached.start(module, self.skipping[0], self.params, state.x, self.inputs)
+
+    def advance(
+        self,
+        module: nn.Module,
+        state: tuple[sampler.State, cached.Memory | None],
+        first: np.int32,
+        last: np.int32,
+    ) -> tuple[sampler.State, cached.Memory | None]:
+        """The state and the memory behind the calls `first` up to `last`. module: the video model. state: of both."""
+        if self.skipping is None:
+            return advance(module, self.params, state[0], self.inputs, self.calls, first, last), None
+        look, table = self.skipping
+        return cached.advance(module, look, self.params, state, self.inputs, (self.calls, table), first, last)

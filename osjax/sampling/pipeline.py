@@ -21,14 +21,16 @@ from osjax.models.lora import Adapted
 from osjax.models.velocity import Params
 from osjax.parallel import sharding
 from osjax.sampling import int8 as quantization
-from osjax.sampling import references, t2i2v
+from osjax.sampling import observe, references, t2i2v, takes
 from osjax.sampling.autoencoder import Autoencoder, to_float, to_uint8
-from osjax.sampling.denoise import Denoiser, Inputs, OnStep, plan
+from osjax.sampling.calibration import Curve
+from osjax.sampling.denoise import Denoiser, OnStep, plan
 from osjax.sampling.encoders import PromptEncoder
+from osjax.sampling.inputs import Inputs
 from osjax.sampling.job import Job
 from osjax.sampling.options import Options, RunOptions, check_names
 from osjax.sampling.placement import Placed, Stored, size_of
-from osjax.sampling.sample import Sample
+from osjax.sampling.sample import Sample, Spent
 from osjax.sampling.settings import T2I2V, Changes, SampleSettings
 from osjax.types import Json
 
@@ -78,7 +80,7 @@ class Pipeline:
             that are on the devices.
 
         autoencoder, text_encoder: the ones that the velocity model was trained with.
-        settings: what calls start from. options: `mesh`, `offload`, `int8` and `image`, see `Options`.
+        settings: what calls start from. options: `mesh`, `offload`, `int8`, `image` and `calibration`, see `Options`.
         """
         check_names(options, Options)
         mesh, offload = options.get("mesh"), options.get("offload", False)
@@ -88,6 +90,7 @@ class Pipeline:
         beside = isinstance(params, Adapted)  # they come from a training step, and lie where they should
         shardings = None if mesh is None or beside else sharding.of_boxed(boxed, mesh)
         self.module, self.text_encoder, self.image = module, text_encoder, options.get("image")
+        self.calibration, self.spent = options.get("calibration"), Spent()
         self.settings = settings or SampleSettings()
         self._denoiser, self._params = Denoiser(module, mesh), Placed(params, shardings, offload)
         self._autoencoder, self._ae_params = autoencoder, Placed(autoencoder.params, None, offload)
@@ -172,33 +175,18 @@ class Pipeline:
     def check(self, settings: SampleSettings) -> None:
         """UserError for settings that these models cannot take."""
         T, *_ = self.latent_shape(settings)
-        mode, ae = settings.condition, self._autoencoder
-        if mode.references and not self.module.inputs.condition:
-            raise UserError(
-                f"this model takes no condition (cond_embed is off), so mode {settings.mode} cannot be used"
-            )
-        if not mode.fits(T, ae.causal, ae.time_compression):
-            given = max(reference.pixel_frames(ae.causal) for reference in mode.references)
-            raise UserError(
-                f"{settings.frames} frames leave nothing to generate in mode {settings.mode}, whose reference is "
-                f"{given} frames: ask for {given + ae.time_compression} or more"
-            )
-        if (decoded := ae.decoded_frames(settings.frames)) < settings.frames:
-            raise UserError(
-                f"{settings.frames} frames decode to {decoded} in the autoencoder's tiles: ask for "
-                f"{' or '.join(map(str, self._whole_frames(settings.frames)))}"
-            )
+        takes.check(self.module, self._autoencoder, settings, T)
         if settings.mode == T2I2V and self.image is None:
             raise UserError("mode t2i2v needs an image model: give config.image its weights")
-        self.calls(settings)  # refuses guidance that acts in no step
+        self.calls(settings)  # refuses guidance that acts in no step, and what was not measured
 
-    def _whole_frames(self, frames: int) -> list[int]:
-        """The nearest numbers of frames below and above that decode whole."""
-        ae = self._autoencoder
-        lower = range(frames - ae.time_compression, 1, -ae.time_compression)
-        higher = range(frames + ae.time_compression, 4 * frames, ae.time_compression)
-        nearest = (next((n for n in steps if ae.decoded_frames(n) >= n), None) for steps in (lower, higher))
-        return [n for n in nearest if n is not None]
+    def curve(self, settings: SampleSettings) -> Curve | None:
+        """What was measured of the model, for settings that take it. UserError where there is nothing."""
+        if not settings.calibrated:
+            return None
+        if self.calibration is None:
+            raise UserError("this pipeline was told of no calibration: use one of a workdir or of weight files")
+        return self.calibration.read(settings.condition.name)
 
     def size(self, settings: SampleSettings) -> tuple[int, int]:
         """(height, width) in pixels of what these settings make with these models."""
@@ -223,7 +211,7 @@ class Pipeline:
 
     def calls(self, settings: SampleSettings) -> int:
         """How often these settings ask the video model: once for each prediction of each evaluation of the solver."""
-        return int(plan(settings, self.module, self.latent_shape(settings))[1][-1])
+        return int(plan(settings, self.module, self.latent_shape(settings), self.curve(settings))[1][-1])
 
     def describe(self, settings: SampleSettings) -> Json:
         """The settings as JSON values, with the height and width in pixels that follow from them.
@@ -253,6 +241,16 @@ class Pipeline:
             x_BTHWC = self._latents(filled, given, settings, on_step)
             for video, latents, _ in zip(self._decoded(x_BTHWC, settings), x_BTHWC, group, strict=False):
                 yield video, latents
+
+    def observe(self, jobs: Sequence[Job], settings: SampleSettings) -> Curve:
+        """What `calibration` keeps, measured on these jobs: see `sampling/observe.py`.
+
+        jobs: of `jobs`, with these settings. UserError for models that cannot be watched.
+        """
+        filled = [[job] * self.rows for job in jobs]
+        runs = [self._inputs(row, self._given(row, settings), settings) for row in filled]
+        with self._params.on_device() as params:
+            return observe.curve(self._denoiser, params, runs, settings, self.describe(settings))
 
     def programs(self, settings: SampleSettings) -> Iterator[tuple[str, int, Callable[[], jax.stages.Lowered]]]:
         """(name, bytes of weights, how to lower it) of every program that these settings run; reads no weights."""
@@ -310,15 +308,24 @@ class Pipeline:
         on_step: OnStep | None,
     ) -> np.ndarray:
         shape = self.latent_shape(settings)
-        noise_BTHWC = jnp.stack([job.noise(shape) for job in jobs])
-        inputs = Inputs(*self._text(jobs, settings), self._condition(given, len(jobs), shape, settings))
+        noise_BTHWC, inputs = self._inputs(jobs, given, settings)
         with self._params.on_device() as params:
-            x_BTHWC = np.array(self._denoiser(params, noise_BTHWC, inputs, settings, on_step))
+            made = self._denoiser(params, noise_BTHWC, inputs, settings, on_step, self.curve(settings))
+            x_BTHWC = np.array(made.x_BTHWC)
+        self.spent = Spent(self.spent.ran + made.ran, self.spent.calls + made.calls)
         if settings.put_back if settings.put_back is not None else self._autoencoder.causal:
             ae = self._autoencoder
             for image in (r for r in settings.condition.references if r.frames == 1):
                 x_BTHWC[:, image.latent_slice(shape[0], ae.causal, ae.time_compression)] = given[image.name]
         return x_BTHWC
+
+    def _inputs(
+        self, jobs: Sequence[Job], given: dict[str, np.ndarray], settings: SampleSettings
+    ) -> tuple[jax.Array, Inputs]:
+        """What the loop starts from, and all else that the model is told."""
+        shape = self.latent_shape(settings)
+        noise_BTHWC = jnp.stack([job.noise(shape) for job in jobs])
+        return noise_BTHWC, Inputs(*self._text(jobs, settings), self._condition(given, len(jobs), shape, settings))
 
     def _condition(
         self, given: dict[str, np.ndarray], B: int, shape: tuple[int, int, int, int], settings: SampleSettings

@@ -4,6 +4,7 @@ import html
 from base64 import b64encode
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,6 +12,13 @@ from osjax.errors import UserError
 from osjax.sampling.names import file_stem
 from osjax.sampling.write import CRF, SUFFIXES, Output, encode, suffix_of, write
 from osjax.types import Json
+
+
+class Spent(NamedTuple):
+    """Calls of the video model that ran its blocks, of `calls` in all, those that a cache spared among them."""
+
+    ran: int = 0
+    calls: int = 0
 
 
 @dataclass(frozen=True)

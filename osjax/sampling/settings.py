@@ -8,9 +8,11 @@ from osjax.conditioning import modes
 from osjax.data import buckets, caption
 from osjax.errors import UserError
 from osjax.flow.solvers import SOLVERS
+from osjax.sampling import skips
 
 T2I2V = "t2i2v"  # an image model makes the first frame, then i2v_head goes on from it
 OF_REFERENCES = ("guidance_img", "image_oscillation", "image_ramp", "match_fps", "put_back", "drop_padding")
+SCHEDULES = SHIFTED, MEASURED = "shifted", "measured"
 TABLE_MULTIPLE = 16  # what sizes in the original's tables divide by; 32 with an autoencoder of that stride
 
 
@@ -29,7 +31,12 @@ class SampleSettings:
         given image grow over the frames and fall over the steps.
     guidance_from, guidance_until: guidance, of either kind, acts in the steps that begin at a time between the two, 1
         being noise and 0 data; the other steps are made with the prompt alone, by one model call.
+    schedule: "shifted", the times of the original, or "measured", times that follow from how the model's path bends.
     alpha: replaces the timestep shift that size and duration imply.
+    reuse: a row of `skips.CACHES`, by whose rule calls skip the model's blocks, or "none", which is exact.
+    reuse_limit: how much may change until they run again; None: the cache's own. reuse_run: calls of a branch that are
+        skipped on end, at most. reuse_first: share of the steps ahead that are exact. reuse_lines: whether calls expect
+        of the blocks what a line through the last two that ran says, or the same as the last.
     state_fps, motion_score: whether the prompt ends with the frame rate, and with which motion score (1 still, 7 fast).
     caption_form: how it says so, "original" as the original samples, or "training" as captions are in training.
     match_fps: whether given clips are brought down to `fps` by whole factors, as in training; the original takes every
@@ -55,8 +62,14 @@ class SampleSettings:
     image_ramp: bool = True  # only for modes that give images, as in the original
     guidance_from: float = 1.0
     guidance_until: float = 0.0
+    schedule: str = "shifted"
     shift: bool = True
     alpha: float | None = None
+    reuse: str = "none"
+    reuse_limit: float | None = None
+    reuse_run: int = 2
+    reuse_first: float = 0.2
+    reuse_lines: bool = True
     negative: str = ""
     fps: int = 24
     caption_form: str = "original"
@@ -88,6 +101,9 @@ class SampleSettings:
             )
         if self.in_part and not self.guided:
             raise UserError("guidance_from and guidance_until say when guidance acts, but there is none: set guidance")
+        if self.schedule not in SCHEDULES:
+            raise UserError(f"unknown schedule {self.schedule!r}: use one of {', '.join(SCHEDULES)}")
+        self._check_cache()
         if self.alpha is not None and not 0 < self.alpha < math.inf:
             raise UserError(f"alpha is {self.alpha}: give a positive shift, or none to follow size and duration")
         if (self.height is None) != (self.width is None):
@@ -99,6 +115,14 @@ class SampleSettings:
         buckets.image_size(self.image_resolution, "1:1", TABLE_MULTIPLE)  # UserError for one that does not exist
         if not 0 <= self.seed < 2**63:
             raise UserError(f"seed is {self.seed}: give a number from 0 to 2**63 - 1")
+
+    def _check_cache(self) -> None:
+        if self.reuse not in (skips.NONE, *skips.CACHES):
+            raise UserError(f"unknown reuse {self.reuse!r}: use one of {', '.join((skips.NONE, *skips.CACHES))}")
+        if self.reuse_limit is not None and not 0 < self.reuse_limit < math.inf:
+            raise UserError(f"reuse_limit is {self.reuse_limit}: give a positive one, or none for the rule's own")
+        if self.reuse_run < 1 or not 0 <= self.reuse_first <= 1:
+            raise UserError(f"reuse_run {self.reuse_run} must be 1 or more, reuse_first {self.reuse_first} from 0 to 1")
 
     def changed(self, **changes: Unpack["Changes"]) -> "SampleSettings":
         """The settings with `changes`, fields of these, in their place.
@@ -115,6 +139,17 @@ class SampleSettings:
     def condition(self) -> modes.Mode:
         """What is given to the video model."""
         return modes.of("i2v_head" if self.mode == T2I2V else self.mode)
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether it takes a curve that `osjax calibrate` measures."""
+        return self.schedule != SHIFTED or (self.reuse != skips.NONE and skips.CACHES[self.reuse].calibrated)
+
+    @property
+    def bounds(self) -> skips.Bounds:
+        """What holds for the cache."""
+        own = skips.CACHES[self.reuse].limit if self.reuse_limit is None else self.reuse_limit
+        return skips.Bounds(own, self.reuse_run, self.reuse_first)
 
     @property
     def guided(self) -> bool:
@@ -146,6 +181,10 @@ class SampleSettings:
             names += OF_REFERENCES
         if not self.guided:
             names += ["guidance_from", "guidance_until"]
+        if self.schedule != SHIFTED:
+            names += ["shift", "alpha"]
+        if self.reuse == skips.NONE:
+            names += ["reuse_limit", "reuse_run", "reuse_first", "reuse_lines"]
         if not self.shift:
             names += ["alpha"]
         return frozenset(names)
@@ -173,8 +212,14 @@ class Changes(TypedDict, total=False):
     image_ramp: bool
     guidance_from: float
     guidance_until: float
+    schedule: str
     shift: bool
     alpha: float | None
+    reuse: str
+    reuse_limit: float | None
+    reuse_run: int
+    reuse_first: float
+    reuse_lines: bool
     negative: str
     fps: int
     caption_form: str

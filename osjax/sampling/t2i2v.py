@@ -55,6 +55,8 @@ def image_settings(settings: SampleSettings) -> SampleSettings:
         guidance=settings.image_guidance,
         state_fps=False,
         motion_score=None,
+        schedule="shifted",  # what was measured is the video model's
+        reuse="none",
     )
 
 

@@ -16,7 +16,8 @@ from osjax.models import velocity, video_flops
 from osjax.models.mmdit import patch
 from osjax.ops import flops
 from osjax.parallel import mesh, sharding
-from osjax.sampling.denoise import Denoiser, Inputs
+from osjax.sampling.denoise import Denoiser
+from osjax.sampling.inputs import Inputs
 from osjax.sampling.settings import SampleSettings
 from osjax.training import diffusion
 from osjax.types import LatentBatch
@@ -86,12 +87,14 @@ def test_a_model_of_another_kind_trains_and_samples_by_the_contract_alone():
 
     text = jnp.stack([given.txt_BMC, 0 * given.txt_BMC]), jnp.stack([given.y_vec_BC, 0 * given.y_vec_BC])
     settings = SampleSettings(frames=9, steps=2, guidance=1.0)
-    made = Denoiser(module)(params, noise + 0, Inputs(*text), settings)
+    made = Denoiser(module)(params, noise + 0, Inputs(*text), settings).x_BTHWC
     assert made.shape == noise.shape and np.isfinite(made).all()
-    other = Denoiser(module)({"w": jnp.float32(0.5)}, noise + 0, Inputs(*text), settings)
+    other = Denoiser(module)({"w": jnp.float32(0.5)}, noise + 0, Inputs(*text), settings).x_BTHWC
     assert np.abs(made - other).max() > 1e-2
     with pytest.raises(UserError, match="channels 4 must be 5"):
         Denoiser(module)(params, jnp.ones((1, 3, 8, 6, 5)), Inputs(*text), settings)
+    with pytest.raises(UserError, match="leave reuse first_block out"):
+        Denoiser(module)(params, noise + 0, Inputs(*text), settings.changed(reuse="first_block"))
 
 
 def promises(cls) -> dict[str, object]:

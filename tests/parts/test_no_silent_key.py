@@ -62,6 +62,7 @@ ACTS = {
     "sample.negative": "osjax.sampling.pipeline",
     "sample.match_fps": "osjax.sampling.pipeline",
     "sample.put_back": "osjax.sampling.pipeline",
+    "sample.reuse_lines": "osjax.sampling.denoise",
     "sample.shift": "osjax.sampling.denoise",
     "sample.state_fps": "osjax.sampling.settings",
     "sample.text_oscillation": "osjax.sampling.denoise",

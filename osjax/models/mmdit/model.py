@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from osjax.errors import UserError
-from osjax.models.mmdit import patch, stacks
+from osjax.models.mmdit import patch, reusing, stacks
 from osjax.models.mmdit.blocks import dense
 from osjax.models.mmdit.config import MMDiTConfig
 from osjax.models.mmdit.tokens import TokenLayout
-from osjax.models.velocity import Size, VideoInputs
+from osjax.models.reuse import Reuse, Reused
+from osjax.models.velocity import Given, Size, VideoInputs
 from osjax.ops import rope
 from osjax.ops.attention import SEQUENCE, attend
 from osjax.ops.modulation import norm_modulate
@@ -43,13 +44,15 @@ class MMDiT(nn.Module):
         y_vec: jax.Array,
         cond: jax.Array | None = None,
         guidance: jax.Array | None = None,
-    ) -> jax.Array:
+        reuse: Reuse | None = None,
+    ) -> jax.Array | Reused:
         """Velocity (B, N, in_channels) of the packed latent.
 
         img_BNC: packed noisy latent (B, N, in_channels). img_ids, txt_ids: positions (B, N, 3), (B, M, 3).
         txt_BMC: text states (B, M, context_in_dim). timesteps_B: t in [0, 1], 1 is noise.
         y_vec: pooled text (B, vec_in_dim). cond: packed condition (B, N, cond_channels), mask values first.
-        guidance: strength (B,) for guidance-distilled models. UserError when cond or guidance is missing or unused.
+        guidance: strength (B,) for guidance-distilled models. reuse: of an earlier call, what the blocks add; the
+        result is `Reused` then. UserError when cond or guidance is missing or unused.
         """
         cfg = self.cfg
         check_given(cfg, cond, guidance)
@@ -67,11 +70,12 @@ class MMDiT(nn.Module):
         img_angle = rotations(cfg, layout.pad_video(img_ids))
         txt_angle = rotations(cfg, layout.pad_text(txt_ids))
 
-        img_BND, txt_BMD = layout.place_video(img_BND), layout.place_text(txt_BMD)
-        img_BND, txt_BMD = stacks.double(self, layout, (img_BND, txt_BMD), vec_BD, (img_angle, txt_angle))
-        streams, angles = layout.streams(txt_BMD, img_BND), layout.streams(txt_angle, img_angle)
-        streams = stacks.single(self, layout, streams, vec_BD, angles)
-        return FinalLayer(cfg, name="final_layer")(layout.video_of(streams), vec_BD)[:, :N]
+        tokens = layout.place_video(img_BND), layout.place_text(txt_BMD)
+        blocks = stacks.Stacks(self, layout, vec_BD, img_angle, txt_angle)
+        if reuse is None:
+            return FinalLayer(cfg, name="final_layer")(blocks.video(tokens), vec_BD)[:, :N]
+        img_BND, *rest = reusing.run(blocks, tokens, reuse)
+        return Reused(FinalLayer(cfg, name="final_layer")(img_BND, vec_BD)[:, :N], *rest)
 
     @property
     def inputs(self) -> VideoInputs:
@@ -106,10 +110,21 @@ class MMDiT(nn.Module):
         strength_B: jax.Array | None = None,
     ) -> jax.Array:
         """Velocity (B, N, C) of packed latents, at the positions that their size implies; see models/velocity.py."""
+        return self(*self._placed(x_BNC, size, t_B, Given(txt_BMC, vec_BC, cond_BTHWC, strength_B)))
+
+    def velocity_reusing(self, x_BNC: jax.Array, size: Size, t_B: jax.Array, given: Given, reuse: Reuse) -> Reused:
+        """What `velocity` gives, by a call that may skip the blocks: see models/reuse.py, also for the arguments.
+
+        x_BNC, size, t_B, given, reuse: of its `of_packed`.
+        """
+        return self(*self._placed(x_BNC, size, t_B, given), reuse)
+
+    def _placed(self, x_BNC: jax.Array, size: Size, t_B: jax.Array, given: Given) -> tuple:
+        """The arguments of a call at the positions that the size of the latents implies."""
         B, p = x_BNC.shape[0], self.cfg.patch_size
-        img_ids, txt_ids = patch.img_ids(B, *size, p), patch.txt_ids(B, txt_BMC.shape[1])
-        cond_BNC = None if cond_BTHWC is None else self.pack(cond_BTHWC)
-        return self(x_BNC, img_ids, txt_BMC, txt_ids, t_B, vec_BC, cond_BNC, strength_B)
+        img_ids, txt_ids = patch.img_ids(B, *size, p), patch.txt_ids(B, given.txt_BMC.shape[1])
+        cond_BNC = None if given.cond_BTHWC is None else self.pack(given.cond_BTHWC)
+        return x_BNC, img_ids, given.txt_BMC, txt_ids, t_B, given.vec_BC, cond_BNC, given.strength_B
 
 
 def check_given(cfg: MMDiTConfig, cond: jax.Array | None, guidance: jax.Array | None) -> None:

@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import TypedDict, Unpack
 
+import numpy as np
+
 from osjax.conditioning import modes
 from osjax.data import buckets, caption
 from osjax.errors import UserError
@@ -67,7 +69,7 @@ class SampleSettings:
     alpha: float | None = None
     reuse: str = "none"
     reuse_limit: float | None = None
-    reuse_run: int = 2
+    reuse_run: int = 3
     reuse_first: float = 0.2
     reuse_lines: bool = True
     negative: str = ""
@@ -115,6 +117,14 @@ class SampleSettings:
         buckets.image_size(self.image_resolution, "1:1", TABLE_MULTIPLE)  # UserError for one that does not exist
         if not 0 <= self.seed < 2**63:
             raise UserError(f"seed is {self.seed}: give a number from 0 to 2**63 - 1")
+
+    def told(self, B: int, both: bool) -> np.ndarray:
+        """What guidance-distilled models are told of B samples: (B,), or (B, 2) with that on the condition.
+
+        both: whether the model takes both. Without a condition the second is 1.
+        """
+        image = self.guidance_img if self.condition.references else 1.0
+        return np.full((B, 2), (self.guidance, image), np.float32) if both else np.full(B, self.guidance, np.float32)
 
     def _check_cache(self) -> None:
         if self.reuse not in (skips.NONE, *skips.CACHES):

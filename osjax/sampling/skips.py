@@ -31,7 +31,7 @@ class Cache:
 
 CACHES = {
     "magcache": Cache(0.1),  # Ma et al. 2025
-    "teacache": Cache(0.3, "input", sums=True),  # Liu et al. 2024
+    "teacache": Cache(0.2, "input", sums=True),  # Liu et al. 2024
     "first_block": Cache(0.1, "first_block", calibrated=False),  # as ParaAttention has it
 }
 NONE = "none"

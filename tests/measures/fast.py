@@ -1,9 +1,9 @@
-"""What fewer model calls cost a demo: `python -m tests.measures.fast WORKDIR OUT.json [N]`, of a finished demo.
+"""What fewer model calls cost a demo: `python -m tests.measures.fast WORKDIR OUT [N] [KINDS]`, of a finished demo.
 
-N samples of held-out prompts with each choice of solver, steps, schedule, guided steps and cache: prompt match of what
-the MP4s of the demo would show, PSNR of latents against 200 steps of Euler's rule, and for caches PSNR and SSIM of the
-pixels against the exact run. Choices that OUT.json has are not made again. Prints docs/fast.md's tables; the workdir
-has to be calibrated (osjax calibrate).
+N samples of held-out prompts with each choice of solver, steps, schedule, guided steps and cache: prompt match of their
+pixels, PSNR of latents against 200 steps of Euler's rule, and PSNR and SSIM of the pixels against the demo's own 20
+steps of it. OUT/fast.json keeps what was measured, which is not made again; the tables of docs/fast.md are printed, and
+its picture is OUT/fast.svg. KINDS: only some, such as solver,cache. The workdir has to be calibrated (osjax calibrate).
 """
 
 import json
@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from osjax import atomic
 from osjax.data import clips
@@ -46,8 +47,12 @@ def choices():
     ):
         for limit in limits:
             for lines in (False, True):
-                asked = {"reuse": rule, "reuse_limit": limit, "reuse_lines": lines, "reuse_run": 3}
+                asked = {"reuse": rule, "reuse_limit": limit, "reuse_lines": lines}
                 yield "cache", {**EXACT, **asked}
+    yield "best", EXACT
+    yield "best", {"solver": "unipc", "steps": 10, "schedule": "measured"}
+    yield "best", {**EXACT, "reuse": "magcache", "reuse_limit": 0.1, "reuse_lines": True}
+    yield "best", {**EXACT, "reuse": "first_block", "reuse_limit": 0.2, "reuse_lines": True}
 
 
 class Measure:
@@ -87,15 +92,69 @@ class Measure:
         return row
 
 
-def main(workdir: str, out: str, count: str = "24") -> None:
-    path = Path(out)
+def shown(row):
+    """What a row says of its settings, in words."""
+    words = [row["solver"], f"{row['steps']} steps"]
+    words += ["measured times"] if "schedule" in row else []
+    words += [f"guided {row['guidance_from']:g} to {row['guidance_until']:g}"] if "guidance_from" in row else []
+    if "reuse" in row:
+        words += [f"{row['reuse']} {row['reuse_limit']:g}", "lines" if row["reuse_lines"] else "the last"]
+    return ", ".join(words)
+
+
+def table(rows):
+    """Markdown."""
+    heads = "calls", "with blocks", "all words", "shape", "latents, dB", "pixels, dB", "worst", "SSIM"
+    yield f"| | {' | '.join(heads)} |"
+    yield f"|---|{'--:|' * len(heads)}"
+    for row in rows:
+        numbers = f"{row['calls']:.0f} | {row['ran']:.1f} | {row['all']:.0%} | {row['shape']:.0%}"
+        pixels = f"{row['exact_db']:.1f} | {row['exact_worst_db']:.1f} | {row['exact_ssim']:.3f}"
+        numbers += f" | {row['latents_db']:.1f}"
+        yield f"| {shown(row)} | {numbers} | {pixels} |"
+
+
+def picture(path, rows):
+    """Quality against calls that ran the blocks, a line for each solver and schedule."""
+    figure = Figure(figsize=(8, 4), layout="tight")
+    axes = figure.subplots()
+    for schedule in (None, "measured"):
+        for number, solver in enumerate(("euler", "heun", "dpmpp_2m", "unipc")):
+            points = [row for row in rows if row["kind"] in ("solver", "schedule")]
+            points = [row for row in points if (row["solver"], row.get("schedule")) == (solver, schedule)]
+            if points:
+                x, y = zip(*((row["ran"], row["latents_db"]) for row in points), strict=True)
+                label = solver + (", measured times" if schedule else "")
+                axes.plot(x, y, "s--" if schedule else "o-", color=f"C{number}", markersize=4, label=label)
+    points = [row for row in rows if row["kind"] == "cache" and row["reuse_lines"]]
+    if points:
+        x, y = zip(*((row["ran"], row["latents_db"]) for row in points), strict=True)
+        axes.plot(x, y, "kx", label="20 steps of euler with a cache, lines")
+    axes.set(xscale="log", xlabel="calls a sample that run the blocks", ylabel="latents against 200 steps, dB")
+    axes.set_xticks([10, 20, 40, 80, 160], ["10", "20", "40", "80", "160"])
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.savefig(path)
+
+
+def main(workdir: str, out: str, count: str = "24", kinds: str = "") -> None:
+    folder = Path(out)
+    path = folder / "fast.json"
     rows = json.loads(path.read_text()) if path.is_file() else []
-    measure = Measure(Path(workdir), int(count))
+    measure = None
     for kind, changes in choices():
-        if not any(row["kind"] == kind and all(row.get(k) == v for k, v in changes.items()) for row in rows):
-            rows.append(measure.row(kind, changes))
-            print(rows[-1], flush=True)
-            atomic.write_text(path, json.dumps(rows, indent=1) + "\n")
+        known = any(row["kind"] == kind and all(row.get(k) == v for k, v in changes.items()) for row in rows)
+        if known or (kinds and kind not in kinds.split(",")):
+            continue
+        measure = measure or Measure(Path(workdir), int(count))
+        rows.append(measure.row(kind, changes))
+        folder.mkdir(parents=True, exist_ok=True)
+        atomic.write_text(path, json.dumps(rows, indent=1) + "\n")
+    for kind in dict.fromkeys(row["kind"] for row in rows):
+        print(
+            f"\n{kind}, {rows[0]['samples']} samples\n", *table([row for row in rows if row["kind"] == kind]), sep="\n"
+        )
+    picture(folder / "fast.svg", rows)
 
 
 if __name__ == "__main__":

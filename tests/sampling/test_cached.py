@@ -18,7 +18,7 @@ from osjax.sampling.settings import SampleSettings
 from tests.sampling import tiny
 
 PROMPT = ["a red circle"]
-SETTINGS = tiny.SETTINGS.changed(steps=8)
+SETTINGS = tiny.SETTINGS.changed(steps=8, reuse_run=2)
 DEEPER = {"depth": 2, "depth_single_blocks": 2}
 
 

@@ -16,7 +16,7 @@ from osjax.parallel.host import to_global
 from osjax.parts import lineage, lora
 from osjax.parts.place import Place
 from osjax.parts.run import Recipe
-from osjax.stages import start
+from osjax.stages import start, teacher
 from osjax.stages.data import Batches
 from osjax.training import checkpoint, loop, metrics, optimizer, state, twice
 from osjax.training.dashboards import Dashboard
@@ -161,6 +161,10 @@ def _ready(recipe: Recipe, place: Place, store: checkpoint.Checkpoints, work: Wo
     made = work.make_step(models.build(recipe.model), tx, opt)  # after the batches, which know what no text is
     ledger.tell(recipe.name, "prepare")
     saved, frozen = dict(recipe.saved), None
+    if recipe.taught is not None and adapters is None:
+        base = start.base_leaves(recipe, place)
+        frozen = teacher.read(base, recipe)
+        saved |= {start.BASE: lora.checksum(frozen[0]), start.CORNERS: start.corners(recipe, base)}
     if adapters is not None:
         base = start.base_leaves(recipe, place)
         frozen = lora.base(base, adapters, recipe.model, recipe.mesh, recipe.keys.lora.base_dtype)

@@ -134,7 +134,7 @@ def recipe(
         _check_told(given, model, words)
     with problems:
         taught = lessons.of_keys(given.distill, model, _begins(given), given.sample.get("alpha"))
-        if adapters is not None and taught is not None and taught.teacher != model:
+        if given.lora.rank and taught is not None and taught.teacher != model:
             raise UserError("distill.what guidance trains new layers, which adapters are not: leave lora.rank at 0")
     problems.end()
     return DiffusionRecipe(name, given, mesh, model, part, words, table, adam, adapters, stage.plain(cfg), taught)

@@ -56,6 +56,14 @@ class Adapted(struct.PyTreeNode):
     adapters: Tree
     scale: float = struct.field(pytree_node=False, default=1.0)
 
+    def given(self, adapters: Tree) -> "Adapted":
+        """This model with these adapters."""
+        return self.replace(adapters=adapters)
+
+    def best(self) -> "Adapted":
+        """What to evaluate and to sample with: the model with its adapters."""
+        return self
+
 
 def create(cfg: LoRAConfig, boxed: NamedTree, key: jax.Array) -> dict[str, Any]:
     """Fresh adapters, boxed with their logical names, which change nothing yet: b is zero. boxed: the model's params.

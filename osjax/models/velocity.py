@@ -27,7 +27,8 @@ class VideoInputs:
 
     latent_channels: C of the latents. patch: side of the square of latent pixels that is one token; latent heights and
     widths are multiples of it. text_channels, pooled_channels: of the text states and of the pooled text vector.
-    condition: whether it is given frames. guidance: whether it is told the strength of guidance, as distilled models.
+    condition: whether it is given frames. guidance: whether it is told the strength of guidance, as distilled models;
+    guidance_img: and of that on the condition, beside it.
     """
 
     latent_channels: int
@@ -36,6 +37,7 @@ class VideoInputs:
     pooled_channels: int
     condition: bool
     guidance: bool
+    guidance_img: bool = False
 
     def tokens(self, T: int, H: int, W: int) -> int:
         """Video tokens of a latent of T frames, H rows and W columns."""
@@ -115,7 +117,7 @@ class Given(NamedTuple):
     """What a video model is told besides the noisy latent and its time.
 
     txt_BMC: text states. vec_BC: pooled text. cond_BTHWC: the condition, mask channel first (C + 1 channels); None for
-    models without. strength_B: of guidance, for models that are told it, else None.
+    models without. strength_B: of guidance, for models that are told it, else None; (B, 2) where they are told both.
     """
 
     txt_BMC: jax.Array
@@ -161,4 +163,5 @@ def batch_of(
     inputs, (T, H, W, C) = model_cfg.inputs, latent
     cond = f32(T, H, W, C + 1) if inputs.condition else None
     text = f32(text_tokens, inputs.text_channels), f32(inputs.pooled_channels)
-    return LatentBatch(f32(T, H, W, C), *text, cond, f32() if inputs.guidance else None)
+    strength = f32(2) if inputs.guidance_img else f32()
+    return LatentBatch(f32(T, H, W, C), *text, cond, strength if inputs.guidance else None)

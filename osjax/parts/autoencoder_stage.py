@@ -82,6 +82,7 @@ class AutoencoderRecipe:
     saved: Mapping[str, Any]
     kind: str = "autoencoder"
     adapters: None = None
+    taught: None = None
 
 
 def recipe(

@@ -18,7 +18,9 @@ from osjax.errors import Gathered, UserError
 from osjax.models.lora import LoRAConfig
 from osjax.models.velocity import VideoConfig
 from osjax.parts import autoencoder, buckets, data, lora, stage, start, text, video_model
+from osjax.parts import distill as lessons
 from osjax.parts.autoencoder import AutoencoderPart, StageAutoencoderKeys
+from osjax.parts.distill import DistillKeys, Taught
 from osjax.parts.groups import group, located, to_dataclass
 from osjax.parts.lora import LoRAKeys
 from osjax.parts.stage import StageKeys
@@ -54,6 +56,7 @@ class DiffusionKeys(StageKeys):
     guidance: float = 4.0  # what a model with guidance_embed is told while it trains
     autoencoder: StageAutoencoderKeys = StageAutoencoderKeys()
     lora: LoRAKeys = LoRAKeys()
+    distill: DistillKeys = DistillKeys()
     text: TextKeys = TextKeys()
     text_dropout: DropoutKeys = DropoutKeys()
     modes: Mapping[str, float] = field(default_factory=lambda: {"t2v": 1.0})  # condition modes with their weights
@@ -74,7 +77,7 @@ class DiffusionRecipe:
 
     keys: as they were given; what became of a group of them stands beside. mesh: of the stage's devices. model: config
     of the video model. table: its buckets. adapters: what is trained instead of the model, or None. saved: the keys as
-    JSON, for checkpoints.
+    JSON, for checkpoints. taught: what it learns of a teacher, or None.
     """
 
     name: str
@@ -87,6 +90,7 @@ class DiffusionRecipe:
     optimizer: OptimizerConfig
     adapters: LoRAConfig | None
     saved: Mapping[str, Any]
+    taught: Taught | None = None
     kind: str = "diffusion"
 
 
@@ -128,8 +132,16 @@ def recipe(
         _check_adapters(given, adapters, before)
     with problems:
         _check_told(given, model, words)
+    with problems:
+        taught = lessons.of_keys(given.distill, model, _begins(given), given.sample.get("alpha"))
+        if given.lora.rank and taught is not None and taught.teacher != model:
+            raise UserError("distill.what guidance trains new layers, which adapters are not: leave lora.rank at 0")
     problems.end()
-    return DiffusionRecipe(name, given, mesh, model, part, words, table, adam, adapters, stage.plain(cfg))
+    return DiffusionRecipe(name, given, mesh, model, part, words, table, adam, adapters, stage.plain(cfg), taught)
+
+
+def _begins(given: DiffusionKeys) -> bool:
+    return bool(given.start.stage or given.start.weights)
 
 
 def _check_told(given: DiffusionKeys, model: VideoConfig, words: TextPart) -> None:
@@ -158,7 +170,7 @@ def _check_adapters(given: DiffusionKeys, adapters: LoRAConfig | None, before: M
     begin = given.start
     if begin.stage and before[begin.stage].kind == "diffusion" and before[begin.stage].adapters:
         raise UserError(f"start.stage {begin.stage!r} trained adapters: start from its model, with lora.start")
-    if adapters is not None and not (begin.stage or begin.weights):
+    if adapters is not None and not _begins(given):
         raise UserError("lora adapts a trained model: give one of start.stage and start.weights", status=2)
     if adapters is not None and given.freeze.params:
         raise UserError("lora freezes the whole model: leave freeze.params empty, choose lora.targets", status=2)

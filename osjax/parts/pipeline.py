@@ -121,6 +121,7 @@ def from_checkpoint(folder: Path | str, **options: Unpack[RunOptions]) -> Pipeli
         offload=options.get("offload", False),
         int8=options.get("int8", False),
         image=options.get("image"),
+        distilled=run.distilled,
         calibration=calibrated.of_run(folder, denoiser, run.files.get("model", {}).get("weights")),
     )
 

@@ -241,4 +241,5 @@ def lost_files(cfg: ConfigDict, ignored: tuple[str, ...] = ()) -> list[str]:
 def _kept(stage: Recipe) -> set[str]:
     """Keys whose files a checkpoint of a stage holds, so that going on needs them no more."""
     kept = {"lpips.weights", "dinov2.weights", "lora.start"}
-    return kept if stage.adapters is not None else kept | {"start.weights"}  # the model beneath adapters is read again
+    beneath = stage.adapters is not None or stage.taught is not None  # that model is read again
+    return kept if beneath else kept | {"start.weights"}

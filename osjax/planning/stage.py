@@ -9,6 +9,7 @@ import jax
 from jax.sharding import AbstractMesh, Mesh
 
 from osjax import models
+from osjax.errors import UserError
 from osjax.models import velocity, video_flops
 from osjax.models.mmdit.config import MMDiTConfig
 from osjax.parallel import mesh as device_mesh
@@ -51,7 +52,9 @@ class Stage:
         return velocity.batch_of(self.model_cfg, bucket.latent, bucket.rows, self.recipe.text.tokens, self.mesh)
 
     def step(self, bucket: "Bucket") -> program.TrainStep:
-        """The train step on a bucket's batch as shapes."""
+        """The train step on a bucket's batch as shapes. UserError for a stage with a teacher, which is not counted."""
+        if self.recipe.taught is not None:
+            raise UserError(f"{self.recipe.name} distils: plans do not count a teacher yet, so plan its other stages")
         adapters = self.recipe.adapters, self.recipe.keys.lora.base_dtype
         return program.train_step(self.model_cfg, self.recipe.optimizer, self.mesh, self.batch(bucket), *adapters)
 

@@ -151,7 +151,7 @@ class Denoiser:
         self.check(noise_BTHWC.shape[1:], inputs.txt_2BMC.shape[2])
         skipping = self._skipping(settings, calls, ends, curve)
         if self.module.inputs.guidance:
-            inputs = inputs._replace(strength_B=jnp.full((len(noise_BTHWC),), settings.guidance))
+            inputs = inputs._replace(strength_B=settings.told(len(noise_BTHWC), self.module.inputs.guidance_img))
         if self.mesh is None:
             # Where the parameters are, as it comes back from each step: else the second one would be compiled anew.
             where = getattr(jax.tree.leaves(params)[0], "sharding", None)
@@ -208,7 +208,7 @@ class Denoiser:
             shape((2, self.rows, text_tokens, takes.text_channels)),
             shape((2, self.rows, takes.pooled_channels)),
             shape((self.rows, *latent_shape[:3], latent_shape[3] + 1)) if takes.condition else None,
-            shape((self.rows,)) if takes.guidance else None,
+            shape((self.rows, 2) if takes.guidance_img else (self.rows,)) if takes.guidance else None,
         )
         tables = jax.tree.map(lambda x: shape(x.shape, dtype=x.dtype), calls)
         bounds = (shape((), dtype=jnp.int32),) * 2

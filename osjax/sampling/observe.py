@@ -73,7 +73,7 @@ def watch(
         raise UserError(f"steps is {settings.steps}: a curve takes 3 or more, such as 50")
     calls, ends = plan(settings, module, noise_BTHWC.shape[1:])
     if module.inputs.guidance:
-        inputs = inputs._replace(strength_B=jnp.full((len(noise_BTHWC),), settings.guidance))
+        inputs = inputs._replace(strength_B=settings.told(len(noise_BTHWC), module.inputs.guidance_img))
     state = jax.tree.map(module.pack, sampler.start(noise_BTHWC))
     update, before, rows, velocities = jax.jit(sampler.update), {}, {}, []
     for i in range(int(ends[-1])):

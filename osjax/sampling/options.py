@@ -7,6 +7,7 @@ from jax.sharding import Mesh
 
 from osjax.sampling.autoencoder import Autoencoder
 from osjax.sampling.calibration import Calibration
+from osjax.sampling.distilled import Distilled
 from osjax.sampling.encoders import PromptEncoder
 from osjax.sampling.settings import Changes
 from osjax.sampling.t2i2v import ImagePipeline
@@ -18,7 +19,8 @@ class Options(TypedDict, total=False):
     mesh: to split the velocity model and its samples over; the rest runs on one device. offload: keep weights on the
     host and bring them to the device one model after the other. int8: the velocity model's blocks with int8 weights,
     quantised on the host (see sampling/int8.py). image: makes the text-to-image pipeline of mode t2i2v, which is
-    loaded, used and freed. calibration: where what `osjax calibrate` measures of the model lies.
+    loaded, used and freed. calibration: where what `osjax calibrate` measures of the model lies. distilled: what a
+    distilled model can be asked for.
     """
 
     mesh: Mesh | None
@@ -26,6 +28,7 @@ class Options(TypedDict, total=False):
     int8: bool
     image: Callable[[], ImagePipeline] | None
     calibration: Calibration | None
+    distilled: Distilled | None
 
 
 class RunOptions(Options, total=False):

@@ -77,7 +77,7 @@ class Pipeline:
             that are on the devices.
 
         autoencoder, text_encoder: the ones that the velocity model was trained with.
-        settings: what calls start from. options: `mesh`, `offload`, `int8`, `image` and `calibration`, see `Options`.
+        settings: what calls start from. options: see `Options`.
         """
         check_names(options, Options)
         mesh, offload = options.get("mesh"), options.get("offload", False)
@@ -87,7 +87,8 @@ class Pipeline:
         beside = isinstance(params, Adapted)  # they come from a training step, and lie where they should
         shardings = None if mesh is None or beside else sharding.of_boxed(boxed, mesh)
         self.module, self.text_encoder, self.image = module, text_encoder, options.get("image")
-        self.calibration, self.spent = options.get("calibration"), Spent()
+        self.calibration, self.distilled = options.get("calibration"), options.get("distilled")
+        self.spent = Spent()
         self.settings = settings or SampleSettings()
         self._denoiser, self._params = Denoiser(module, mesh), Placed(params, shardings, offload)
         self._autoencoder, self._ae_params = autoencoder, Placed(autoencoder.params, None, offload)
@@ -164,6 +165,8 @@ class Pipeline:
         """UserError for settings that these models cannot take."""
         T, *_ = self.latent_shape(settings)
         takes.check(self.module, self._autoencoder, settings, T)
+        if self.distilled is not None:
+            self.distilled.check(settings)
         if settings.mode == T2I2V and self.image is None:
             raise UserError("mode t2i2v needs an image model: give config.image its weights")
         self.calls(settings)  # refuses guidance that acts in no step, and what was not measured

@@ -16,7 +16,8 @@ from osjax import atomic, json_file, models
 from osjax.conditioning.text import TextEncoder
 from osjax.errors import UserError
 from osjax.models.autoencoder import LatentScale
-from osjax.sampling import trained
+from osjax.sampling import distilled, trained
+from osjax.sampling.distilled import Distilled
 from osjax.sampling.settings import SampleSettings
 from osjax.sampling.trained import Trained
 from osjax.types import Json
@@ -50,7 +51,7 @@ class Workdir:
     autoencoder's latents, measured. text: the built-in encoder; None for T5 and CLIP. settings: what to sample with
     where nothing else is asked for (keys of SampleSettings). files: what the run took from elsewhere, as groups of
     config keys: `model` beneath adapters (weights, layout, average), `autoencoder` and `text`. trained: what the video
-    model was trained on last.
+    model was trained on last. distilled: what the video model can be asked for, where it is a distilled one.
     """
 
     denoiser: TrainedModel | None
@@ -60,6 +61,7 @@ class Workdir:
     settings: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     trained: Trained = Trained()
+    distilled: Distilled | None = None
 
 
 def save(workdir: Path, description: Workdir) -> Path:
@@ -77,6 +79,7 @@ def save(workdir: Path, description: Workdir) -> Path:
         "settings": dict(description.settings),
         "files": {name: dict(group) for name, group in description.files.items()},
         "trained": description.trained.to_json(),
+        **({"distilled": description.distilled.to_json()} if description.distilled else {}),
     }
     SampleSettings(**description.settings)  # a wrong key is the caller's, not the reader's
     atomic.write_text(Path(workdir) / FILE, json.dumps(content, indent=2) + "\n")
@@ -102,6 +105,7 @@ def read(workdir: Path | str) -> Workdir:
             content["settings"],
             {str(name): dict(group) for name, group in content.get("files", {}).items()},
             trained.of_json(content.get("trained", {})),  # runs of before do not say
+            distilled.of_json(content.get("distilled", {})),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} cannot be read ({error}): finish the run again to write it anew") from error

@@ -16,9 +16,12 @@ from osjax.errors import usage
 from osjax.parallel import exchange
 from osjax.parallel.alone import alone
 from osjax.parts import autoencoder, latent_scale
+from osjax.parts import distill as lessons
 from osjax.parts.diffusion import DiffusionRecipe
 from osjax.parts.run import CONFIG, PINS, Recipe, Run
+from osjax.sampling import distilled
 from osjax.sampling import workdir as sampling_workdir
+from osjax.sampling.distilled import Distilled
 from osjax.sampling.workdir import TrainedModel
 from osjax.stages import clip_table, data, preflight, stage
 from osjax.stages.autoencoder import AutoencoderStage
@@ -151,6 +154,7 @@ class Curriculum:
                 sample_settings(last),
                 files_of(last),
                 of_run(self.run, self.own),
+                distilled_of(self.run, last),
             ),
         )
 
@@ -162,6 +166,16 @@ class Curriculum:
             return TrainedModel(last.model, None, adapter=adapter)
         model = replace(trained(self.run.stages[start.stage]), config=last.model)
         return replace(model, averaged=model.averaged and start.average, adapter=adapter)
+
+
+def distilled_of(run: Run, recipe: DiffusionRecipe) -> Distilled | None:
+    """What a stage's model can be asked for, where it learned from a teacher. run: with the stages before it."""
+    if recipe.taught is None:
+        return None
+    start, before = recipe.keys.start.stage, None
+    if start and run.stages[start].kind == "diffusion":
+        before = distilled_of(run, run.stages[start])
+    return distilled.of_json(lessons.said(recipe.keys.distill, recipe.taught, before and before.to_json()))
 
 
 def files_of(recipe: DiffusionRecipe) -> dict[str, dict[str, Any]]:

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import flax.linen as nn
 import numpy as np
+import optax
 
 from osjax import models
 from osjax.parallel import exchange
@@ -16,9 +18,11 @@ from osjax.stages import data, features, stage
 from osjax.stages.encoders import Encoders
 from osjax.stages.evaluation import Evaluation
 from osjax.stages.throughput import throughput
-from osjax.training import diffusion
+from osjax.training import diffusion, distil
 from osjax.training.dashboards import Dashboard
 from osjax.training.draw import Draw
+from osjax.training.optimizer import OptimizerConfig
+from osjax.training.state import Step
 
 
 class DiffusionStage:
@@ -63,7 +67,6 @@ class DiffusionStage:
             return encoders[0]
 
         trained = recipe.optimizer.freeze.share(models.abstract_params(recipe.model))
-        dropout = keys.text_dropout.t5, keys.text_dropout.clip
         evaluation = None
         if keys.evaluate.steps:
             evaluation = Evaluation(recipe, self.place, own, read, self._draw, dashboards)
@@ -79,14 +82,25 @@ class DiffusionStage:
             return made
 
         return stage.Work(
-            lambda module, tx, opt: diffusion.make_step(
-                module, tx, opt, self._draw(read(), *dropout), not keys.loss_on_given, keys.shift
-            ),
+            lambda module, tx, opt: self._step(module, tx, opt, read()),
             batches,
             evaluate=evaluation,
             throughput=throughput(recipe.model, 0.0 if recipe.adapters else trained, recipe.mesh),
             data=lambda: data.identity(data.whole_source(keys.data, own)),
         )
+
+    def _step(
+        self, module: nn.Module, tx: optax.GradientTransformation, opt: OptimizerConfig, encoders: Encoders
+    ) -> Step:
+        keys, taught = self.recipe.keys, self.recipe.taught
+        draw = self._draw(encoders, keys.text_dropout.t5, keys.text_dropout.clip)
+        how = not keys.loss_on_given, keys.shift
+        if taught is None:
+            return diffusion.make_step(module, tx, opt, draw, *how)
+        conditioned = any(weight and name != "t2v" for name, weight in self.modes.items())
+        teacher = models.build(taught.teacher)
+        lesson = distil.Lesson(teacher, taught.what, encoders.null, conditioned, taught.scales)
+        return distil.make_step(tx, opt, distil.make_loss(module, lesson, draw, *how))
 
     def encode(self, own: data.OwnData) -> features.Features:
         """The features of the stage's clips on disk; made where they are not there yet. own: as `train` takes it."""

@@ -17,7 +17,7 @@ from osjax.parallel.host import to_global
 from osjax.parts import lineage, lora
 from osjax.parts.place import Place
 from osjax.parts.run import Recipe
-from osjax.stages import host_disks, start
+from osjax.stages import host_disks, start, teacher
 from osjax.stages.data import Batches
 from osjax.training import checkpoint, loop, metrics, optimizer, state, twice
 from osjax.training.copies import copied
@@ -177,6 +177,10 @@ def _ready(
     made = work.make_step(models.build(recipe.model), tx, opt)  # after the batches, which know what no text is
     ledger.tell(recipe.name, "prepare")
     saved, frozen = dict(recipe.saved), None
+    if recipe.taught is not None and adapters is None:
+        base = start.base_leaves(recipe, place)
+        frozen = teacher.read(base, recipe)
+        saved |= {start.BASE: lora.checksum(frozen[0]), start.CORNERS: start.corners(recipe, base)}
     if adapters is not None:
         base = start.base_leaves(recipe, place)
         frozen = lora.base(base, adapters, recipe.model, recipe.mesh, recipe.keys.lora.base_dtype)

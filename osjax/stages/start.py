@@ -30,16 +30,15 @@ CORNER = 8  # values along each axis
 
 
 def base_leaves(recipe: Recipe, place: Place) -> Leaves:
-    """The parameters of the model that the adapters of a stage are of, on disk; nothing is read yet.
+    """The parameters of the model that the adapters of a stage are of, or of its teacher; nothing is read yet.
 
     recipe: of the stage, which names that model in `start`. place: where the run keeps things. UserError where there is
     no such model.
     """
     start = recipe.keys.start
     path = place.of(start.stage) if start.stage else start.weights
-    return load.open_leaves(
-        recipe.model, path, layout=layout_named(start.layout, "start.layout"), average=start.average
-    )
+    model = recipe.model if recipe.taught is None else recipe.taught.teacher
+    return load.open_leaves(model, path, layout=layout_named(start.layout, "start.layout"), average=start.average)
 
 
 def leaves_of(recipe: Recipe, place: Place) -> Leaves | None:
@@ -71,7 +70,7 @@ def check(recipe: Recipe, place: Place, later: Collection[str], resumed: bool = 
     """
     if recipe.keys.start.stage in later:
         return
-    if recipe.adapters is not None:
+    if recipe.adapters is not None or recipe.taught is not None:
         base = base_leaves(recipe, place)
         if resumed and "://" not in place.written:
             newest = orbax_stream.find(Path(place.of(recipe.name)))
@@ -105,7 +104,8 @@ def check_base(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> 
     """
     if any(key in before and before[key] != value for key, value in now.items()):
         raise UserError(
-            f"{name} goes on with adapters of another model than `start` gives now: give that one again", status=2
+            f"{name} goes on with its teacher or adapters of another model than `start` gives now: give that one again",
+            status=2,
         )
 
 

@@ -43,4 +43,6 @@ class Draw:
             cond = build.condition(mode_B, rows["references"], tuple(shape), self.stride.causal, self.stride.time)
         txt, vec = text.drop_text(key_text, rows["txt"], rows["vec"], *self.null, self.drop_t5, self.drop_clip)
         strength_B = jnp.full(B, self.guidance) if self.inputs.guidance else None
+        if self.inputs.guidance_img:
+            strength_B = jnp.full((B, 2), self.guidance)
         return LatentBatch(rows["latents"], txt, vec, cond, strength_B)

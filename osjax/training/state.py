@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from osjax.models.lora import Adapted
 from osjax.training.freeze import Freeze, fill
 from osjax.types import Tree
 
@@ -19,7 +18,7 @@ class TrainState(struct.PyTreeNode):
     step: updates tried so far, int32. skipped: how many of them were left out for a non-finite loss or gradient, int32.
     params: all parameters, those that are frozen too. opt_state: the update rule's, of those that train. ema: float32
     moving average of the parameters that train, or None. frozen: where `params` are adapters, the model that they are
-    of (without them). It is in no checkpoint.
+    of (without them); where they learn from a teacher, that (`distil.Taught`). It is in no checkpoint.
     """
 
     step: jax.Array
@@ -27,17 +26,19 @@ class TrainState(struct.PyTreeNode):
     params: Tree
     opt_state: Tree
     ema: Tree = None
-    frozen: Adapted | None = None
+    frozen: Any = None
 
     def model(self, params: Tree) -> Any:
         """What the model runs with where `params` are the parameters of this state, or new ones in their place."""
-        return params if self.frozen is None else self.frozen.replace(adapters=params)
+        return params if self.frozen is None else self.frozen.given(params)
 
     def best(self) -> Any:
         """What to evaluate and to sample with: the moving average where there is one."""
-        return self.model(self.params if self.ema is None else fill(self.ema, self.params))
+        made = self.model(self.params if self.ema is None else fill(self.ema, self.params))
+        return made if self.frozen is None else made.best()
 
 
+Step = Callable[[TrainState, Tree, jax.Array], tuple[TrainState, dict[str, jax.Array]]]  # of (state, batch, run key)
 EVERYTHING = Freeze()
 
 

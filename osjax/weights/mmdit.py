@@ -16,8 +16,9 @@ ALL = slice(None)
 
 # For `weights/init.py`. Layers between tokens and the model's width are taken over where they fit, else made as the
 # model initialises them (the layer of the condition and the one at the end with zeros).
-BOUNDARY: tuple[Path, ...] = (("img_in",), ("cond_in",), ("final_layer", "linear"))
-DROPPED: tuple[Path, ...] = (("guidance_in",),)  # of a distilled model; the video model learns guidance by dropout
+SCALES: tuple[Path, ...] = (("guidance_in",), ("guidance_img_in",))
+BOUNDARY: tuple[Path, ...] = (("img_in",), ("cond_in",), ("final_layer", "linear"), *SCALES)
+DROPPED = SCALES  # of a distilled model, where the video model learns guidance by dropout
 
 
 def table(cfg: MMDiTConfig, layout: Layout) -> list[Rule]:
@@ -32,6 +33,8 @@ def table(cfg: MMDiTConfig, layout: Layout) -> list[Rule]:
     rules += _embedder("time_in", 256, D) + _embedder("vector_in", cfg.vec_in_dim, D)
     if cfg.guidance_embed:
         rules += _embedder("guidance_in", 256, D)
+    if cfg.guidance_img_embed:
+        rules += _embedder("guidance_img_in", 256, D)
     if cfg.cond_embed:
         rules += _linear("cond_in", ("cond_in",), cfg.cond_channels, D)
     rules += _linear("txt_in", ("txt_in",), cfg.context_in_dim, D)

@@ -52,5 +52,7 @@ def test_json_gives_the_same_back_and_damage_is_refused():
 def test_settings_that_nothing_reads_beside_others_are_named():
     names = SampleSettings(height=32, width=32).unread()
     assert {"resolution", "aspect_ratio", "guidance_img", "image_steps", "image_ramp"} <= names
-    assert SampleSettings(mode="i2v_head").unread() == {"image_resolution", "image_steps", "image_guidance"}
-    assert SampleSettings(mode="t2i2v").unread() == frozenset()
+    exact = {"reuse_limit", "reuse_run", "reuse_first", "reuse_lines"}
+    assert SampleSettings(mode="i2v_head").unread() == {"image_resolution", "image_steps", "image_guidance"} | exact
+    assert not SampleSettings(reuse="first_block").unread() & exact
+    assert SampleSettings(mode="t2i2v").unread() == exact

@@ -10,7 +10,7 @@ from osjax.__main__ import main
 from osjax.training import metrics
 
 FLAGS = ["train", "--config=tests/e2e/two_stages.py", "--config.clips.train=16", "--config.compilation_cache="]
-TOLD = ["--config.stages.stage1_t2v.steps=3", "--config.stages.stage1_t2v.model.guidance_embed=True"]
+TOLD = ["--config.stages.stage1_t2v.steps=8", "--config.stages.stage1_t2v.model.guidance_embed=True"]
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +33,9 @@ def test_the_strength_that_a_config_gives_reaches_the_model(trained, tmp_path):
     (again / "metrics.jsonl").write_text("".join(line for line in lines if "stage1_t2v" not in line))
     assert main([*FLAGS, *TOLD, f"--workdir={again}", "--config.stages.stage1_t2v.guidance=40.0"]) == 0
     four, forty = losses(trained), losses(again)
-    assert len(four) == len(forty) == 3
-    # The last layer begins at zero, so the first loss knows nothing of what the model was told, and the last one does.
-    assert four[0] == forty[0] and four[2] != forty[2]
+    assert len(four) == len(forty) == 8
+    # The last layer and what tells the strength begin at zero: the first loss knows nothing of it, the last one does.
+    assert four[0] == forty[0] and four[7] != forty[7]
 
 
 def test_sampling_tells_it_the_strength_instead_of_guiding(trained):

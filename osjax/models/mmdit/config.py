@@ -32,6 +32,7 @@ class MMDiTConfig:
     theta: float = 10_000.0
     qkv_bias: bool = True  # of double-stream blocks; single-stream blocks always have one
     guidance_embed: bool = False
+    guidance_img_embed: bool = False  # beside it: the model is told the guidance on the condition, too
     cond_embed: bool = True
     patch_size: int = 2
     dtype: str = "float32"  # compute dtype; parameters are float32
@@ -68,6 +69,8 @@ class MMDiTConfig:
             object.__setattr__(self, "remat_blocks", tuple(self.remat_blocks))
             if len(self.remat_blocks) != 2 or min(self.remat_blocks) < 0:
                 raise UserError(f"remat_blocks {self.remat_blocks} must be two counts: of double and of single blocks")
+        if self.guidance_img_embed and not (self.guidance_embed and self.cond_embed):
+            raise UserError("guidance_img_embed goes with guidance_embed and cond_embed: set both, or leave it out")
         if self.hidden_size % self.num_heads:
             raise UserError(f"hidden_size {self.hidden_size} does not divide into num_heads {self.num_heads}")
         if sum(self.axes_dim) != self.head_dim or any(dim % 2 for dim in self.axes_dim):
@@ -101,6 +104,7 @@ class MMDiTConfig:
             self.vec_in_dim,
             self.cond_embed,
             self.guidance_embed,
+            self.guidance_img_embed,
         )
 
     def check_latent(self, T: int, H: int, W: int, C: int) -> None:

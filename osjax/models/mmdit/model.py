@@ -51,8 +51,8 @@ class MMDiT(nn.Module):
         img_BNC: packed noisy latent (B, N, in_channels). img_ids, txt_ids: positions (B, N, 3), (B, M, 3).
         txt_BMC: text states (B, M, context_in_dim). timesteps_B: t in [0, 1], 1 is noise.
         y_vec: pooled text (B, vec_in_dim). cond: packed condition (B, N, cond_channels), mask values first.
-        guidance: strength (B,) for guidance-distilled models. reuse: of an earlier call, what the blocks add; the
-        result is `Reused` then. UserError when cond or guidance is missing or unused.
+        guidance: strength (B,) for guidance-distilled models, (B, 2) for those that are told both. reuse: of an earlier
+        call, what the blocks add; the result is `Reused` then. UserError when cond or guidance is missing or unused.
         """
         cfg = self.cfg
         check_given(cfg, cond, guidance)
@@ -65,7 +65,10 @@ class MMDiT(nn.Module):
         txt_BMD = embed(cfg, "txt_in", Axis.FEATURES)(layout.pad_text(txt_BMC))
         vec_BD = MLPEmbedder(cfg, name="time_in")(timestep_features(timesteps_B, dtype=cfg.time_dtype))
         if cfg.guidance_embed:
-            vec_BD += MLPEmbedder(cfg, name="guidance_in")(timestep_features(guidance, dtype=cfg.time_dtype))
+            text_B = guidance[:, 0] if cfg.guidance_img_embed else guidance
+            vec_BD += self._scale("guidance_in", text_B)
+        if cfg.guidance_img_embed:
+            vec_BD += self._scale("guidance_img_in", guidance[:, 1])
         vec_BD += MLPEmbedder(cfg, name="vector_in")(y_vec)
         img_angle = rotations(cfg, layout.pad_video(img_ids))
         txt_angle = rotations(cfg, layout.pad_text(txt_ids))
@@ -76,6 +79,11 @@ class MMDiT(nn.Module):
             return FinalLayer(cfg, name="final_layer")(blocks.video(tokens), vec_BD)[:, :N]
         img_BND, *rest = reusing.run(blocks, tokens, reuse)
         return Reused(FinalLayer(cfg, name="final_layer")(img_BND, vec_BD)[:, :N], *rest)
+
+    def _scale(self, name: str, strength_B: jax.Array) -> jax.Array:
+        """What the strength of guidance adds: nothing at first, so that a student starts as the model that it had."""
+        features = timestep_features(strength_B, dtype=self.cfg.time_dtype)
+        return MLPEmbedder(self.cfg, zero_init=True, name=name)(features)
 
     @property
     def inputs(self) -> VideoInputs:
@@ -171,15 +179,17 @@ def embed(cfg: MMDiTConfig, name: str, axis: str = Axis.PATCH, zero_init: bool =
 
 
 class MLPEmbedder(nn.Module):
-    """features -> width: linear, SiLU, linear."""
+    """features -> width: linear, SiLU, linear. zero_init: so that it gives zeros at first."""
 
     cfg: MMDiTConfig
+    zero_init: bool = False
 
     @nn.compact
     def __call__(self, x_BC: jax.Array) -> jax.Array:
         linear = partial(dense(self.cfg), (self.cfg.hidden_size,), (Axis.FEATURES,), (Axis.EMBED,))
         # The square kernel names its sides differently: one logical axis cannot shard both.
-        return linear(name="out_layer")(jax.nn.silu(linear(name="in_layer")(x_BC)))
+        hidden_BD = jax.nn.silu(linear(name="in_layer")(x_BC))
+        return linear(zero_init=self.zero_init, name="out_layer")(hidden_BD)
 
 
 class FinalLayer(nn.Module):
@@ -204,6 +214,6 @@ def example_inputs(cfg: MMDiTConfig) -> tuple:
         return jax.ShapeDtypeStruct(shape, jnp.float32)
 
     cond = f32(1, 1, cfg.cond_channels) if cfg.cond_embed else None
-    guidance = f32(1) if cfg.guidance_embed else None
+    guidance = (f32(1, 2) if cfg.guidance_img_embed else f32(1)) if cfg.guidance_embed else None
     txt = f32(1, 1, cfg.context_in_dim)
     return f32(1, 1, cfg.in_channels), f32(1, 1, 3), txt, f32(1, 1, 3), f32(1), f32(1, cfg.vec_in_dim), cond, guidance

@@ -1,7 +1,7 @@
 # osjax for CPUs in a container, from the root of a clone: curation, data sets, trials and the demo.
 #   docker build -f launch/cpu.Dockerfile -t osjax:cpu .
 #   docker run -v "$PWD/runs:/work/runs" osjax:cpu demo --quick --workdir=runs/demo
-# Parsed by hadolint 2.15. Never built: its commands were run by hand in a Debian with Python 3.13, without Docker.
+# Parsed by hadolint 2.15. Never built, and none of its commands was run.
 FROM python:3.13.9-slim-trixie
 ARG EXTRAS=data,s3,gcs
 RUN useradd --create-home --uid 1000 osjax && install -d -o osjax /work

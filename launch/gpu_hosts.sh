@@ -5,7 +5,7 @@
 # Variables: OSJAX_HOME, PORT (8476) of the coordinator, SSH (ssh). OSJAX_VENV, the virtual environment on the hosts (none:
 # their own python3). INSTALL=1: first make that environment on every host, where it is not there, and install the
 # repository into it with the extras cuda and s3.
-# Run with a stand-in for ssh that starts bash, and an earlier version with sshd on one machine; never on GPUs.
+# Run with a stand-in for ssh that starts bash; never on GPUs.
 set -euo pipefail
 if [ $# -lt 3 ]; then
   echo 'usage: launch/gpu_hosts.sh "HOST0 HOST1 ..." CONFIG WORKDIR [FLAGS ...]' >&2

@@ -119,7 +119,7 @@ def test_the_other_commands_of_the_page_sample_the_run_and_export_it(trained):
 
 
 def test_the_readme_has_the_same_commands():
-    section = (ROOT / "README.md").read_text().split("### Fine-tune")[1].split("\n## ")[0]
+    section = (ROOT / "README.md").read_text().split("### Fine-tune")[1].split("Which card for what")[0]
     lines = [line for block in re.findall(r"```bash\n(.*?)```", section, re.DOTALL) for line in block.splitlines()]
     commands = [shlex.split(line, comments=True) for line in lines]
     assert commands and all(command in COMMANDS for command in commands)

@@ -29,7 +29,13 @@ WRITERS = {
     "file": ["convert", "--config={given}/m.py", "{given}/ckpt", "{disk}/out.safetensors", "--model=video"],
     "folder": ["convert", "--config={given}/m.py", "{given}/ckpt", "{disk}/o", "--model=video", "--to=safetensors"],
 }
-ANEW = ("_CHECKPOINT_METADATA", "done.json", "manifest.ocdbt", ".html")  # what states times or random names
+ANEW = (
+    "_CHECKPOINT_METADATA",
+    "done.json",
+    "manifest.ocdbt",
+    ".html",
+    "out.seals/0.json",
+)  # times, random names, sums of these
 LINES = [{"stage": "a", "step": n, "loss": 1.0, "steps_per_s": 2.0} for n in range(50)]
 
 

@@ -41,9 +41,10 @@ def test_training_without_room_ends_in_one_line_and_goes_on_with_the_same_bits_o
     assert not faults.differences(workdir, undisturbed, STAGES)
 
 
-def test_encode_without_room_ends_in_one_line_and_makes_the_same_features_once_there_is(disk, undisturbed):
+def test_encode_without_room_ends_in_one_line_and_makes_the_same_features_once_there_is(disk, two_stages, undisturbed):
     def encoded():
-        argv = ["encode", "--config=tests/e2e/two_stages.py", f"--workdir={disk.place / 'run'}"]
+        cache = f"--config.compilation_cache={two_stages['compilation_cache']}"  # the very programs of the other run
+        argv = ["encode", "--config=tests/e2e/two_stages.py", f"--workdir={disk.place / 'run'}", cache]
         return Started(argv, disk.place.parent / "logs").finish(300)
 
     def features(workdir):

@@ -155,7 +155,11 @@ MISTAKES = [
     (["short.safetensors", "out", "--model=video"], 1, "cut off"),
     (["notes.txt", "out", "--model=video"], 1, "is no safetensors file"),
     (["ckpt", "out", "--model=flux"], 1, "does not fit the model"),
-    (["in.safetensors", "out", "--model=flux", "--start-from=video"], 1, "cannot start"),
+    (
+        ["in.safetensors", "out", "--model=flux", "--start-from=video", "--config.flux.config.depth=3"],
+        1,
+        "cannot start",
+    ),
 ]
 
 

@@ -42,25 +42,33 @@ def test_training_without_room_ends_in_one_line_and_goes_on_with_the_same_bits_o
 
 
 def test_encode_without_room_ends_in_one_line_and_makes_the_same_features_once_there_is(disk, two_stages, undisturbed):
+    workdir = disk.place / "run"
+
     def encoded():
-        cache = f"--config.compilation_cache={two_stages['compilation_cache']}"  # the very programs of the other run
-        argv = ["encode", "--config=tests/e2e/two_stages.py", f"--workdir={disk.place / 'run'}", cache]
+        cache = f"--config.compilation_cache={two_stages['compilation_cache']}"
+        argv = ["encode", "--config=tests/e2e/two_stages.py", f"--workdir={workdir}", cache]
         return Started(argv, disk.place.parent / "logs").finish(300)
 
-    def features(workdir):
+    def trained():
+        """Room for what was trained; the kilobytes that it takes."""
+        disk.mount(ROOM)
+        for name in ("autoencoder", "data"):
+            shutil.copytree(undisturbed / name, workdir / name)
+        return disk.used()
+
+    def features():
         files = sorted(path for path in (workdir / "latents").rglob("*") if path.is_file())
         return {path.name: path.read_bytes() for path in files if path.suffix not in (".json", ".lock")}
 
-    disk.mount(ROOM)
-    workdir = disk.place / "run"
-    for name in ("autoencoder", "data"):
-        shutil.copytree(undisturbed / name, workdir / name)
-    room = disk.used()
-    disk.mount(room + 100)
+    trained()
+    assert encoded().poll() == 0
+    whole = features()
+    disk.close()
+    disk.mount(trained() + 100)
     process = encoded()
     assert process.poll() == 1
     lines = told(process)
     assert len(lines) == 1 and "space" in lines[0], lines
     disk.mount(ROOM)
     assert encoded().poll() == 0
-    assert features(workdir) == features(undisturbed) and features(workdir)
+    assert features() == whole and whole

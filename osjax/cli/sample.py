@@ -123,8 +123,10 @@ def run(cfg: ConfigDict, args) -> None:
     for line in trained_on.unlike(keys, [request.text for request in requests], *size):
         log.warning("%s", line)
     compared = _Compared() if args.compare else None
-    if compared and pipe.settings.reuse == NONE:
-        raise UserError("--compare is for samples of --reuse: these are exact", status=2)
+    if compared:
+        if pipe.settings.reuse == NONE:
+            raise UserError("--compare is for samples of --reuse: these are exact", status=2)
+        recon.ssim_function(*size[1:])  # what cannot be compared is refused before it is made
     with lock.held(output.settings_folder, "osjax sample"):  # of VBench, which wants videos alone, not the videos'
         batch = Batch(pipe, pipe.settings, requests, output, _sources(keys), keys.output.samples, keys.output.overwrite)
         if pipe.settings.mode == T2I2V:

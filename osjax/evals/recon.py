@@ -25,6 +25,17 @@ def psnr(got_uint8: np.ndarray, want_uint8: np.ndarray) -> np.ndarray:
     return np.minimum(10 * np.log10(255.0**2 / np.maximum(mse, 1e-12)), 100.0)
 
 
+def ssim_function(height: int, width: int) -> Callable[..., float]:
+    """scikit-image's function, for frames of `height` by `width` pixels. UserError as `ssim` raises it."""
+    if min(height, width) < SSIM_WINDOW:
+        raise UserError(f"SSIM of {height}x{width} pixels: it needs {SSIM_WINDOW} or more")
+    try:
+        from skimage.metrics import structural_similarity
+    except ImportError as error:
+        raise UserError("SSIM needs scikit-image: pip install 'osjax[evals]'") from error
+    return structural_similarity
+
+
 def ssim(got_BTHWC: np.ndarray, want_BTHWC: np.ndarray) -> np.ndarray:
     """Structural similarity of each clip, the mean over its frames: (B,) float64, 1 for equal clips.
 
@@ -32,14 +43,8 @@ def ssim(got_BTHWC: np.ndarray, want_BTHWC: np.ndarray) -> np.ndarray:
     UserError for other arrays, frames smaller than the window, or without scikit-image, from osjax[evals].
     """
     _check("ssim", got_BTHWC, want_BTHWC)
-    if min(got_BTHWC.shape[2:4]) < SSIM_WINDOW:
-        raise UserError(f"SSIM of {got_BTHWC.shape[2]}x{got_BTHWC.shape[3]} pixels: it needs {SSIM_WINDOW} or more")
-    try:
-        from skimage.metrics import structural_similarity
-    except ImportError as error:
-        raise UserError("SSIM needs scikit-image: pip install 'osjax[evals]'") from error
     of_frames = partial(
-        structural_similarity,
+        ssim_function(*got_BTHWC.shape[2:4]),
         gaussian_weights=True,
         sigma=1.5,
         use_sample_covariance=False,

@@ -1,6 +1,7 @@
 """`osjax calibrate`, and what `osjax sample` makes of what it keeps, as a user runs them."""
 
 import json
+import sys
 
 import pytest
 
@@ -17,7 +18,7 @@ def run(verb, *flags, status=0):
     assert main([verb, "--cache=", *map(str, flags)]) == status
 
 
-def test_a_model_is_calibrated_once_and_samples_skip_blocks_by_it(workdir, tmp_path, capsys):
+def test_a_model_is_calibrated_once_and_samples_skip_blocks_by_it(workdir, tmp_path, capsys, monkeypatch):
     asked = f"--workdir={workdir}", "--prompt=a red circle", "--steps=8"
     run("sample", *asked, "--reuse=magcache", f"--output={tmp_path}", status=1)
     assert "run osjax calibrate once" in capsys.readouterr().err and not list(tmp_path.glob("*.mp4"))
@@ -27,6 +28,10 @@ def test_a_model_is_calibrated_once_and_samples_skip_blocks_by_it(workdir, tmp_p
     curve = json.loads((workdir / "calibration.json").read_text())["modes"]["t2v"]
     assert len(curve["times"]) == 8 and curve["settings"]["steps"] == 8
     more = "--reuse=magcache", "--reuse-limit=5", "--reuse-run=2", "--compare", "--schedule=measured"
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "skimage.metrics", None)  # not installed
+        run("sample", *asked, *more, f"--output={tmp_path}", status=1)
+        assert "pip install 'osjax[evals]'" in capsys.readouterr().err and not list(tmp_path.glob("*.mp4"))
     run("sample", *asked, *more, f"--output={tmp_path}")
     told = capsys.readouterr().out
     assert "8 model calls ran the blocks, 8 skipped them" in told

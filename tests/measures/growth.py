@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,8 @@ from osjax.training import checkpoint, diffusion, optimizer
 from osjax.training import state as states
 from osjax.types import LatentBatch
 from tests.measures.index_memory import RULES, columns, memory
+from tests.training import tiny
 
-ADAM = optimizer.OptimizerConfig(lr=1e-3, eps=1e-8, ema_decay=0.9)
 TEXT = 8  # tokens
 TIMES = 3  # the fastest counts
 
@@ -72,22 +72,17 @@ def train_step(tokens: int = 256, rows: int = 1, depth: int = 2) -> dict[str, fl
 
     tokens: of a video, a multiple of 64. depth: double blocks, and as many single ones.
     """
-    cfg = models.config(
-        "mmdit",
-        in_channels=16,
-        vec_in_dim=12,
-        context_in_dim=20,
+    cfg = replace(
+        tiny.CONFIG,
         hidden_size=128,
-        mlp_ratio=4.0,
         num_heads=2,
         depth=depth,
         depth_single_blocks=depth,
         axes_dim=(16, 24, 24),
-        patch_size=2,
         remat="full",
         attention="blockwise",
     )
-    mesh, tx, module = meshes.make(devices=jax.devices()[:1]), optimizer.make(ADAM), models.build(cfg)
+    mesh, tx, module = meshes.make(devices=jax.devices()[:1]), optimizer.make(tiny.ADAM), models.build(cfg)
     fresh = sharding.Init(lambda: states.create(lambda: models.init_params(cfg, jax.random.key(0)), tx, True), mesh)
     state, key = fresh.make(), sharding.random_key(0, mesh)
     draw = np.random.default_rng(0).standard_normal
@@ -96,7 +91,7 @@ def train_step(tokens: int = 256, rows: int = 1, depth: int = 2) -> dict[str, fl
         for shape in ((tokens // 64, 16, 16, 4), (TEXT, 20), (12,), (tokens // 64, 16, 16, 5))
     )
     batch = LatentBatch(latents, text, vector, cond)
-    step = sharding.jit_step(diffusion.make_step(module, tx, ADAM), fresh.shardings, mesh)
+    step = sharding.jit_step(diffusion.make_step(module, tx, tiny.ADAM), fresh.shardings, mesh)
     marks = [time.process_time()]
     lowered = step.lower(state, batch, key)
     marks.append(time.process_time())
@@ -137,7 +132,7 @@ def clips(count: int) -> dict[str, float]:
 
 def saved(megabytes: int) -> dict[str, float]:
     """A checkpoint of so many megabytes: seconds to save and seal it, and to open and restore it."""
-    mesh, tx = meshes.make(devices=jax.devices()[:1]), optimizer.make(ADAM)
+    mesh, tx = meshes.make(devices=jax.devices()[:1]), optimizer.make(tiny.ADAM)
     width = 500_000  # a row of parameters, its average and two moments are 8 MB
     rows = max(1, megabytes // 8)
 
